@@ -58,9 +58,7 @@ class FixedLayer(tf_keras.layers.Layer):
             synchronization=(
                 tf.VariableSynchronization.ON_READ if moving else tf.VariableSynchronization.AUTO
             ),
-            aggregation=(
-                tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE
-            ),
+            aggregation=(tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE),
         )
         self.roles[role] = variable
         return variable
@@ -159,12 +157,9 @@ class Stem(FixedLayer):
 class Head(FixedLayer):
     """One path's 1×1 convolution, pooling, hidden features and classifier."""
 
-    def __init__(
-        self, channels: int, features: int, num_classes: int, dropout: float = 0.0, **kwargs: Any
-    ):
+    def __init__(self, channels: int, features: int, num_classes: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.channels, self.features = channels, features
-        self.num_classes, self.dropout = num_classes, dropout
+        self.channels, self.features, self.num_classes = channels, features, num_classes
 
     def build(self, input_shape):
         """Creates the weights for maps (B, H, W, C)."""
@@ -176,21 +171,19 @@ class Head(FixedLayer):
         self.add("classifier/bias", (self.num_classes,), "zeros")
         super().build(input_shape)
 
-    def call(self, x, statistics=None, training=False):
+    def call(self, x, statistics=None):
         """Map (B, H, W, C) → (logits (B, classes) float32, moments by name)."""
         moments, w = {}, self.roles
         x = functional.convolution(x, w["head_conv/kernel"])
         x, moments["head_bn"] = self.normalise(x, "head_bn", (statistics or {}).get("head_bn"))
         x = tf.reduce_mean(tf.nn.silu(x), [1, 2])
         x = tf.nn.silu(functional.dense(x, w["feature/kernel"], w["feature/bias"]))
-        if training and self.dropout:
-            x = tf.nn.dropout(x, self.dropout)
         x = tf.cast(x, tf.float32)
         return functional.dense(x, w["classifier/kernel"], w["classifier/bias"]), moments
 
     def get_config(self):
         """Keras configuration."""
-        names = ("channels", "features", "num_classes", "dropout")
+        names = ("channels", "features", "num_classes")
         return super().get_config() | {name: getattr(self, name) for name in ("seed", *names)}
 
 
@@ -228,7 +221,9 @@ class SearchableLayer(FixedLayer):
     ):
         super().__init__(**kwargs)
         if isinstance(layer, dict):
-            layer = LayerSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()})
+            layer = LayerSpec(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
+            )
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         parsed = {i: Operator.parse(n) for i, n in enumerate(operators) if n in layer.operators}
@@ -319,9 +314,7 @@ class SearchableLayer(FixedLayer):
                     value = tf.gather(variable, tf.minimum(row, last)) if last else variable[0]
                     weights[role.removeprefix(prefix)] = value
             kernels = [self.roles[f"{prefix}k{k}/dw/kernel"][0] for k in group.kernels]
-            branches.append(
-                lambda w=weights, k=kernels: self._bottleneck(x, w, k, row, statistics)
-            )
+            branches.append(lambda w=weights, k=kernels: self._bottleneck(x, w, k, row, statistics))
         if self.has_skip:
             branches.append(lambda: (tf.identity(x), *self._no_moments()))
         return branches
