@@ -185,25 +185,12 @@ def run_search(
 
     state = history.open(search, first, why_not)
     done = history.candidates  # Grows with every score.
-    if state["finished"] and len(done) > state["candidates"]:
-        _refuse_line(history, state["candidates"], "is behind the end of this search")
-    start = state["generation"]
-    if len(done) >= state["candidates"]:
-        known = done[: state["candidates"]]
-        expected = _state(start, state["finished"], state["reason"], known, settings)
-        differences = [k for k in expected if k != "rng" and expected[k] != state[k]]
-        if differences:
-            raise NeasError(
-                f"search state {str(history.state_path)!r}: {', '.join(differences)} do not fit "
-                f"the {len(known)} first lines of {history.path.name}."
-            )
+    start = _first_generation(state, history, settings)
     if state["finished"] and len(done) == state["candidates"]:
         result = SearchResult(best_candidate(done), tuple(done), state["reason"])
         if not history.best_path.exists():
             history.write_best(result.best)
         return result
-    if len(done) < state["candidates"]:  # Lines were lost: go back to where the history ends.
-        start = min(start, done[-1].generation if done else 0)
     if done:
         logging.info("Search: goes on at generation %d with %d candidates.", start + 1, len(done))
     bar = make_bar(settings.population * settings.generations, len(done)) if make_bar else None
@@ -214,34 +201,36 @@ def run_search(
                 history.restore(rng, state["rng"])
             scored = [c for c in history.candidates if c.generation < generation]
             proposals = propose(settings, shrunk, sample, admits, scored, rng)
+            if not scored and not proposals:
+                raise NeasError(
+                    f"search: no ensemble of the shrunk space inside the budget was found in "
+                    f"{RANDOM_TRIES} random draws; allowed is a budget that the space attains."
+                )
             missing = _match(proposals, len(scored), generation, history)
             for (origin, architecture), score in _scores(missing, evaluate):
                 history.append(architecture, generation, origin, score)
                 if bar:
                     bar.update()
                     bar.set_postfix_str(_postfix(best_candidate(history.candidates)))
-            reason = _reason(generation, len(proposals), len(scored))
-            last = bool(reason) or generation + 1 == settings.generations
-            reached = scored + history.candidates[len(scored) : len(scored) + len(proposals)]
+            reached = [c for c in history.candidates if c.generation <= generation]
+            new, best = reached[len(scored) :], best_candidate(reached)
+            last = not new or generation + 1 == settings.generations
+            reason = "" if new else _exhausted(generation)
             if last:
                 if len(done) > len(reached):
                     _refuse_line(history, len(reached), "is behind the end of this search")
-                history.write_best(best_candidate(reached))
-            next_generation = generation if reason else generation + 1
-            new = _state(next_generation, last, reason, reached, settings)
-            history.write_state({"format": state["format"], "search": state["search"], **new})
-            _log(generation, settings, reached[len(scored) :], best_candidate(reached), reason)
+                history.write_best(best)
+            now = _state(generation + 1 if new else generation, last, reason, reached, settings)
+            history.write_state({"format": state["format"], "search": state["search"], **now})
+            _log(generation, settings, new, best, reason)
             if on_generation:
-                on_generation(generation, reached[len(scored) :], best_candidate(reached))
+                on_generation(generation, new, best)
             if last:
-                return SearchResult(best_candidate(reached), tuple(reached), reason)
+                return SearchResult(best, tuple(reached), reason)
     finally:
         if bar:
             bar.close()
-    raise NeasError(
-        f"search state {str(history.state_path)!r}: received generation {start} of an unfinished "
-        f"search, allowed is one below {settings.generations}."
-    )
+    raise AssertionError("The last generation returns.")
 
 
 def _search(
@@ -284,6 +273,24 @@ def _state(
     }
 
 
+def _first_generation(state: Mapping[str, Any], history: History, settings: SearchSettings) -> int:
+    """The generation to go on with, after comparing the state with the history."""
+    start, count, done = state["generation"], state["candidates"], history.candidates
+    if len(done) < count:  # Lines were lost: go back to where the history ends.
+        return min(start, done[-1].generation if done else 0)
+    if state["finished"] and len(done) > count:
+        _refuse_line(history, count, "is behind the end of this search")
+    expected = _state(start, state["finished"], state["reason"], done[:count], settings)
+    differences = [k for k in expected if k != "rng" and expected[k] != state[k]]
+    if differences or (start >= settings.generations and not state["finished"]):
+        raise NeasError(
+            f"search state {str(history.state_path)!r}: {', '.join(differences or ['finished'])} "
+            f"received that do not fit the first {count} lines of {history.path.name}, allowed is "
+            f"the state that this search wrote."
+        )
+    return start
+
+
 def _match(
     proposals: list[tuple[str, Architecture]], first: int, generation: int, history: History
 ) -> list[tuple[str, Architecture]]:
@@ -313,14 +320,7 @@ def _scores(
         yield from zip(missing, scores, strict=True)
 
 
-def _reason(generation: int, new: int, scored: int) -> str:
-    if new:
-        return ""
-    if not scored:
-        raise NeasError(
-            f"search: no ensemble of the shrunk space inside the budget was found in "
-            f"{RANDOM_TRIES} random draws; allowed is a budget that the space attains."
-        )
+def _exhausted(generation: int) -> str:
     return (
         f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random draws: the "
         f"space has no or hardly any more inside the budget"

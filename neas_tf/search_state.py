@@ -239,16 +239,17 @@ class History:
             a line that does not belong there, naming it. Nothing is changed then.
         """
         search = json.loads(json.dumps(search, allow_nan=False))
-        if not self.state_path.exists():
-            if self.path.exists() and self.path.stat().st_size:
-                raise NeasError(
-                    f"search: {str(self.path)!r} has no state.json beside it that says which "
-                    f"search it belongs to; allowed is a folder with both or neither."
-                )
+        begun = self.path.exists() and self.path.stat().st_size > 0
+        if not self.state_path.exists() and begun:
+            raise NeasError(
+                f"search: {str(self.path)!r} has no state.json beside it that says which search it "
+                f"belongs to; allowed is a folder with both or neither."
+            )
+        state = self._read_state() if self.state_path.exists() else {}
+        if not begun and not state.get("candidates"):  # Nothing scored yet, so nothing to lose.
             state = {"format": STATE_FORMAT, "search": search, **first_state}
             self.write_state(state)
             return state
-        state = self._read_state()
         differences = difference(state["search"], search)
         if differences:
             raise NeasError(
@@ -257,7 +258,7 @@ class History:
                 + f"; and {len(differences) - 8} more" * (len(differences) > 8)
                 + "); allowed is the same search again or another folder."
             )
-        if not self.path.exists():
+        if not begun:
             return state
         candidates, content, tail = _parse(self.path)
         for candidate in candidates:
