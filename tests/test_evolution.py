@@ -22,6 +22,9 @@ from toy_search import (
 )
 
 from neas_tf.architecture import Architecture
+from neas_tf.budget import Budget
+from neas_tf.budget_sampling import BudgetSampler
+from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.evolution import (
     SearchSettings,
@@ -34,6 +37,7 @@ from neas_tf.evolution import (
 )
 from neas_tf.search_state import Candidate, History, Score, ensemble_identity
 from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space import SearchSpace
 
 ALWAYS = SearchSettings(split_probability=1, layer_probability=1)
 ONLY_SPLIT = SearchSettings(split_probability=1, layer_probability=0)
@@ -277,6 +281,41 @@ def test_evolution_beats_random(tmp_path):
     assert np.mean(found["evolution"]) > np.mean(found["random"]) + 0.03
 
 
+def test_papers_space_under_a_tight_budget(tmp_path):
+    # Only 0.25 % of the random ensembles have at most 300 M MACs.
+    shrunk = shrink(ShrunkSpace.full(SearchSpace(), 2), 100)
+    table, budget = CostTable(shrunk.space), Budget(max_macs=300_000_000, min_macs=250_000_000)
+
+    def costs(architecture):
+        cost = dataclasses.asdict(table.cost(architecture))
+        return {metric: cost[metric] for metric in ("macs", "paper_flops", "params")}
+
+    def evaluate(architectures):
+        for architecture in architectures:
+            accuracy = np.mean([name[:2] == "k5" for row in architecture.paths for name in row])
+            yield Score(accuracy, (accuracy, accuracy))
+
+    result = run_search(
+        SearchSettings(population=20, parents=5, generations=5),
+        shrunk,
+        BudgetSampler(shrunk, table, budget).sample,
+        lambda architecture: budget.admits(table.cost(architecture)),
+        evaluate,
+        History(tmp_path, costs),
+        context={"budget": dataclasses.asdict(budget)},
+    )
+    assert collections.Counter(c.origin for c in result.candidates) == {
+        "random": 20,
+        "crossover": 40,
+        "mutation": 40,
+    }
+    for c in result.candidates:
+        assert shrunk.contains(c.architecture)
+        assert 250_000_000 <= table.cost(c.architecture).macs == c.macs <= 300_000_000
+    first = max(c.accuracy for c in result.candidates if c.generation == 0)
+    assert result.best.accuracy > first
+
+
 def test_single_ensemble_left(tmp_path):
     shrunk = shrink(ShrunkSpace.full(toy_space(min_split=6), 2), 10**6)
     result = toy_search(tmp_path, SearchSettings(population=5, generations=5), shrunk)
@@ -284,15 +323,11 @@ def test_single_ensemble_left(tmp_path):
     assert "no new ensemble" in result.reason
 
 
-@pytest.mark.parametrize("num_paths,total", [(1, 9), (2, 9 + 3 * 3 + 9)])
+@pytest.mark.parametrize("num_paths,total", [(1, 9), (2, 9 + 9 + 18)])
 def test_small_space_is_exhausted_without_a_second_score(tmp_path, num_paths, total):
-    # Two layers of three operators. One path: 3² networks, wherever they "split". Two paths:
-    # 9 share both layers; 3 pairs behind 3 shared; both layers split: 3·3 pairs, 2 ways to match
-    # them up, which makes 18 with min_split 0.
-    space = toy_space(OPERATORS[:3], min_split=1, max_split=2, layers=1)
-    if num_paths == 2:
-        space = dataclasses.replace(space, min_split=0)
-        total = 9 + 9 + 18
+    # Two layers of three operators. One path: 3² networks, wherever they "split". Two paths: 9
+    # share both layers; 3 shared operators before 3 pairs; 3·3 pairs, matched in 2 ways.
+    space = toy_space(OPERATORS[:3], min_split=0, max_split=2, layers=1)
     shrunk = ShrunkSpace.full(space, num_paths)
     result = toy_search(tmp_path, SearchSettings(population=10, generations=30), shrunk)
     identities = {ensemble_identity(c.architecture) for c in result.candidates}
