@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 from neas_tf.config import NeasConfig, StageConfig, search_space
@@ -87,3 +88,10 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
         return []
     interval = max(1, round(every_epochs * epochs_to_steps))
     return [step for step in range(interval, total + 1, interval)]
+
+
+def with_augmentation(info: DatasetInfo, augment: str) -> DatasetInfo:
+    """The data with a stage's own augmentation, or as they are when it is empty."""
+    if not augment:
+        return info
+    return dataclasses.replace(info, config=info.config.replace(augment=augment))

@@ -15,7 +15,7 @@ from neas_tf import data, model_store, zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
-from neas_tf.resolving import resolve_steps
+from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.run_context import Run
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training_loop import TrainingLoop
@@ -67,6 +67,7 @@ def _train(run: Run, architecture: Architecture) -> None:
     config, seed = run.config, run.config.seed
     examples = run.info.sizes["train"]
     stage = resolve_steps(config.retrain, examples, "retrain")
+    info = with_augmentation(run.info, stage.augment)
     # Generators with their state in the checkpoint, so that dropout resumes exactly.
     tf_keras.backend.experimental.enable_tf_random_generator()
     tf_keras.utils.set_random_seed(seed)
@@ -84,7 +85,7 @@ def _train(run: Run, architecture: Architecture) -> None:
             model,
             optimizer,
             lambda first, context: data.make_dataset(
-                run.info,
+                info,
                 "train",
                 stage.batch_size,
                 training=True,
@@ -92,7 +93,6 @@ def _train(run: Run, architecture: Architecture) -> None:
                 start_step=first,
                 drop_remainder=True,
                 input_context=context,
-                augment=stage.augment or None,
             ),
             run.folder("retrain"),
             examples / stage.batch_size,
@@ -111,7 +111,7 @@ def _train(run: Run, architecture: Architecture) -> None:
             architecture,
             run.space,
             run.info.class_names,
-            run.info.normalisation,
+            run.info.normalisation.to_dict(),
         )
 
 

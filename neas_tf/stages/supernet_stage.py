@@ -12,7 +12,7 @@ from neas_tf import data, sampling
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.measurements import Measurements
-from neas_tf.resolving import resolve_steps, shrink_boundaries
+from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
 from neas_tf.run_context import Run
 from neas_tf.scoring import path_distances
 from neas_tf.shrink_stage import shrink
@@ -40,6 +40,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
     part = "supernet" if config.data.search_fraction else "train"
     examples = run.info.sizes[part]
     stage = resolve_steps(config.supernet, examples, "supernet")
+    info = with_augmentation(run.info, stage.augment)
     total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
     boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
     settings = shrink_settings(run)
@@ -66,7 +67,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
             model,
             optimizer,
             lambda first, context: data.make_dataset(
-                run.info,
+                info,
                 part,
                 stage.batch_size,
                 training=True,
@@ -74,7 +75,6 @@ def train_supernet(run: Run) -> ShrunkSpace:
                 start_step=first,
                 drop_remainder=True,
                 input_context=context,
-                augment=stage.augment or None,
             ),
             run.folder("supernet"),
             per_epoch,
