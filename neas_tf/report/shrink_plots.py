@@ -137,9 +137,9 @@ def draw_similarity(shrink: Shrink) -> Figure:
     """By layer: similarity S below the diagonal, fate of the pairs above it, quality r beside it.
 
     Args:
-      shrink: at least one of its layers has `similarity`.
+      shrink: with at least one of `splittable` layers.
     """
-    return _draw_similarity(shrink, [x for x in shrink.layers if x["similarity"] is not None])
+    return _draw_similarity(shrink, shrink.splittable)
 
 
 @style.styled
@@ -151,8 +151,8 @@ def _draw_similarity(shrink: Shrink, layers: list[Mapping[str, Any]]) -> Figure:
     norm = Normalize(low, high if high > low else low + 1e-6)
     # Enough digits to tell the cells apart: beta = 1e-3 leaves S close to 1.
     digits = int(np.clip(2 - np.floor(np.log10(norm.vmax - norm.vmin)), 3, 5))
-    qualities = [x["quality"] for x in layers if x["quality"] is not None]
-    largest = max((float(np.nanmax(q)) for q in qualities), default=1.0)
+    qualities = [q for x in layers if x["quality"] is not None for q in x["quality"].tolist()]
+    largest = max(filter(math.isfinite, qualities), default=1.0)
     most = max(len(x["operators"]) for x in layers)
     columns = min(len(layers), 4)
     rows = math.ceil(len(layers) / columns)
@@ -214,10 +214,16 @@ def _similarity_panel(
 ) -> None:
     names, matrix, quality = list(layer["operators"]), layer["similarity"], layer["quality"]
     n = len(names)
+    own = layer.get("self_similarity")
+    own = np.array(own, float) if own is not None and len(own) == n else None
     lower = np.ma.masked_invalid(np.where(np.tril(np.ones((n, n)), -1) > 0, matrix, np.nan))
     axes.imshow(lower, cmap=style.FADE, norm=norm, interpolation="nearest")
     for i in range(n):
         axes.fill_between([i - 0.5, i + 0.5], i - 0.5, i + 0.5, color=_DIAGONAL, lw=0)
+        if own is not None and np.isfinite(own[i]):
+            # Two paths with the same operator, which a homogeneous space allows.
+            text = f"{own[i]:.{digits}f}".replace("0.", ".", 1)
+            axes.text(i, i, text, ha="center", va="center", fontsize=5.9 - 0.3 * (digits - 2))
         for j in range(i):
             value = matrix[i, j]
             text = f"{value:.{digits}f}".replace("0.", ".", 1) if np.isfinite(value) else "?"
