@@ -146,9 +146,7 @@ def parity(
     }
 
 
-def predict_exported(
-    exported: str | os.PathLike[str], images: np.ndarray
-) -> dict[str, np.ndarray]:
+def predict_exported(exported: str | os.PathLike[str], images: np.ndarray) -> dict[str, np.ndarray]:
     """Runs an export on images (n, h, w, c) in 0..255, one by one; outputs (n, classes) by name."""
     run = _runner(exported)
     rows = [run(np.asarray(image[None], np.float32)) for image in images]
@@ -169,7 +167,10 @@ def tflite_ops(path: str | os.PathLike[str]) -> dict[str, int]:
 def expected_convolutions(architecture: Architecture, space: SearchSpace) -> int:
     """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
     mbconv, block, head = 5, 4, 2  # SE has two
-    columns = [architecture.shared, *(row[architecture.split_point :] for row in architecture.paths)]
+    columns = [
+        architecture.shared,
+        *(row[architecture.split_point :] for row in architecture.paths),
+    ]
     layers = sum(name != SKIP for column in columns for name in column)
     fixed = 1 + (block if space.block_channels else 0)
     return fixed + mbconv * layers + head * architecture.num_paths
