@@ -52,9 +52,7 @@ class CandidateEvaluator:
         self.supernet = supernet
         size = min(calibration_batch, len(calibration))
         whole = len(calibration) // size * size
-        self._calibration = [
-            tf.constant(calibration[i : i + size]) for i in range(0, whole, size)
-        ]
+        self._calibration = [tf.constant(calibration[i : i + size]) for i in range(0, whole, size)]
         self._labels = np.asarray(labels)
         self._images = [
             tf.constant(images[i : i + batch_size]) for i in range(0, len(images), batch_size)

@@ -28,7 +28,9 @@ _QUICKSTART: dict[str, Any] = {
         "epochs": 30.0,
         "batch_size": 64,
         "warmup_epochs": 1.0,
-        "trainer": {"optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}},
+        "trainer": {
+            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}
+        },
     },
     "shrink": {
         "every_epochs": 10.0,
@@ -75,7 +77,13 @@ _CIFAR10: dict[str, Any] = {
         "max_split": 20,
         "stages": [[24, 4, 1], [40, 4, 2], [80, 4, 2], [112, 4, 1], [160, 4, 2]],
     },
-    "supernet": {"epochs": 120.0, "batch_size": 256, "trainer": {"optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}}},
+    "supernet": {
+        "epochs": 120.0,
+        "batch_size": 256,
+        "trainer": {
+            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}
+        },
+    },
     "search": {"max_macs": 80_000_000},
     "retrain": {
         "epochs": 200.0,
@@ -110,7 +118,9 @@ def _register(name: str, settings: dict[str, Any], about: str) -> None:
 
 
 _register(
-    "neas_quickstart", _QUICKSTART, "Handwritten digits that ship with scikit-learn: minutes on CPU."
+    "neas_quickstart",
+    _QUICKSTART,
+    "Handwritten digits that ship with scikit-learn: minutes on CPU.",
 )
 _register("neas_cifar10", _CIFAR10, "CIFAR-10 in the paper's 20-layer space at 32² strides.")
 _register("neas_imagenet", _IMAGENET, "The paper's recipe on ImageNet.")

@@ -55,7 +55,12 @@ class Supernet(tf_keras.Model):
     ):
         super().__init__(**kwargs)
         self.seed = seed
-        self.space, self.num_paths, self.momentum, self.dropout = space, num_paths, momentum, dropout
+        self.space, self.num_paths, self.momentum, self.dropout = (
+            space,
+            num_paths,
+            momentum,
+            dropout,
+        )
         self.stem = Stem(
             space.stem_channels,
             space.stem_kernel,

@@ -58,9 +58,7 @@ class FixedLayer(tf_keras.layers.Layer):
             synchronization=(
                 tf.VariableSynchronization.ON_READ if moving else tf.VariableSynchronization.AUTO
             ),
-            aggregation=(
-                tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE
-            ),
+            aggregation=(tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE),
         )
         self.roles[role] = variable
         return variable
@@ -228,7 +226,9 @@ class SearchableLayer(FixedLayer):
     ):
         super().__init__(**kwargs)
         if isinstance(layer, dict):
-            layer = LayerSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()})
+            layer = LayerSpec(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
+            )
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         parsed = {i: Operator.parse(n) for i, n in enumerate(operators) if n in layer.operators}
@@ -319,9 +319,7 @@ class SearchableLayer(FixedLayer):
                     value = tf.gather(variable, tf.minimum(row, last)) if last else variable[0]
                     weights[role.removeprefix(prefix)] = value
             kernels = [self.roles[f"{prefix}k{k}/dw/kernel"][0] for k in group.kernels]
-            branches.append(
-                lambda w=weights, k=kernels: self._bottleneck(x, w, k, row, statistics)
-            )
+            branches.append(lambda w=weights, k=kernels: self._bottleneck(x, w, k, row, statistics))
         if self.has_skip:
             branches.append(lambda: (tf.identity(x), *self._no_moments()))
         return branches
