@@ -80,7 +80,6 @@ class StageConfig(hyperparams.Config):
       batch_size: global, over all replicas.
       weight_decay: of kernels, never of biases, gamma or beta.
       label_smoothing: of the targets.
-      dropout: before each classifier.
       augment: overrides `data.augment` for this stage.
       trainer: Model Garden's trainer and optimizer.
     """
@@ -90,7 +89,6 @@ class StageConfig(hyperparams.Config):
     batch_size: int = 128
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    dropout: float = 0.0
     augment: str = ""
     trainer: StageTrainerConfig = dataclasses.field(default_factory=StageTrainerConfig)
 
@@ -146,7 +144,8 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
-      population, parents, generations, crossover, mutation: Algorithm 2's sizes.
+      population, parents, generations: Algorithm 2's sizes.
+      crossover, mutation: children a generation; −1 is half the population.
       split_probability, layer_probability: P_s and P_m.
       seed: −1 takes the run's.
       max_macs, min_macs, max_params: the budget as plain counts; 0 is no bound.
@@ -159,8 +158,8 @@ class SearchConfig(hyperparams.Config):
     population: int = 50
     parents: int = 10
     generations: int = 20
-    crossover: int = 25
-    mutation: int = 25
+    crossover: int = -1
+    mutation: int = -1
     split_probability: float = 0.1
     layer_probability: float = 0.1
     seed: int = -1
@@ -180,6 +179,7 @@ class RetrainConfig(StageConfig):
     Attributes:
       architecture: zoo name, JSON path, official list or canonical string; empty takes the
         search's winner.
+      dropout: before each classifier.
       batch_norm_momentum: of the running statistics.
       evaluation_batch: images of one forward pass on the test split.
     """

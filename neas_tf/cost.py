@@ -249,13 +249,15 @@ class CostTable:
             shrunk.space.name,
             f"a shrunk form of space {self.space.name!r}",
         )
-        tables = [self.operators[metric] for metric in metrics]
+        tables = np.empty((*self.operators["macs"].shape, len(metrics)), np.int64)
+        for a, metric in enumerate(metrics):
+            tables[..., a] = self.operators[metric]
         shared, split = [], []
         for m in range(self.space.num_layers):
             singles = shrunk.alive_operator_indices[m]
             rows = shrunk.alive_combination_indices[m]
-            shared.append(np.stack([t[m, singles] for t in tables], axis=1))
-            split.append(np.stack([t[m, rows].sum(axis=1) for t in tables], axis=1))
+            shared.append(tables[m, singles])
+            split.append(tables[m, rows].sum(axis=1))
         return shared, split
 
     def attainable_range(self, shrunk: ShrunkSpace, metric: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ indices], `Architecture.to_array`. Layers before the split are computed once.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import tf_keras
 
 from neas_tf.architecture import Architecture
 from neas_tf.operators import Operator
+from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 from neas_tf.supernet_layers import BATCH_NORMS, Head, SearchableLayer, Stem
 
@@ -39,8 +41,8 @@ class Supernet(tf_keras.Model):
     Args:
       space: the search space.
       num_paths: K.
+      heterogeneous: whether a combination must hold K different operators.
       momentum: of the running BN statistics.
-      dropout: before each classifier, in training.
       seed: of the initial weights.
     """
 
@@ -48,19 +50,13 @@ class Supernet(tf_keras.Model):
         self,
         space: SearchSpace,
         num_paths: int,
+        heterogeneous: bool = True,
         momentum: float = 0.9,
-        dropout: float = 0.0,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.seed = seed
-        self.space, self.num_paths, self.momentum, self.dropout = (
-            space,
-            num_paths,
-            momentum,
-            dropout,
-        )
+        self.space, self.num_paths, self.momentum, self.seed = space, num_paths, momentum, seed
         self.stem = Stem(
             space.stem_channels,
             space.stem_kernel,
@@ -87,7 +83,6 @@ class Supernet(tf_keras.Model):
                 space.head_channels,
                 space.feature_channels,
                 space.num_classes,
-                dropout,
                 seed=seed,
                 name=f"head{k + 1}",
             )
@@ -99,8 +94,29 @@ class Supernet(tf_keras.Model):
         for head in self.heads:
             head.build((None, *space.layers[-1].out_size, space.out_channels))
         self.built = True
+        # The combinations alive, for the checkpoint: one number each, over all layers.
+        whole = ShrunkSpace.full(space, num_paths, heterogeneous)
+        self.alive = tf.Variable(
+            tf.ones([sum(map(len, whole.alive))]), trainable=False, name="alive_combinations"
+        )
+        self._whole = whole
 
-    def call(self, images, architecture, statistics=None, training=False) -> SupernetOutput:
+    def set_shrunk(self, shrunk: ShrunkSpace) -> None:
+        """Records the combinations alive, which are saved with the weights."""
+        flags = [
+            row in set(left)
+            for rows, left in zip(self._whole.alive, shrunk.alive, strict=True)
+            for row in rows
+        ]
+        self.alive.assign(np.array(flags, np.float32))
+
+    def shrunk(self) -> ShrunkSpace:
+        """The space that `set_shrunk` recorded."""
+        flags = iter(self.alive.numpy() > 0.5)
+        alive = tuple(tuple(row for row in rows if next(flags)) for rows in self._whole.alive)
+        return dataclasses.replace(self._whole, alive=alive)
+
+    def call(self, images, architecture, statistics=None) -> SupernetOutput:
         """Runs one ensemble.
 
         Args:
@@ -108,7 +124,6 @@ class Supernet(tf_keras.Model):
           architecture: int32 (1 + K·d,).
           statistics: BN statistics in the structure of `SupernetOutput.moments`; None
             normalises with the batch's own moments (training and recalibration).
-          training: whether dropout acts.
         """
         split, rows = architecture[0], tf.reshape(architecture[1:], [self.num_paths, -1])
         given = statistics or {"stem": None, "layers": [None] * len(self.searchable), "heads": None}
@@ -120,7 +135,7 @@ class Supernet(tf_keras.Model):
         logits, head_moments = [], []
         for k, head in enumerate(self.heads):
             own = given["heads"][k] if given["heads"] else None
-            path_logits, moments = head(maps[k], own, training=training)
+            path_logits, moments = head(maps[k], own)
             logits.append(path_logits)
             head_moments.append(moments)
         everything = {"stem": stem_moments, "layers": layer_moments, "heads": head_moments}
@@ -140,8 +155,8 @@ class Supernet(tf_keras.Model):
         return {
             "space": self.space.to_dict(),
             "num_paths": self.num_paths,
+            "heterogeneous": self._whole.heterogeneous,
             "momentum": self.momentum,
-            "dropout": self.dropout,
             "seed": self.seed,
         }
 

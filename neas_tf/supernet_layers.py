@@ -157,12 +157,9 @@ class Stem(FixedLayer):
 class Head(FixedLayer):
     """One path's 1×1 convolution, pooling, hidden features and classifier."""
 
-    def __init__(
-        self, channels: int, features: int, num_classes: int, dropout: float = 0.0, **kwargs: Any
-    ):
+    def __init__(self, channels: int, features: int, num_classes: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.channels, self.features = channels, features
-        self.num_classes, self.dropout = num_classes, dropout
+        self.channels, self.features, self.num_classes = channels, features, num_classes
 
     def build(self, input_shape):
         """Creates the weights for maps (B, H, W, C)."""
@@ -174,21 +171,19 @@ class Head(FixedLayer):
         self.add("classifier/bias", (self.num_classes,), "zeros")
         super().build(input_shape)
 
-    def call(self, x, statistics=None, training=False):
+    def call(self, x, statistics=None):
         """Map (B, H, W, C) → (logits (B, classes) float32, moments by name)."""
         moments, w = {}, self.roles
         x = functional.convolution(x, w["head_conv/kernel"])
         x, moments["head_bn"] = self.normalise(x, "head_bn", (statistics or {}).get("head_bn"))
         x = tf.reduce_mean(tf.nn.silu(x), [1, 2])
         x = tf.nn.silu(functional.dense(x, w["feature/kernel"], w["feature/bias"]))
-        if training and self.dropout:
-            x = tf.nn.dropout(x, self.dropout)
         x = tf.cast(x, tf.float32)
         return functional.dense(x, w["classifier/kernel"], w["classifier/bias"]), moments
 
     def get_config(self):
         """Keras configuration."""
-        names = ("channels", "features", "num_classes", "dropout")
+        names = ("channels", "features", "num_classes")
         return super().get_config() | {name: getattr(self, name) for name in ("seed", *names)}
 
 

@@ -122,7 +122,7 @@ class SupernetTask(_ClassificationTask):
 
     Args:
       params: the registry's key.
-      space, num_paths, stage, seed: what is trained and how.
+      space, num_paths, heterogeneous, stage, seed: what is trained and how.
       capacity: steps that one draw table holds.
     """
 
@@ -133,11 +133,12 @@ class SupernetTask(_ClassificationTask):
         num_paths: int,
         stage: SupernetConfig,
         capacity: int,
+        heterogeneous: bool = True,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(params, stage, num_paths, **kwargs)
-        self.space, self.seed = space, seed
+        self.space, self.heterogeneous, self.seed = space, heterogeneous, seed
         self.draws = DrawTable(capacity, 1 + num_paths * space.num_layers)
 
     def build_model(self) -> Supernet:
@@ -145,8 +146,8 @@ class SupernetTask(_ClassificationTask):
         model = Supernet(
             self.space,
             self.num_paths,
+            heterogeneous=self.heterogeneous,
             momentum=self.stage.batch_norm_momentum,
-            dropout=self.stage.dropout,
             seed=self.seed,
             name="supernet",
         )
@@ -187,7 +188,7 @@ class SupernetTask(_ClassificationTask):
         images, labels = inputs
         architecture = self.draws.at(optimizer.iterations)
         with tf.GradientTape() as tape:
-            output = model(images, architecture, training=True)
+            output = model(images, architecture)
             loss = self.build_losses(labels, output.logits)
             replica_loss = self._replica_loss(loss, optimizer)
         variables = model.trainable_variables

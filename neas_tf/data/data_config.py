@@ -1,0 +1,149 @@
+"""Which images to use and how to prepare them, as a Model Garden config."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+
+from official.modeling import hyperparams
+
+from neas_tf.errors import check, check_int, fail, unknown_name
+
+SOURCES = ("digits", "tfds", "image_folder", "tfrecord")
+AUGMENTATIONS = ("none", "crop_flip", "imagenet")
+CACHES = ("auto", "memory", "none")
+POLICIES = ("v0", "reduced_cifar10", "reduced_imagenet", "svhn", "simple", "vit")
+
+
+@dataclasses.dataclass
+class DataConfig(hyperparams.Config):
+    """The data set, its splits and the preparation of its images.
+
+    Attributes:
+      source: `digits` (8×8 grey digits that ship inside scikit-learn), `tfds` (a prepared
+        TensorFlow data set), `image_folder` (`train/<class>/*.jpg`, and the same under `test` or
+        `val`) or `tfrecord` (records as Model Garden writes them for ImageNet).
+      name: name of the TFDS set, such as `cifar10`; for other sources a name for reports.
+      data_dir: folder of the data; for `tfds`, empty means `$TFDS_DATA_DIR` or TFDS's default.
+        Relative paths mean the caller's folder.
+      download: lets TFDS download and prepare a set that is not there.
+      train_split, test_split: TFDS split expressions, such as `train[:90%]`.
+      train_pattern, test_pattern: globs of TFRecord files; several with commas; relative ones lie
+        in `data_dir`.
+      label_offset: taken off every label of a TFRecord; 1 where classes count from 1.
+      num_classes: 0 takes the number from the data set; another number must equal it. `tfrecord`
+        needs it (or `class_names`).
+      class_names: replaces the data set's names, in the order of the labels.
+      input_size: [height, width] in pixels; empty takes the data set's own size.
+      input_channels: 1 or 3; 0 takes the data set's own. Grey images are repeated into three
+        channels, colour images are turned into grey.
+      search_fraction: part of the *training* split that is held out for the search, in [0, 1).
+      split_seed: draws the held-out part.
+      mean, std: per channel, in grey levels of 0..255 images; empty takes the data set's own.
+      augment: `none`; `crop_flip` (shift by up to `crop_padding` pixels into black, flip);
+        `imagenet` (random crop of `crop_area`, resized, flip).
+      crop_padding: pixels, for `crop_flip`.
+      flip: mirrors every other image; not for digits or letters.
+      cutout: side in pixels of a square set to the mean at a random place; 0 for none.
+      crop_area: smallest and largest share of the area that `imagenet` crops.
+      auto_augment: name of one of Model Garden's AutoAugment policies; empty for none.
+      rand_augment: operations per image of RandAugment; 0 for none.
+      rand_augment_magnitude: 0..10.
+      center_crop_fraction: share of the shorter side that is kept, in the middle, of images
+        larger than `input_size` wherever nothing is drawn at random.
+      cache: `memory` keeps the decoded images as uint8; `none` decodes anew every time; `auto`
+        takes memory below 1 GiB unless `augment` is `imagenet`.
+      shuffle_buffer: records that are mixed when TFRecords are read one after the other.
+    """
+
+    source: str = "digits"
+    name: str = ""
+    data_dir: str = ""
+    download: bool = False
+    train_split: str = "train"
+    test_split: str = "test"
+    train_pattern: str = ""
+    test_pattern: str = ""
+    label_offset: int = 0
+    num_classes: int = 0
+    class_names: list[str] = dataclasses.field(default_factory=list)
+    input_size: list[int] = dataclasses.field(default_factory=list)
+    input_channels: int = 0
+    search_fraction: float = 0.1
+    split_seed: int = 0
+    mean: list[float] = dataclasses.field(default_factory=list)
+    std: list[float] = dataclasses.field(default_factory=list)
+    augment: str = "none"
+    crop_padding: int = 4
+    flip: bool = True
+    cutout: int = 0
+    crop_area: list[float] = dataclasses.field(default_factory=lambda: [0.08, 1.0])
+    auto_augment: str = ""
+    rand_augment: int = 0
+    rand_augment_magnitude: float = 9.0
+    center_crop_fraction: float = 0.875
+    cache: str = "auto"
+    shuffle_buffer: int = 8192
+
+    def check(self) -> DataConfig:
+        """Returns itself when every field is sound.
+
+        Raises:
+          NeasError: names the field, what was received and what is allowed.
+        """
+        values = self.as_dict()
+        for field, known in (("source", SOURCES), ("augment", AUGMENTATIONS), ("cache", CACHES)):
+            if getattr(self, field) not in known:
+                unknown_name(f"data.{field}", getattr(self, field), known)
+        if self.auto_augment and self.auto_augment not in POLICIES:
+            unknown_name("data.auto_augment", self.auto_augment, POLICIES)
+        for field in ("name", "data_dir", "train_split", "test_split", "auto_augment"):
+            check(isinstance(values[field], str), f"data.{field}", values[field], "a text")
+        for field in ("download", "flip"):
+            check(isinstance(values[field], bool), f"data.{field}", values[field], "true or false")
+        for field, low, high in (
+            ("num_classes", 0, 1 << 20),
+            ("label_offset", 0, 1),
+            ("crop_padding", 0, 1 << 10),
+            ("cutout", 0, 1 << 14),
+            ("rand_augment", 0, 16),
+            ("shuffle_buffer", 1, 1 << 24),
+            ("split_seed", 0, (1 << 31) - 1),
+        ):
+            check_int(f"data.{field}", values[field], low, high)
+        check(self.input_channels in (0, 1, 3), "data.input_channels", self.input_channels, "1, 3")
+        if self.input_size:
+            check(len(self.input_size) == 2, "data.input_size", self.input_size, "[height, width]")
+            for side in self.input_size:
+                check_int("data.input_size", side, 1, 1 << 13)
+        self._check_real("search_fraction", 0.0, 1.0, open_end=True)
+        self._check_real("center_crop_fraction", 0.05, 1.0)
+        self._check_real("rand_augment_magnitude", 0.0, 10.0)
+        area = self.crop_area
+        ok = len(area) == 2 and all(isinstance(v, numbers.Real) for v in area)
+        check(ok and 0 < area[0] <= area[1] <= 1, "data.crop_area", area, "[smallest, largest] ≤ 1")
+        for field in ("mean", "std"):
+            finite = all(
+                isinstance(v, numbers.Real) and math.isfinite(v) and (field == "mean" or v > 0)
+                for v in values[field]
+            )
+            check(finite, f"data.{field}", list(values[field]), "one number for each channel")
+        if self.auto_augment and self.rand_augment:
+            fail("data.rand_augment", self.rand_augment, "0 where auto_augment is set")
+        if (self.auto_augment or self.rand_augment or self.cutout) and self.augment == "none":
+            fail("data.augment", self.augment, "crop_flip or imagenet with policies or cutout")
+        if self.source == "tfds":
+            check(bool(self.name), "data.name", self.name, "the name of a TFDS data set")
+        if self.source == "image_folder":
+            check(bool(self.data_dir), "data.data_dir", self.data_dir, "a folder of images")
+        if self.source == "tfrecord":
+            for field in ("train_pattern", "test_pattern"):
+                check(bool(values[field]), f"data.{field}", values[field], "a glob of TFRecord files")
+        return self
+
+    def _check_real(self, field: str, low: float, high: float, open_end: bool = False) -> None:
+        value = getattr(self, field)
+        ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        ok = ok and low <= value <= high and not (open_end and value == high)
+        check(ok, f"data.{field}", value, f"a number in [{low}, {high}{')' if open_end else ']'}")

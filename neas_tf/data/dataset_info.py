@@ -1,0 +1,140 @@
+"""An opened data set: its classes, its parts and its normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neas_tf.errors import NeasError, unknown_name
+
+if TYPE_CHECKING:
+    from neas_tf.data.data_config import DataConfig
+    from neas_tf.data.stores import Store
+
+# The whole training split; the training split less the held-out part; the held-out part; the test.
+PARTS = ("train", "supernet", "search", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """What a model's input needs: (image − mean) / std, for images of 0..255, per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Factor of image·scale + offset."""
+        return tuple(1.0 / s for s in self.std)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Summand of image·scale + offset."""
+        return tuple(-m / s for m, s in zip(self.mean, self.std, strict=True))
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Images of 0..255, (..., c) → float32 of the same shape."""
+        scale, offset = np.float32(self.scale), np.float32(self.offset)
+        return images.astype(np.float32) * scale + offset
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """JSON form."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some of the examples of a store.
+
+    Attributes:
+      store: where the examples lie.
+      indices: int64 (n,), ascending; None for all of them.
+    """
+
+    store: Store
+    indices: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return self.store.size if self.indices is None else len(self.indices)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32 (n,), or None where only reading every record would tell."""
+        labels = self.store.labels
+        return labels if labels is None or self.indices is None else labels[self.indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """An opened data set.
+
+    Attributes:
+      name: for reports.
+      config: what it was opened with.
+      class_names: in the order of the labels.
+      input_shape: (height, width, channels).
+      normalisation: to be put into an exported model, which then takes 0..255 images.
+      parts: by the names in `PARTS`.
+      skipped: damaged images left out at loading, per split.
+    """
+
+    name: str
+    config: DataConfig
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    normalisation: Normalisation
+    parts: dict[str, Part]
+    skipped: dict[str, int]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Examples in each part."""
+        return {name: part.size for name, part in self.parts.items()}
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the decoded images are kept in memory."""
+        return self.parts["train"].store.kind == "arrays"
+
+    def part(self, name: str) -> Part:
+        """One part, which must not be empty.
+
+        Raises:
+          NeasError: for an unknown or empty part.
+        """
+        if name not in self.parts:
+            unknown_name("part", name, self.parts)
+        part = self.parts[name]
+        if part.size == 0:
+            raise NeasError(
+                f"data.search_fraction: received {self.config.search_fraction}, which leaves no "
+                f"example in the part {name!r} of {self.name!r}."
+            )
+        return part
+
+    def describe(self) -> dict[str, Any]:
+        """JSON record of what was read and what was held out (as a digest of the indices)."""
+        held_out = self.parts["search"].indices
+        digest = hashlib.sha256(np.asarray(held_out, "<i8").tobytes()).hexdigest()
+        return {
+            "name": self.name,
+            "source": self.config.source,
+            "num_classes": self.num_classes,
+            "input_shape": list(self.input_shape),
+            "sizes": self.sizes,
+            "split_seed": self.config.split_seed,
+            "search_indices_sha256": digest,
+            "normalisation": self.normalisation.to_dict(),
+            "skipped": dict(self.skipped),
+            "in_memory": self.in_memory,
+        }

@@ -1,0 +1,149 @@
+"""Opens a data set: classes, size of the images, memory or files, held-out part."""
+
+from __future__ import annotations
+
+import numpy as np
+from absl import logging
+from official.vision.ops import preprocess_ops
+
+from neas_tf.data import splits
+from neas_tf.data.data_config import DataConfig
+from neas_tf.data.dataset_info import DatasetInfo, Normalisation, Part
+from neas_tf.data.decoding import Decoder
+from neas_tf.data.images import decode_all
+from neas_tf.data.sources import Source, open_source
+from neas_tf.data.stores import Store
+from neas_tf.errors import NeasError, check, fail
+
+# Decoded images are kept below this many bytes where the config leaves it open.
+MEMORY_LIMIT = 1 << 30
+# Per channel, of 0..255 images: training sets' own values.
+_KNOWN = {
+    "digits": ((77.849,), (95.891,)),
+    "cifar10": ((125.307, 122.950, 113.865), (62.993, 62.089, 66.705)),
+    "cifar100": ((129.304, 124.070, 112.434), (68.170, 65.392, 70.418)),
+    "mnist": ((33.318,), (78.567,)),
+    "fashion_mnist": ((72.940,), (90.021,)),
+}
+_GREY = ((127.5,), (63.75,))
+
+
+def load(config: DataConfig) -> DatasetInfo:
+    """Opens the data set; small ones are decoded into memory.
+
+    Args:
+      config: what to open.
+
+    Returns:
+      The data set with its parts `train`, `supernet`, `search` and `test`. `search` is drawn from
+      the training split with `split_seed`, in the proportions of the classes where the labels are
+      known without reading every record.
+
+    Raises:
+      NeasError: for an unsound config, or data that are missing, empty, damaged or do not fit it.
+    """
+    config.check()
+    source = open_source(config)
+    shape = _input_shape(config, source)
+    names = _class_names(config, source)
+    train, test, skipped = source.train, source.test, {}
+    if _wants_memory(config, source, shape):
+        decoder = make_decoder(config, shape)
+        train, skipped["train"] = decode_all(train, decoder, f"{source.name}, training images")
+        test, skipped["test"] = decode_all(test, decoder, f"{source.name}, test images")
+    for store in (train, test):
+        _check_labels(store, names, config)
+    parts = {"train": Part(train), "test": Part(test), **_hold_out(train, config)}
+    info = DatasetInfo(
+        source.name, config, names, shape, _normalisation(config, source, shape), parts, skipped
+    )
+    logging.info("Data set: %s", info.describe())
+    return info
+
+
+def make_decoder(config: DataConfig, shape: tuple[int, int, int]) -> Decoder:
+    """The decoder for images of this (height, width, channels)."""
+    antialias = config.augment != "imagenet"
+    return Decoder(*shape, center_fraction=config.center_crop_fraction, antialias=antialias)
+
+
+def _input_shape(config: DataConfig, source: Source) -> tuple[int, int, int]:
+    channels = config.input_channels or source.channels
+    if not config.input_size and source.size is None:
+        fail("data.input_size", list(config.input_size), "[height, width], for images of any size")
+    height, width = config.input_size or source.size
+    if (config.auto_augment or config.rand_augment) and channels != 3:
+        fail("data.input_channels", channels, "3 where auto_augment or rand_augment is set")
+    return int(height), int(width), channels
+
+
+def _class_names(config: DataConfig, source: Source) -> tuple[str, ...]:
+    found = len(source.class_names) if source.class_names else 0
+    wanted = config.num_classes or found or len(config.class_names)
+    if not wanted:
+        fail("data.num_classes", 0, "the number of classes, which TFRecords do not tell")
+    if found and wanted != found:
+        fail("data.num_classes", config.num_classes, f"0 or {found}, as {source.name!r} has")
+    check(wanted >= 2, "data.num_classes", wanted, "at least 2 classes")
+    if config.class_names and len(config.class_names) != wanted:
+        fail("data.class_names", list(config.class_names), f"{wanted} names or none")
+    if config.class_names:
+        return tuple(str(name) for name in config.class_names)
+    return source.class_names or tuple(str(label) for label in range(wanted))
+
+
+def _wants_memory(config: DataConfig, source: Source, shape: tuple[int, int, int]) -> bool:
+    if config.source == "digits" or config.cache == "memory":
+        return True
+    size = (source.train.size + source.test.size) * int(np.prod(shape))
+    return config.cache == "auto" and config.augment != "imagenet" and size < MEMORY_LIMIT
+
+
+def _check_labels(store: Store, names: tuple[str, ...], config: DataConfig) -> None:
+    labels = store.labels
+    if labels is None or not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(names):
+        raise NeasError(
+            f"data.num_classes: received {len(names)} classes, but the labels go from {low} to "
+            f"{high} (label_offset {config.label_offset} is already taken off)."
+        )
+
+
+def _hold_out(train: Store, config: DataConfig) -> dict[str, Part]:
+    """The training split in two: what trains the supernet, and what the search is judged by."""
+    count = round(train.size * config.search_fraction)
+    if config.search_fraction > 0 and not 0 < count < train.size:
+        fail(
+            "data.search_fraction",
+            config.search_fraction,
+            f"a share that holds out 1..{train.size - 1} of {train.size} training examples",
+        )
+    rng = np.random.default_rng(config.split_seed)
+    if train.labels is None:
+        search = splits.random_indices(train.size, count, rng)
+    else:
+        search = splits.stratified_indices(train.labels, count, rng)
+    rest = splits.complement(train.size, search)
+    return {"supernet": Part(train, rest), "search": Part(train, search)}
+
+
+def _normalisation(
+    config: DataConfig, source: Source, shape: tuple[int, int, int]
+) -> Normalisation:
+    channels = shape[2]
+    key = "digits" if config.source == "digits" else source.name.split("/")[0].split(":")[0]
+    default = _KNOWN.get(key, _GREY)
+    if len(default[0]) != channels:
+        rgb = (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
+        default = _GREY if channels == 1 else rgb
+    values = []
+    for field, fallback in zip(("mean", "std"), default, strict=True):
+        given = tuple(float(v) for v in getattr(config, field) or fallback)
+        if len(given) != channels:
+            fail(f"data.{field}", list(given), f"one number for each of {channels} channels")
+        values.append(given)
+    return Normalisation(*values)
+
+

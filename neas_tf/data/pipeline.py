@@ -1,0 +1,299 @@
+"""Input pipelines whose batches are a pure function of (seed, step).
+
+Training counts examples g = step·batch + row from the run's beginning. Example g belongs to epoch
+e = g // n, where n is the size of the part, and is number g mod n of that epoch's permutation. An
+epoch need not end with a batch: batches are always full. So a resumed run that starts at a step
+gets what an uninterrupted one would have got, and several input pipelines cut their slices out of
+the same global batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from neas_tf.data import batch_augment, policies
+from neas_tf.data.dataset_info import DatasetInfo, Part
+from neas_tf.data.loading import make_decoder
+from neas_tf.data.stores import RecordStore
+from neas_tf.data.streams import encoded_stream, shuffled_position
+from neas_tf.errors import check_int, fail
+
+# Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
+_SHIFT, _FLIP, _CUTOUT, _POLICY, _CROP = range(1, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slicing:
+    """Which rows of the global batch an input pipeline makes, and in which pieces.
+
+    A pipeline feeds `replicas` replicas, each with a batch of its own: piece m holds the rows of
+    replica m mod `replicas` in step m // `replicas`.
+
+    Attributes:
+      batch: examples in the global batch.
+      piece: examples in a replica's batch.
+      replicas: replicas that this pipeline feeds.
+      first_row: first row of the global batch that is this pipeline's.
+    """
+
+    batch: int
+    piece: int
+    replicas: int
+    first_row: int
+
+    @classmethod
+    def of(cls, batch_size: int, context: tf.distribute.InputContext | None) -> Slicing:
+        """Raises `NeasError` when the replicas cannot share the batch evenly."""
+        if context is None:
+            return cls(batch_size, batch_size, 1, 0)
+        replicas, pipelines = context.num_replicas_in_sync, context.num_input_pipelines
+        if batch_size % replicas or replicas % pipelines:
+            fail("batch_size", batch_size, f"a multiple of the {replicas} replicas")
+        piece, own = batch_size // replicas, replicas // pipelines
+        return cls(batch_size, piece, own, context.input_pipeline_id * own * piece)
+
+    def row(self, number: tf.Tensor) -> tf.Tensor:
+        """First row of the global batch in piece `number`; int64."""
+        return self.first_row + number % self.replicas * self.piece
+
+    def first_example(self, number: tf.Tensor) -> tf.Tensor:
+        """Number g of the first example in piece `number`; int64."""
+        return number // self.replicas * self.batch + self.row(number)
+
+    def example(self, k: tf.Tensor) -> tf.Tensor:
+        """Number g of the k-th example (k counts from step 0) of this pipeline; int64."""
+        own = self.replicas * self.piece
+        return k // own * self.batch + self.first_row + k % own
+
+    def owns(self, g: tf.Tensor) -> tf.Tensor:
+        """Whether example g belongs to this pipeline."""
+        row = g % self.batch
+        return (row >= self.first_row) & (row < self.first_row + self.replicas * self.piece)
+
+    def pieces(self, examples: int, drop_remainder: bool) -> int:
+        """How many pieces it takes to go through `examples` once."""
+        steps, rest = divmod(examples, self.batch)
+        rest = 0 if drop_remainder else max(0, rest - self.first_row)
+        return steps * self.replicas + min(self.replicas, -(-rest // self.piece))
+
+
+def make_dataset(
+    info: DatasetInfo,
+    part: str,
+    batch_size: int,
+    training: bool,
+    seed: int = 0,
+    start_step: int = 0,
+    drop_remainder: bool = False,
+    input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Batches of a part of a data set.
+
+    Args:
+      info: the data set.
+      part: `train`, `supernet`, `search` or `test`.
+      batch_size: examples in a *global* batch.
+      training: shuffled, augmented and endless; else once through, in order, as it is.
+      seed: draws order and augmentation.
+      start_step: number of global batches that were already taken; for training only.
+      drop_remainder: leaves out an incomplete last batch; training has none.
+      input_context: of `strategy.distribute_datasets_from_function`; the data set then makes the
+        per-replica batches of one input pipeline. The global batch of a step does not depend on
+        the number of pipelines.
+
+    Returns:
+      A data set of (images float32 (b, h, w, c), normalised; labels int32 (b,)). Damaged images in
+      files are logged; training puts grey in their place (the numbering must not depend on them),
+      evaluation leaves them out.
+
+    Raises:
+      NeasError: for an unknown or empty part, or a batch size that cannot be shared.
+    """
+    check_int("batch_size", batch_size, 1)
+    check_int("seed", seed, 0, (1 << 62) - 1)
+    check_int("start_step", start_step, 0)
+    source = info.part(part)
+    slicing = Slicing.of(batch_size, input_context)
+    preparation = _Preparation(info, slicing, seed if training else None)
+    if source.store.kind == "arrays":
+        dataset = _from_memory(source, slicing, preparation, start_step, drop_remainder)
+    else:
+        dataset = _from_files(source, slicing, preparation, start_step, drop_remainder)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _from_memory(
+    part: Part, slicing: Slicing, preparation: _Preparation, start_step: int, drop: bool
+) -> tf.data.Dataset:
+    """Whole batches gathered from the decoded images."""
+    images, n = part.store.images, part.size
+    with tf.device("CPU:0"):
+        labels = tf.constant(part.store.labels)
+        indices = None if part.indices is None else tf.constant(part.indices)
+
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        g = slicing.first_example(number) + tf.range(slicing.piece, dtype=tf.int64)
+        if preparation.seed is None:
+            g = g[: tf.cast(tf.maximum(n - g[0], 0), tf.int32)]
+        else:
+            g = shuffled_position(g, n, preparation.seed)
+        if indices is not None:
+            g = tf.gather(indices, g)
+        return preparation.finish(tf.gather(images, g), tf.gather(labels, g), number)
+
+    if preparation.seed is None:
+        numbers = tf.data.Dataset.range(slicing.pieces(n, drop))
+    else:
+        numbers = tf.data.Dataset.range(start_step * slicing.replicas, tf.int64.max)
+    return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _from_files(
+    part: Part, slicing: Slicing, preparation: _Preparation, start_step: int, drop: bool
+) -> tf.data.Dataset:
+    """Image by image, out of files or records."""
+    stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
+    if preparation.seed is None:
+        decoded = stream.map(preparation.decode, num_parallel_calls=tf.data.AUTOTUNE)
+        decoded = decoded.ignore_errors(log_warning=True)
+        batches = decoded.batch(slicing.piece, drop_remainder=False)
+        if drop:  # whole steps only, whichever pipeline this is
+            batches = batches.take(slicing.pieces(part.size, True))
+        first = 0
+    else:
+
+        def replaced_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
+            good = tf.data.Dataset.from_tensors(element).map(preparation.decode)
+            grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
+            return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
+
+        decoded = stream.interleave(
+            replaced_if_damaged,
+            cycle_length=16,
+            block_length=1,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        batches = decoded.batch(slicing.piece, drop_remainder=True)
+        first = start_step * slicing.replicas
+    check_labels = isinstance(part.store, RecordStore)
+    return batches.enumerate(first).map(
+        lambda number, batch: preparation.finish(*batch, number, check_labels),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+
+class _Preparation:
+    """From pixels to what the network takes; `seed` is None where nothing is random."""
+
+    def __init__(self, info: DatasetInfo, slicing: Slicing, seed: int | None):
+        self.seed = seed
+        self.buffer = info.config.shuffle_buffer
+        self._info = info
+        self._config = info.config
+        self._slicing = slicing
+        self._decoder = make_decoder(info.config, info.input_shape)
+        self._crops = seed is not None and info.config.augment == "imagenet"
+        self._policy = _policy(info) if seed is not None else None
+
+    def decode(
+        self, g: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Number and encoded image of an example → its pixels, uint8 (h, w, c), and label."""
+        if self._crops:
+            area = tuple(self._config.crop_area)
+            return self._decoder.random_crop(encoded, self._seed(g, _CROP), area), label
+        return self._decoder.fixed(encoded), label
+
+    def grey(self, _: tf.Tensor, __: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What stands for a damaged image."""
+        return tf.fill(self._info.input_shape, tf.constant(128, tf.uint8)), label
+
+    def finish(
+        self, images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, check_labels: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augments and normalises piece `number`; uint8 (b, h, w, c) → float32."""
+        if check_labels:
+            classes = self._info.num_classes
+            message = f"A label lies outside 0..{classes - 1}: data.num_classes or label_offset?"
+            inside = tf.reduce_all((labels >= 0) & (labels < classes))
+            with tf.control_dependencies([tf.debugging.Assert(inside, [message, labels])]):
+                labels = tf.identity(labels)
+        images.set_shape([images.shape[0], *self._info.input_shape])
+        augmented = self.seed is not None and self._config.augment != "none"
+        if augmented:
+            images = self._augment(images, number)
+        normalisation = self._info.normalisation
+        result = tf.cast(images, tf.float32) * tf.constant(normalisation.scale, tf.float32)
+        result += tf.constant(normalisation.offset, tf.float32)
+        if augmented and self._config.cutout:
+            height, width, _ = self._info.input_shape
+            centers = tf.stack(
+                [
+                    self._draw(number, _CUTOUT, [2], side)[:, i]
+                    for i, side in enumerate((height, width))
+                ],
+                1,
+            )
+            result = batch_augment.cutout(result, centers, self._config.cutout)
+        return result, labels
+
+    def _augment(self, images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        config = self._config
+        if self._crops and self._info.in_memory:
+            area = tuple(config.crop_area)
+            images = self._each(
+                lambda image, seed: self._decoder.random_crop_decoded(image, seed, area),
+                images,
+                number,
+                _CROP,
+            )
+        if config.flip:
+            flips = self._draw(number, _FLIP, [], 2) > 0
+        else:
+            flips = tf.zeros([tf.shape(images)[0]], tf.bool)
+        if config.augment == "crop_flip" and config.crop_padding:
+            offsets = self._draw(number, _SHIFT, [2], 2 * config.crop_padding + 1)
+            images = batch_augment.shift_and_flip(images, offsets, flips, config.crop_padding)
+        elif config.flip:
+            images = batch_augment.flip(images, flips)
+        if self._policy:
+            images = self._each(self._policy, images, number, _POLICY)
+        return images
+
+    def _each(self, function, images: tf.Tensor, number: tf.Tensor, use: int) -> tf.Tensor:
+        """Applies a function of an image and a seed to every image of a piece."""
+        g = self._slicing.first_example(number) + tf.range(self._slicing.piece, dtype=tf.int64)
+        return tf.map_fn(
+            lambda pair: function(pair[0], self._seed(pair[1], use)),
+            (images, g),
+            fn_output_signature=tf.TensorSpec(self._info.input_shape, tf.uint8),
+        )
+
+    def _draw(self, number: tf.Tensor, use: int, shape: list[int], limit: int) -> tf.Tensor:
+        """int32 (piece, *shape) in [0, limit): this piece's rows of the global batch's draws."""
+        slicing = self._slicing
+        seed = self._seed(number // slicing.replicas, use)
+        drawn = tf.random.stateless_uniform([slicing.batch, *shape], seed, 0, limit, tf.int32)
+        return tf.slice(
+            drawn,
+            tf.stack([tf.cast(slicing.row(number), tf.int32), *[0] * len(shape)]),
+            [slicing.piece, *shape],
+        )
+
+    def _seed(self, number: tf.Tensor, use: int) -> tf.Tensor:
+        return tf.stack([tf.constant(self.seed, tf.int64), tf.cast(number, tf.int64) * 8 + use])
+
+
+def _policy(info: DatasetInfo) -> policies.Policy | None:
+    config, size = info.config, min(info.input_shape[:2])
+    if config.auto_augment:
+        return policies.auto_augment(config.auto_augment, size)
+    if config.rand_augment:
+        return policies.rand_augment(config.rand_augment, config.rand_augment_magnitude, size)
+    return None

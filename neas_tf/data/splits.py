@@ -1,0 +1,84 @@
+"""Drawing parts of a data set with a seed. Pure NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def stratified_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws `count` examples in the proportions of the classes.
+
+    Quotas are rounded by largest remainder, so that every class is at most one example away from
+    its exact share.
+
+    Args:
+      labels: int (n,).
+      count: 0..n.
+      rng: source of randomness.
+
+    Returns:
+      int64 (count,), ascending.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * (count / max(len(labels), 1))
+    return _draw(labels, classes, _round_to(exact, sizes, count, rng), rng)
+
+
+def balanced_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws `count` examples, as many of each class as there are and as evenly as that allows.
+
+    Args:
+      labels: int (n,).
+      count: 0..n.
+      rng: source of randomness.
+
+    Returns:
+      int64 (count,), ascending.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    level = np.zeros(len(classes))
+    remaining, open_classes = float(count), np.ones(len(classes), bool)
+    while remaining > 1e-9 and open_classes.any():  # fill all classes to the same level
+        level[open_classes] += remaining / open_classes.sum()
+        over = level > sizes
+        remaining = float((level - sizes)[over].sum())
+        level = np.minimum(level, sizes)
+        open_classes = level < sizes
+    return _draw(labels, classes, _round_to(level, sizes, count, rng), rng)
+
+
+def random_indices(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws `count` of `size` examples, whatever their class; int64 (count,), ascending."""
+    return np.sort(rng.permutation(size)[:count]).astype(np.int64)
+
+
+def complement(size: int, indices: np.ndarray) -> np.ndarray:
+    """All of 0..size−1 that are not in `indices`; int64, ascending."""
+    keep = np.ones(size, bool)
+    keep[indices] = False
+    return np.flatnonzero(keep).astype(np.int64)
+
+
+def _round_to(
+    exact: np.ndarray, limits: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Whole numbers near `exact`, at most `limits`, that add up to `count`."""
+    quotas = np.floor(exact + 1e-9).astype(np.int64)
+    # Ties among the remainders are broken at random, so that no class is always favoured.
+    order = np.lexsort((rng.permutation(len(exact)), -np.round(exact - quotas, 9)))
+    missing = count - int(quotas.sum())
+    for i in order:
+        if missing and quotas[i] < limits[i]:
+            quotas[i] += 1
+            missing -= 1
+    return quotas
+
+
+def _draw(
+    labels: np.ndarray, classes: np.ndarray, quotas: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:quota]
+        for label, quota in zip(classes, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen])).astype(np.int64)

@@ -1,0 +1,126 @@
+"""Where examples lie: decoded in memory, in image files, or in record files."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayStore:
+    """Decoded images of one size.
+
+    Attributes:
+      images: uint8 tensor (n, h, w, c) in the host's memory, 0..255, shared by all pipelines.
+      labels: int32 (n,).
+    """
+
+    images: tf.Tensor
+    labels: np.ndarray
+    kind: ClassVar[str] = "arrays"
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray) -> ArrayStore:
+        """Copies the images into a tensor on the host."""
+        with tf.device("CPU:0"):
+            return cls(tf.constant(images, tf.uint8), np.asarray(labels, np.int32))
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileStore:
+    """Image files, each read when it is wanted.
+
+    Attributes:
+      paths: n paths of JPEG or PNG files.
+      labels: int32 (n,).
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    kind: ClassVar[str] = "files"
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFile:
+    """Records `skip` .. `skip + take` of a TFRecord file."""
+
+    path: str
+    skip: int
+    take: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordStore:
+    """TFRecord files of `tf.train.Example` that are read one record after the other.
+
+    Attributes:
+      files: an example's index is its place in their concatenation.
+      image_key, label_key: names of the features (encoded image, int64 label).
+      label_offset: taken off every label.
+    """
+
+    files: tuple[RecordFile, ...]
+    image_key: str
+    label_key: str
+    label_offset: int = 0
+    kind: ClassVar[str] = "records"
+    labels: ClassVar[None] = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return sum(file.take for file in self.files)
+
+    @property
+    def first_indices(self) -> np.ndarray:
+        """int64 (files,): index of each file's first example."""
+        takes = [file.take for file in self.files]
+        return np.cumsum([0, *takes[:-1]]).astype(np.int64)
+
+    def parse(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A serialised example → (encoded image, int32 label counted from 0)."""
+        example = tf.io.parse_single_example(
+            record,
+            {
+                self.image_key: tf.io.FixedLenFeature([], tf.string),
+                self.label_key: tf.io.FixedLenFeature([], tf.int64),
+            },
+        )
+        return example[self.image_key], self._label(example)
+
+    def parse_label(self, record: tf.Tensor) -> tf.Tensor:
+        """A serialised example → its int32 label; −1 where it has none."""
+        feature = tf.io.FixedLenFeature([], tf.int64, default_value=self.label_offset - 1)
+        return self._label(tf.io.parse_single_example(record, {self.label_key: feature}))
+
+    def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.cast(example[self.label_key] - self.label_offset, tf.int32)
+
+    def records_of(self, file: tf.Tensor) -> tf.data.Dataset:
+        """(int64 index, serialised example) of one file, given by its number."""
+        path = tf.constant([f.path for f in self.files])[file]
+        skip = tf.constant([f.skip for f in self.files], tf.int64)[file]
+        take = tf.constant([f.take for f in self.files], tf.int64)[file]
+        first = tf.constant(self.first_indices)[file]
+        records = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(skip).take(take)
+        return records.enumerate(first)
+
+    def records(self) -> tf.data.Dataset:
+        """(int64 index, serialised example) of all files, in the order of the indices."""
+        return tf.data.Dataset.range(len(self.files)).flat_map(self.records_of)
+
+
+Store = ArrayStore | FileStore | RecordStore

@@ -1,0 +1,128 @@
+"""Streams of encoded images out of files and records, in an order that a seed fixes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from neas_tf.data.dataset_info import Part
+from neas_tf.data.stores import FileStore, RecordStore
+
+if TYPE_CHECKING:
+    from neas_tf.data.pipeline import Slicing
+
+# Record files that are read side by side.
+_SIDE_BY_SIDE = 16
+
+
+def permuted(index: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Place of each index in a permutation of 0..size−1 that belongs to (seed, epoch).
+
+    Args:
+      index: int64 (n,).
+      size: length of the permutation.
+      seed: at most 62 bits.
+      epoch: int64, broadcastable to (n,).
+
+    Returns:
+      int64 (n,). It is computed index by index, without the permutation ever being stored.
+    """
+    epoch = tf.broadcast_to(epoch, tf.shape(index))
+    parts = [seed & 0x7FFFFFFF, seed >> 31]
+    seeds = [tf.fill(tf.shape(index), tf.constant(part, tf.int64)) for part in parts]
+    return tf.raw_ops.RandomIndexShuffle(
+        index=index,
+        seed=tf.stack([seeds[0], seeds[1], epoch], 1),
+        max_index=tf.constant(size - 1, tf.int64),
+        rounds=4,
+    )
+
+
+def shuffled_position(g: tf.Tensor, size: int, seed: int) -> tf.Tensor:
+    """Position in a part of the training example number g; int64 (n,) → int64 (n,)."""
+    return permuted(g % size, size, seed, g // size)
+
+
+def encoded_stream(
+    part: Part, slicing: Slicing, seed: int | None, start_step: int, buffer: int
+) -> tf.data.Dataset:
+    """One input pipeline's examples as (number g, encoded image, label).
+
+    Args:
+      part: in a `FileStore` or `RecordStore`.
+      slicing: which examples are this pipeline's.
+      seed: draws the order of endless epochs; None goes once through in order.
+      start_step: global batches already taken.
+      buffer: records that are mixed, for a `RecordStore`.
+    """
+    if isinstance(part.store, FileStore):
+        return _from_image_files(part, slicing, seed, start_step)
+    store: RecordStore = part.store
+    if seed is None:
+        numbered = _kept(store.records(), part).enumerate()
+    else:
+        first = start_step * slicing.batch
+        epoch, done = divmod(first, part.size)
+        epochs = tf.data.Dataset.range(epoch, tf.int64.max)
+        records = epochs.flat_map(lambda e: shuffled_records(part, seed, e, buffer)).skip(done)
+        numbered = records.enumerate(first)
+    return numbered.filter(lambda g, _: slicing.owns(g)).map(
+        lambda g, element: (g, *store.parse(element[1])), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def shuffled_records(part: Part, seed: int, epoch: tf.Tensor, buffer: int) -> tf.data.Dataset:
+    """(index, serialised example) of one epoch of a part in a `RecordStore`.
+
+    Files are permuted and read side by side, and their records mixed in a buffer.
+    """
+    store: RecordStore = part.store
+    count = len(store.files)
+    order = permuted(tf.range(count, dtype=tf.int64), count, seed, epoch)
+    records = tf.data.Dataset.from_tensor_slices(order).interleave(
+        store.records_of,
+        cycle_length=min(count, _SIDE_BY_SIDE),
+        block_length=1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    # A number that differs from epoch to epoch, and from seed to seed.
+    mixing = tf.random.stateless_uniform(
+        [], tf.stack([tf.constant(seed, tf.int64), epoch]), 0, tf.int64.max, tf.int64
+    )
+    return _kept(records, part).shuffle(
+        min(buffer, part.size), seed=mixing, reshuffle_each_iteration=False
+    )
+
+
+def _kept(records: tf.data.Dataset, part: Part) -> tf.data.Dataset:
+    """Those (index, record) whose index belongs to the part."""
+    if part.indices is None:
+        return records
+    mask = np.zeros(part.store.size, bool)
+    mask[part.indices] = True
+    keep = tf.constant(mask)
+    return records.filter(lambda index, _: keep[index])
+
+
+def _from_image_files(
+    part: Part, slicing: Slicing, seed: int | None, start_step: int
+) -> tf.data.Dataset:
+    store: FileStore = part.store
+    indices = np.arange(store.size) if part.indices is None else part.indices
+    paths = tf.constant([store.paths[i] for i in indices])
+    labels = tf.constant(store.labels[indices])
+    n = part.size
+
+    def read(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        position = g if seed is None else shuffled_position(g[None], n, seed)[0]
+        return g, paths[position], labels[position]
+
+    if seed is None:
+        numbers = tf.data.Dataset.range(n).filter(slicing.owns)
+    else:
+        first = start_step * slicing.replicas * slicing.piece
+        numbers = tf.data.Dataset.range(first, tf.int64.max).map(slicing.example)
+    return numbers.map(read)

@@ -1,0 +1,108 @@
+"""Fixed subsets as arrays: for BN recalculation, scoring and the search's validation."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from neas_tf.data import splits
+from neas_tf.data.dataset_info import DatasetInfo, Part
+from neas_tf.data.decoding import Decoder
+from neas_tf.data.loading import make_decoder
+from neas_tf.data.stores import FileStore, RecordStore
+from neas_tf.data.streams import shuffled_records
+from neas_tf.errors import NeasError, check_int
+
+# Labels of a stream of records are read for at most this many times the wanted count.
+_LOOK_AHEAD = 4
+
+
+def make_arrays(
+    info: DatasetInfo, part: str, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A fixed random subset of a part, with the classes as even as they can be.
+
+    Args:
+      info: the data set.
+      part: `train`, `supernet`, `search` or `test`.
+      count: examples; 0, or more than there are, takes the whole part.
+      seed: draws the subset.
+
+    Returns:
+      (images float32 (n, h, w, c), normalised, not augmented; labels int32 (n,)), in the order of
+      the data set (of the drawing, for streamed records). Streams of records are read once, as
+      far as needed; there the classes are even only as far as four times `count` records allow.
+
+    Raises:
+      NeasError: for an unknown or empty part, or when no image can be decoded.
+    """
+    check_int("count", count, 0)
+    check_int("seed", seed, 0, (1 << 62) - 1)
+    source = info.part(part)
+    count = min(count or source.size, source.size)
+    rng = np.random.default_rng(seed)
+    if source.labels is None:
+        images, labels = _from_records(info, source, count, seed)
+    else:
+        chosen = splits.balanced_indices(source.labels, count, rng)
+        indices = chosen if source.indices is None else source.indices[chosen]
+        labels = source.store.labels[indices]
+        if isinstance(source.store, FileStore):
+            paths = [source.store.paths[i] for i in indices]
+            images, labels = _decode(
+                tf.data.Dataset.from_tensor_slices((paths, labels)).map(
+                    lambda path, label: (tf.io.read_file(path), label)
+                ),
+                make_decoder(info.config, info.input_shape),
+                f"{info.name}, part {part}",
+                count,
+            )
+        else:
+            images = tf.gather(source.store.images, indices).numpy()
+    return info.normalisation.apply(images), labels.astype(np.int32)
+
+
+def _from_records(
+    info: DatasetInfo, part: Part, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    store: RecordStore = part.store
+    quota = -(-count // info.num_classes)
+    taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
+    chosen, spare = [], []
+    stream = shuffled_records(part, seed, tf.constant(0, tf.int64), info.config.shuffle_buffer)
+    labelled = stream.map(lambda _, record: (record, store.parse_label(record)))
+    for record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
+        label = int(label) if 0 <= label < info.num_classes else info.num_classes
+        if taken[label] < quota:
+            chosen.append(record)
+            taken[label] += 1
+        elif len(spare) < count:
+            spare.append(record)
+        if len(chosen) == count:
+            break
+    records = tf.data.Dataset.from_tensor_slices([*chosen, *spare][:count]).map(store.parse)
+    decoder = make_decoder(info.config, info.input_shape)
+    images, labels = _decode(records, decoder, info.name, count)
+    if labels.min() < 0 or labels.max() >= info.num_classes:
+        raise NeasError(
+            f"data.num_classes: received {info.num_classes} classes, but there are labels from "
+            f"{labels.min()} to {labels.max()} (label_offset is already taken off)."
+        )
+    return images, labels
+
+
+def _decode(
+    encoded: tf.data.Dataset, decoder: Decoder, what: str, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes (encoded image, label) pairs; damaged ones are counted and left out."""
+    decoded = encoded.map(
+        lambda image, label: (decoder.fixed(image), label), num_parallel_calls=tf.data.AUTOTUNE
+    ).ignore_errors(log_warning=True)
+    pairs = list(decoded.batch(256).as_numpy_iterator())
+    if not pairs:
+        raise NeasError(f"data: {what}: none of {count} images can be decoded.")
+    images, labels = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    if len(labels) < count:
+        logging.warning("%s: %d of %d are damaged.", what, count - len(labels), count)
+    return images, labels

@@ -1,0 +1,45 @@
+"""Where files are: paths given by users, and files that belong to the project."""
+
+import os
+import re
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+
+
+def resolve_user_path(path: str | os.PathLike[str]) -> str:
+    """Gives a path from the command line the meaning its user had in mind.
+
+    `bazel run` starts a program in a folder of Bazel's own and names the caller's folder in
+    `BUILD_WORKING_DIRECTORY`; a relative path, of an input or an output, means that folder.
+
+    Args:
+      path: a path as typed by the user. Absolute paths, addresses such as `gs://bucket/run` and
+        the empty string stay as they are; a leading `~` becomes the home folder.
+
+    Returns:
+      The path to open. Outside `bazel run` a relative path stays relative.
+    """
+    text = os.fspath(path)
+    if not text or _SCHEME.match(text):
+        return text
+    text = os.path.expanduser(text)
+    folder = os.environ.get("BUILD_WORKING_DIRECTORY")
+    if not folder or os.path.isabs(text):
+        return text
+    return os.path.normpath(os.path.join(folder, text))
+
+
+def project_file(*parts: str) -> str:
+    """Returns the path of a file of the project, such as `project_file("configs", "a.yaml")`.
+
+    Links are not resolved: under Bazel this file is a link into the source tree, and only the
+    files beside the link (the runfiles) are declared inputs.
+
+    Args:
+      *parts: path below the project's root; none gives the root itself.
+
+    Returns:
+      An absolute path; whether the file exists is not checked.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(root, *parts)
