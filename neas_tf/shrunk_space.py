@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,25 @@ from neas_tf.errors import NeasError, check, check_int
 from neas_tf.space import SearchSpace
 
 FORMAT = "neas-shrunk-space/1"
+
+
+class DrawTables(NamedTuple):
+    """What is alive as padded arrays, for drawing without loops over layers.
+
+    Attributes:
+      operators: int32 (d, most operators), indices of the operators alive.
+      num_operators: int64 (d,), how many of them there are.
+      combinations: int32 (d, most combinations, K), indices of the combinations alive; the single
+        operators, repeated, in a layer that cannot split.
+      num_combinations: int64 (d,).
+    """
+
+    operators: np.ndarray
+    num_operators: np.ndarray
+    combinations: np.ndarray
+    num_combinations: np.ndarray
+
+
 # K operator names in the order of the space: a combination is a set, its order says nothing.
 Combination = tuple[str, ...]
 
@@ -100,6 +119,23 @@ class ShrunkSpace:
         return tuple(
             np.array([[index(name) for name in row] for row in rows], np.int32)
             for rows in self.alive
+        )
+
+    @functools.cached_property
+    def draw_tables(self) -> DrawTables:
+        """What is alive as padded arrays."""
+        singles, rows = self.alive_operator_indices, self.alive_combination_indices
+        depth = self.space.num_layers
+        operators = np.zeros((depth, max(map(len, singles))), np.int32)
+        combinations = np.zeros((depth, max(map(len, rows)), self.num_paths), np.int32)
+        for m in range(depth):
+            operators[m, : len(singles[m])] = singles[m]
+            combinations[m, : len(rows[m])] = rows[m]
+        return DrawTables(
+            operators,
+            np.array([*map(len, singles)]),
+            combinations,
+            np.array([*map(len, rows)]),
         )
 
     @property

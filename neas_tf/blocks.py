@@ -1,0 +1,199 @@
+"""The parts of a stand-alone ensemble, spelled with standard layers of a given Keras module.
+
+No activation is fused into a convolution and no layer is custom, so that quantization and pruning
+tools know every layer. Shapes are NHWC. Every layer's name begins with the `prefix` of its part.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from neas_tf.operators import Operator, divisible
+from neas_tf.space import LayerSpec
+
+BATCH_NORM_EPSILON = 1e-5
+
+
+class LayerFactory:
+    """Makes the layers of one model with one Keras module and one set of options.
+
+    Attributes:
+      keras: the `tf_keras` or `keras` module.
+      momentum: of the batch-normalisation averages.
+      synchronized: whether batch moments are taken over all replicas.
+      dtype: dtype or policy of every layer; None takes the global policy.
+      seed: makes every initial weight a function of the seed and the layer's name.
+    """
+
+    def __init__(
+        self,
+        keras: Any,
+        *,
+        momentum: float = 0.99,
+        synchronized: bool = False,
+        dtype: Any = None,
+        seed: int | None = None,
+    ):
+        self.keras = keras
+        self.momentum = momentum
+        self.synchronized = synchronized
+        self.seed = seed
+        self._options = {} if dtype is None else {"dtype": dtype}
+
+    def _normal(self, name: str):
+        """He-normal by fan-out; for a depthwise kernel the fan-out is k² (one output each)."""
+        return self.keras.initializers.VarianceScaling(
+            2.0, "fan_out", "untruncated_normal", seed=self._seed(name)
+        )
+
+    def _seed(self, name: str) -> int | None:
+        return None if self.seed is None else zlib.crc32(f"{self.seed}/{name}".encode())
+
+    def _padded(self, x, name: str, kernel: int, stride: int) -> tuple[Any, str]:
+        """Pads k//2 on each side where SAME would not (stride 2 over an even side)."""
+        if stride == 1 or kernel == 1 or all(side and side % 2 for side in x.shape[1:3]):
+            return x, "same"
+        pad = self.keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad", **self._options)
+        return pad(x), "valid"
+
+    def conv(self, x, name: str, filters: int, kernel: int = 1, stride: int = 1, bias=False):
+        """k×k convolution, (b, h, w, c) to (b, ⌈h/stride⌉, ⌈w/stride⌉, filters)."""
+        x, padding = self._padded(x, name, kernel, stride)
+        return self.keras.layers.Conv2D(
+            filters,
+            kernel,
+            strides=stride,
+            padding=padding,
+            use_bias=bias,
+            kernel_initializer=self._normal(name),
+            name=name,
+            **self._options,
+        )(x)
+
+    def depthwise(self, x, name: str, kernel: int, stride: int):
+        """k×k depthwise convolution without bias, (b, h, w, c) to (b, ⌈h/stride⌉, …, c)."""
+        x, padding = self._padded(x, name, kernel, stride)
+        return self.keras.layers.DepthwiseConv2D(
+            kernel,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            depthwise_initializer=self._normal(name),
+            name=name,
+            **self._options,
+        )(x)
+
+    def dense(self, x, name: str, units: int, dtype: Any = None):
+        """Dense layer with bias over the last axis; small uniform weights as in EfficientNet."""
+        options = self._options if dtype is None else {"dtype": dtype}
+        return self.keras.layers.Dense(
+            units,
+            kernel_initializer=self.keras.initializers.VarianceScaling(
+                1.0 / 3.0, "fan_out", "uniform", seed=self._seed(name)
+            ),
+            name=name,
+            **options,
+        )(x)
+
+    def batch_norm(self, x, name: str):
+        """Batch normalisation over the last axis."""
+        options = dict(self._options)
+        if self.synchronized:
+            options["synchronized"] = True
+        return self.keras.layers.BatchNormalization(
+            momentum=self.momentum, epsilon=BATCH_NORM_EPSILON, name=name, **options
+        )(x)
+
+    def swish(self, x, name: str):
+        """x · sigmoid(x)."""
+        return self.keras.layers.Activation("swish", name=name, **self._options)(x)
+
+    def pool(self, x, name: str):
+        """Global mean, (b, h, w, c) to (b, 1, 1, c)."""
+        return self.keras.layers.GlobalAveragePooling2D(keepdims=True, name=name, **self._options)(
+            x
+        )
+
+    def dropout(self, x, name: str, rate: float, noise_shape=None):
+        """Dropout; nothing at all when the rate is 0."""
+        if rate == 0.0:
+            return x
+        return self.keras.layers.Dropout(rate, noise_shape=noise_shape, name=name, **self._options)(
+            x
+        )
+
+    def squeeze_excite(self, x, prefix: str):
+        """Scales channels by relu6(x + 3) / 6 of a two-layer bottleneck of their global means.
+
+        The bottleneck has a quarter of the channels of `x` itself, which for an MBConv is the
+        expanded width.
+        """
+        layers, channels = self.keras.layers, x.shape[-1]
+        gate = self.pool(x, f"{prefix}_se_pool")
+        gate = self.conv(gate, f"{prefix}_se_reduce", divisible(channels / 4), bias=True)
+        gate = layers.ReLU(name=f"{prefix}_se_relu", **self._options)(gate)
+        gate = self.conv(gate, f"{prefix}_se_expand", channels, bias=True)
+        gate = layers.Rescaling(1.0, 3.0, name=f"{prefix}_se_shift", **self._options)(gate)
+        gate = layers.ReLU(6.0, name=f"{prefix}_se_relu6", **self._options)(gate)
+        gate = layers.Rescaling(1.0 / 6.0, name=f"{prefix}_se_scale", **self._options)(gate)
+        return layers.Multiply(name=f"{prefix}_se_apply", **self._options)([x, gate])
+
+    def residual(self, x, shortcut, prefix: str, drop_path: float = 0.0):
+        """x + shortcut; in training a whole image's x is dropped at the rate `drop_path`."""
+        x = self.dropout(x, f"{prefix}_drop_path", drop_path, (None, 1, 1, 1))
+        return self.keras.layers.Add(name=f"{prefix}_add", **self._options)([x, shortcut])
+
+
+def stem(make: LayerFactory, x, channels: int, kernel: int, stride: int):
+    """Convolution, BN, swish."""
+    x = make.conv(x, "stem_conv", channels, kernel, stride)
+    return make.swish(make.batch_norm(x, "stem_bn"), "stem_swish")
+
+
+def separable_block(make: LayerFactory, x, channels: int, stride: int):
+    """The fixed layer behind the stem: 3×3 depthwise, SE, 1×1; residual where shapes agree."""
+    shortcut, prefix = x, "block"
+    x = make.depthwise(x, f"{prefix}_dw", 3, stride)
+    x = make.swish(make.batch_norm(x, f"{prefix}_dw_bn"), f"{prefix}_dw_swish")
+    x = make.squeeze_excite(x, prefix)
+    x = make.batch_norm(make.conv(x, f"{prefix}_pw", channels), f"{prefix}_pw_bn")
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = make.residual(x, shortcut, prefix)
+    return x
+
+
+def searchable_layer(
+    make: LayerFactory, x, prefix: str, layer: LayerSpec, operator: Operator, drop_path: float
+):
+    """One operator of a searchable layer; `skip` is the identity and adds no layer."""
+    if operator.is_skip:
+        return x
+    return mbconv(make, x, prefix, layer, operator, drop_path)
+
+
+def mbconv(
+    make: LayerFactory, x, prefix: str, layer: LayerSpec, operator: Operator, drop_path: float
+):
+    """Inverted bottleneck with SE: 1×1 expand, k×k depthwise, SE, 1×1 project, residual."""
+    shortcut = x
+    x = make.conv(x, f"{prefix}_expand", divisible(layer.c_in * operator.expansion))
+    x = make.swish(make.batch_norm(x, f"{prefix}_expand_bn"), f"{prefix}_expand_swish")
+    x = make.depthwise(x, f"{prefix}_dw", operator.kernel, layer.stride)
+    x = make.swish(make.batch_norm(x, f"{prefix}_dw_bn"), f"{prefix}_dw_swish")
+    x = make.squeeze_excite(x, prefix)
+    x = make.batch_norm(make.conv(x, f"{prefix}_project", layer.c_out), f"{prefix}_project_bn")
+    if layer.keeps_shape:
+        x = make.residual(x, shortcut, prefix, drop_path)
+    return x
+
+
+def head_features(make: LayerFactory, x, prefix: str, channels: int, features: int):
+    """A path's head up to its hidden features: 1×1 conv, global mean, 1×1 conv with bias, swish.
+
+    (b, h, w, c) to (b, 1, 1, features).
+    """
+    x = make.batch_norm(make.conv(x, f"{prefix}_head_conv", channels), f"{prefix}_head_bn")
+    x = make.pool(make.swish(x, f"{prefix}_head_swish"), f"{prefix}_head_pool")
+    x = make.conv(x, f"{prefix}_feature", features, bias=True)
+    return make.swish(x, f"{prefix}_feature_swish")

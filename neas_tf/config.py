@@ -1,0 +1,254 @@
+"""The configuration of a whole run, as nested Model Garden dataclasses.
+
+One experiment holds the four stages (supernet, search, retrain, export) with what they share
+(space, data, runtime). Zeros and empty strings mean "work it out"; `resolve` does so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from official.core import config_definitions as cfg
+from official.modeling import hyperparams, optimization
+
+from neas_tf.data.data_config import DataConfig
+from neas_tf.space import PAPER_STAGES, SearchSpace
+
+
+@dataclasses.dataclass
+class SpaceConfig(hyperparams.Config):
+    """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
+
+    name: str = "paper"
+    input_size: Any = dataclasses.field(default_factory=list)
+    input_channels: int = 0
+    num_classes: int = 0
+    stem_channels: int = 16
+    stem_kernel: int = 3
+    stem_stride: int = 2
+    block_channels: int = 16
+    block_stride: int = 1
+    stages: list[Any] = dataclasses.field(
+        default_factory=lambda: [[s.channels, s.layers, s.stride] for s in PAPER_STAGES]
+    )
+    operators: list[str] = dataclasses.field(default_factory=lambda: list(SearchSpace().operators))
+    min_split: int = 9
+    max_split: int = 20
+    head_channels: int = 960
+    feature_channels: int = 1280
+
+
+@dataclasses.dataclass
+class StageTrainerConfig(cfg.TrainerConfig):
+    """Model Garden's trainer; zeros are worked out from the stage's epochs."""
+
+    train_steps: int = 0
+    steps_per_loop: int = 0
+    summary_interval: int = 0
+    checkpoint_interval: int = 0
+    validation_interval: int = 0
+    max_to_keep: int = 3
+    train_tf_while_loop: bool = True
+
+
+def _sgd(rate: float, momentum: float = 0.9) -> optimization.OptimizationConfig:
+    return optimization.OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd", "sgd": {"momentum": momentum}},
+            "learning_rate": {
+                "type": "polynomial",
+                "polynomial": {
+                    "initial_learning_rate": rate,
+                    "end_learning_rate": 0.0,
+                    "power": 1.0,
+                    "decay_steps": 0,
+                },
+            },
+            "warmup": {"type": None},
+        }
+    )
+
+
+@dataclasses.dataclass
+class StageConfig(hyperparams.Config):
+    """What supernet training and retraining have in common.
+
+    Attributes:
+      epochs: passes over the stage's images; `trainer.train_steps` wins when it is set.
+      warmup_epochs: linear warm-up from zero; `warmup.linear.warmup_steps` wins when it is set.
+      batch_size: global, over all replicas.
+      weight_decay: of kernels, never of biases, gamma or beta.
+      label_smoothing: of the targets.
+      augment: overrides `data.augment` for this stage.
+      trainer: Model Garden's trainer and optimizer.
+    """
+
+    epochs: float = 0.0
+    warmup_epochs: float = 0.0
+    batch_size: int = 128
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    augment: str = ""
+    trainer: StageTrainerConfig = dataclasses.field(default_factory=StageTrainerConfig)
+
+
+@dataclasses.dataclass
+class SupernetConfig(StageConfig):
+    """Phase 1 (paper sections 3.4 and 4.1); the defaults are the ImageNet recipe."""
+
+    epochs: float = 120.0
+    batch_size: int = 1024
+    weight_decay: float = 4e-5
+    batch_norm_momentum: float = 0.9
+    trainer: StageTrainerConfig = dataclasses.field(
+        default_factory=lambda: StageTrainerConfig(optimizer_config=_sgd(0.5))
+    )
+
+
+@dataclasses.dataclass
+class ShrinkConfig(hyperparams.Config):
+    """Diversity-guided shrinking (paper section 3.2, Algorithm 1).
+
+    Attributes:
+      metric: diversity, accuracy or none.
+      every_epochs: training between two shrinks; 0 never shrinks.
+      remove: k, combinations dropped a time over all layers.
+      num_samples: Z, ensembles measured a time.
+      images: size of the part of the training set that they are measured on.
+      batch_size: images of one forward pass of the measurement.
+      beta: β of Eq. 5, or `auto` for 1 / median distance.
+      gamma, quality_power: r = γ · accuracy^p.
+      min_pair_count: every alive pair of operators is seen at least so often.
+      shrink_shared_layers: whether layers that never split lose operators too.
+      min_combinations: T, stop at so many combinations.
+    """
+
+    metric: str = "diversity"
+    every_epochs: float = 20.0
+    remove: int = 20
+    num_samples: int = 200
+    images: int = 512
+    batch_size: int = 128
+    beta: Any = 1e-3
+    gamma: float = 1.0
+    quality_power: float = 1.0
+    min_pair_count: int = 5
+    shrink_shared_layers: bool = False
+    min_combinations: int = 1
+
+
+@dataclasses.dataclass
+class SearchConfig(hyperparams.Config):
+    """Phase 2 (paper section 3.4, Algorithm 2).
+
+    Attributes:
+      method: evolution or random.
+      population, parents, generations: Algorithm 2's sizes.
+      crossover, mutation: children a generation; −1 is half the population.
+      split_probability, layer_probability: P_s and P_m.
+      seed: −1 takes the run's.
+      max_macs, min_macs, max_params: the budget as plain counts; 0 is no bound.
+      calibration_images, calibration_batch: training images for the BN recalculation.
+      validation_images: held-out images for the accuracy; 0 takes all of them.
+      batch_size: of the accuracy's forward passes.
+    """
+
+    method: str = "evolution"
+    population: int = 50
+    parents: int = 10
+    generations: int = 20
+    crossover: int = -1
+    mutation: int = -1
+    split_probability: float = 0.1
+    layer_probability: float = 0.1
+    seed: int = -1
+    max_macs: int = 0
+    min_macs: int = 0
+    max_params: int = 0
+    calibration_images: int = 2048
+    calibration_batch: int = 128
+    validation_images: int = 0
+    batch_size: int = 500
+
+
+@dataclasses.dataclass
+class RetrainConfig(StageConfig):
+    """Training of the found ensemble from scratch (paper section 4.1).
+
+    Attributes:
+      architecture: zoo name, JSON path, official list or canonical string; empty takes the
+        search's winner.
+      dropout: before each classifier.
+      batch_norm_momentum: of the running statistics.
+      evaluation_batch: images of one forward pass on the test split.
+    """
+
+    epochs: float = 350.0
+    warmup_epochs: float = 10.0
+    batch_size: int = 2048
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    dropout: float = 0.2
+    architecture: str = ""
+    batch_norm_momentum: float = 0.99
+    evaluation_batch: int = 250
+    trainer: StageTrainerConfig = dataclasses.field(
+        default_factory=lambda: StageTrainerConfig(
+            optimizer_config=optimization.OptimizationConfig(
+                {
+                    "optimizer": {
+                        "type": "rmsprop",
+                        "rmsprop": {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3},
+                    },
+                    "ema": {"average_decay": 0.9999, "trainable_weights_only": False},
+                    "learning_rate": {
+                        "type": "cosine",
+                        "cosine": {"initial_learning_rate": 0.064, "decay_steps": 0},
+                    },
+                    "warmup": {
+                        "type": "linear",
+                        "linear": {"warmup_learning_rate": 0.0, "warmup_steps": 0},
+                    },
+                }
+            )
+        )
+    )
+
+
+@dataclasses.dataclass
+class ExportConfig(hyperparams.Config):
+    """The deployable files that the last stage writes: tflite, saved_model."""
+
+    formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
+    parity_examples: int = 64
+
+
+@dataclasses.dataclass
+class NeasConfig(hyperparams.Config):
+    """A whole run.
+
+    Attributes:
+      seed: everything random derives from it.
+      num_paths: K.
+      heterogeneous: whether a layer's combination holds K different operators.
+    """
+
+    seed: int = 0
+    num_paths: int = 2
+    heterogeneous: bool = True
+    runtime: cfg.RuntimeConfig = dataclasses.field(
+        default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
+    )
+    space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    supernet: SupernetConfig = dataclasses.field(default_factory=SupernetConfig)
+    shrink: ShrinkConfig = dataclasses.field(default_factory=ShrinkConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    retrain: RetrainConfig = dataclasses.field(default_factory=RetrainConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
+
+
+def search_space(config: SpaceConfig) -> SearchSpace:
+    """The space that a (resolved) config describes."""
+    return SearchSpace.from_dict(config.as_dict())

@@ -1,0 +1,104 @@
+"""SGD that moves only what was drawn (method section 4).
+
+An operator that was not drawn must not move by momentum or weight decay either, so that the
+stock optimizers, dense or sparse, do not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from neas_tf.supernet import UpdateRule
+
+
+class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
+    """Momentum SGD with coupled weight decay on the drawn rows of each variable.
+
+    m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
+    drawn keep weights and momentum bit by bit.
+
+    Args:
+      learning_rate: a float or a schedule of the step.
+      momentum: μ.
+      nesterov: whether to look ahead.
+      weight_decay: wd, for kernels (rank > 1 without the row axis); never biases, gamma, beta.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        name: str = "MaskedSGD",
+        **kwargs: Any,
+    ):
+        super().__init__(name, **kwargs)
+        self._set_hyper("learning_rate", kwargs.get("lr", learning_rate))
+        self._set_hyper("decay", self._initial_decay)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self._rules: dict[str, UpdateRule] = {}
+        self._architecture: Callable[[], tf.Tensor] | None = None
+        self._num_layers = 0
+
+    def watch(
+        self,
+        variables: Sequence[tf.Variable],
+        rules: Sequence[UpdateRule],
+        architecture: Callable[[], tf.Tensor],
+        num_layers: int,
+    ) -> None:
+        """Tells the rule of every variable and where the step's architecture is read.
+
+        Also creates the slots: with several replicas they must exist before the first trace.
+        """
+        self._rules = {_key(v): rule for v, rule in zip(variables, rules, strict=True)}
+        self._architecture, self._num_layers = architecture, num_layers
+        self._create_all_weights(variables)
+
+    def _create_slots(self, var_list):
+        for var in var_list:
+            self.add_slot(var, "momentum")
+
+    def _prepare_local(self, var_device, var_dtype, apply_state):
+        super()._prepare_local(var_device, var_dtype, apply_state)
+        if self._architecture is not None:
+            apply_state[(var_device, var_dtype)]["architecture"] = self._architecture()
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        state = apply_state[(var.device, var.dtype.base_dtype)]
+        rule = self._rules[_key(var)]
+        rate, slot = state["lr_t"], self.get_slot(var, "momentum")
+        value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
+        if self.weight_decay and len(var.shape) - bool(rule.rows) > 1:
+            grad = grad + self.weight_decay * value
+        new_velocity = self.momentum * velocity - rate * grad
+        move = self.momentum * new_velocity - rate * grad if self.nesterov else new_velocity
+        new_value = value + move
+        mask = rule.mask(state["architecture"], len(var.shape), self._num_layers)
+        if mask is not None:
+            new_velocity = tf.where(mask, new_velocity, velocity)
+            new_value = tf.where(mask, new_value, value)
+        return tf.group(slot.assign(new_velocity), var.assign(new_value))
+
+    def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
+        raise NotImplementedError("Make the gradients dense before apply_gradients.")
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras configuration."""
+        return super().get_config() | {
+            "learning_rate": self._serialize_hyperparameter("learning_rate"),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+        }
+
+
+def _key(var) -> str:
+    """One name for a variable and its copies on the replicas."""
+    container = getattr(var, "_distributed_container", None)
+    return (container() if container else var)._unique_id

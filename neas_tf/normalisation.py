@@ -1,0 +1,73 @@
+"""How a pixel becomes a network's input: (image / 255 - mean) / std per channel."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.errors import check, check_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, of images scaled to 0..1.
+
+    Attributes:
+      mean, std: one number a channel.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        for field in ("mean", "std"):
+            values = getattr(self, field)
+            finite = bool(values) and all(_is_number(v) and math.isfinite(v) for v in values)
+            check(finite, f"normalisation.{field}", values, "a finite number per channel")
+        same = len(self.mean) == len(self.std)
+        check(same, "normalisation.std", self.std, f"{len(self.mean)} numbers, as in mean")
+        check(min(self.std) > 0, "normalisation.std", self.std, "positive numbers")
+
+    @property
+    def scale(self) -> list[float]:
+        """Factor per channel: normalised = image · scale + offset for an image in 0..255."""
+        return [1.0 / (255.0 * std) for std in self.std]
+
+    @property
+    def offset(self) -> list[float]:
+        """Summand per channel, see `scale`."""
+        return [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Normalises images (…, channels) in 0..255; returns float32."""
+        images = np.asarray(images, np.float32) / np.float32(255.0)
+        return (images - np.float32(self.mean)) / np.float32(self.std)
+
+    def check_channels(self, channels: int) -> Normalisation:
+        """Returns itself when it is for that many channels; raises `NeasError` otherwise."""
+        check(len(self.mean) == channels, "normalisation.mean", self.mean, f"{channels} numbers")
+        return self
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """JSON form."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Normalisation:
+        """Reads `to_dict`'s form, or returns a `Normalisation` as it is."""
+        if isinstance(value, cls):
+            return value
+        check(isinstance(value, Mapping), "normalisation", value, "a mapping with mean and std")
+        check_keys("normalisation", value, ("mean", "std"))
+        for field in ("mean", "std"):
+            ok = isinstance(value.get(field), (list, tuple))
+            check(ok, f"normalisation.{field}", value.get(field), "a list of numbers")
+        return cls(tuple(value["mean"]), tuple(value["std"]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

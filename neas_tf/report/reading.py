@@ -1,0 +1,358 @@
+"""Reads what a model_dir holds; what is absent or damaged is named, never an exception."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError, check, fail
+from neas_tf.files import read_json
+from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space import SearchSpace
+
+STAGES = ("supernet", "search", "retrain", "export")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One line of `search/history.jsonl`.
+
+    Attributes:
+      number: running number, from 0.
+      generation: 0 for the first population.
+      origin: random, crossover or mutation.
+      key: canonical string of the architecture.
+      accuracy: of the ensemble on the held-out training data, 0..1.
+      macs, paper_flops, params: cost; None where the line does not say.
+    """
+
+    number: int
+    generation: int
+    origin: str
+    key: str
+    accuracy: float
+    macs: int
+    paper_flops: int | None = None
+    params: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrink:
+    """One `shrink/shrink_NN.json`.
+
+    Attributes:
+      index: 1-based.
+      step, epoch: of the supernet's training.
+      metric: diversity, accuracy or none.
+      layers: per scored layer a mapping as the file has it, its numbers as float arrays.
+      alive: the space behind this shrink; None without a (matching) space.
+    """
+
+    index: int
+    step: int
+    epoch: float | None
+    metric: str
+    layers: tuple[Mapping[str, Any], ...]
+    alive: ShrunkSpace | None
+
+
+@dataclasses.dataclass
+class RunFiles:
+    """What was read from a model_dir. Parts that are absent are None or empty.
+
+    Attributes:
+      model_dir: the folder.
+      params: content of `params.yaml`.
+      space: search space, given by the caller or found in `params`.
+      candidates: scored candidates, by number.
+      architecture: the ensemble that was retrained, or else the winner of the search.
+      winner_key: canonical string of the winner of the search.
+      winner_accuracy: its accuracy in the search.
+      shrinks: by index.
+      alive: final shrunk space.
+      results: content of `retrain/results.json`.
+      exports: content of every `export/*.json`, with `on_disk` (bytes, None when the file is gone).
+      timing: seconds by stage.
+      metrics: log lines by stage (`supernet`, `retrain`).
+      missing: files that are not there, relative to model_dir.
+      problems: one sentence for each file (or line) that could not be used.
+    """
+
+    model_dir: Path
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    space: SearchSpace | None = None
+    candidates: tuple[Candidate, ...] = ()
+    architecture: Architecture | None = None
+    winner_key: str | None = None
+    winner_accuracy: float | None = None
+    shrinks: tuple[Shrink, ...] = ()
+    alive: ShrunkSpace | None = None
+    results: Mapping[str, Any] | None = None
+    exports: tuple[Mapping[str, Any], ...] = ()
+    timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def cost(self) -> dict[str, int]:
+        """`macs`, `paper_flops`, `params` of the architecture, as far as a file states them."""
+        result: dict[str, int] = {}
+        key = self.architecture.key if self.architecture else None
+        match = next((c for c in self.candidates if c.key == key), None)
+        for name in ("macs", "paper_flops", "params"):
+            stated = [(self.results or {}).get(name), getattr(match, name, None)]
+            stated += [export.get(name) for export in self.exports]
+            for value in map(number, stated):
+                if value is not None and name not in result:
+                    result[name] = int(value)
+        return result
+
+
+def number(value: object) -> float | None:
+    """The value when it is a finite number, else None."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if ok else None
+
+
+def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None) -> RunFiles:
+    """Reads all files of a run that are there.
+
+    Args:
+      model_dir: as `neas_tf.train` writes it.
+      space: the search space; by default key `space` of `params.yaml`.
+
+    Raises:
+      NeasError: when `model_dir` is no folder.
+    """
+    model_dir = Path(model_dir)
+    check(model_dir.is_dir(), "model_dir", str(model_dir), "an existing folder")
+    run = RunFiles(model_dir, space=space)
+    run.params = _part(run, "params.yaml", _read_params) or {}
+    if run.space is None:
+        found = find_key(run.params, "space")
+        if found is not None:
+            run.space = _guard(run, "params.yaml", lambda: SearchSpace.from_dict(found))
+    run.candidates = _part(run, "search/history.jsonl", lambda p: _read_history(run, p)) or ()
+    run.shrinks = tuple(_read_shrinks(run))
+    run.alive = _part(run, "shrink/alive.json", lambda p: _shrunk(read_json(p), run.space))
+    if run.alive is None and run.shrinks:
+        run.alive = run.shrinks[-1].alive
+    run.results = _part(run, "retrain/results.json", _read_mapping)
+    _read_winner(run)
+    run.exports = tuple(_read_exports(run))
+    timing = _part(run, "timing.json", _read_mapping) or {}
+    run.timing = {str(k): v for k, v in timing.items() if number(v) is not None}
+    run.metrics = {
+        stage: _part(run, f"{stage}/metrics.jsonl", lambda p: _read_metrics(run, p)) or ()
+        for stage in ("supernet", "retrain")
+    }
+    return run
+
+
+def find_key(tree: object, key: str) -> Any:
+    """Value of the shallowest `key` in nested mappings, None when there is none."""
+    level = [tree]
+    while level:
+        maps = [node for node in level if isinstance(node, Mapping)]
+        for node in maps:
+            if isinstance(node.get(key), Mapping):
+                return node[key]
+        level = [child for node in maps for child in node.values()]
+    return None
+
+
+def _guard(run: RunFiles, name: str, action: Callable[[], Any]) -> Any:
+    """Result of `action`; None, and the problem noted under the file's name, when it fails."""
+    try:
+        return action()
+    except NeasError as error:
+        text = str(error).replace(f"{run.model_dir}{os.sep}", "")
+        run.problems.append(text if name in text else f"{name}: {text}")
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        run.problems.append(f"{name}: not as expected ({type(error).__name__}: {error}).")
+    return None
+
+
+def _part(run: RunFiles, name: str, reader: Callable[[Path], Any]) -> Any:
+    path = run.model_dir / name
+    if not path.exists():
+        run.missing.append(name)
+        return None
+    return _guard(run, name, lambda: reader(path))
+
+
+def _read_params(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise NeasError(f"params.yaml: no valid YAML ({' '.join(str(error).split())}).") from None
+    check(isinstance(value, Mapping), "params.yaml", type(value).__name__, "a mapping")
+    return value
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    value = read_json(path, path.name)
+    check(isinstance(value, Mapping), path.name, type(value).__name__, "a JSON object")
+    return value
+
+
+def _read_lines(run: RunFiles, path: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """(line number, object) of every whole line; a damaged one is named and left out."""
+    name = path.relative_to(run.model_dir).as_posix()
+    result = []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for index, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            check(isinstance(value, Mapping), "line", type(value).__name__, "a JSON object")
+        except (ValueError, RecursionError) as error:
+            run.problems.append(f"{name}: line {index} is left out, it is no JSON object ({error})")
+            continue
+        result.append((index, value))
+    return result
+
+
+def _read_history(run: RunFiles, path: Path) -> tuple[Candidate, ...]:
+    by_number: dict[int, Candidate] = {}
+    for line, value in _read_lines(run, path):
+        name = f"search/history.jsonl: line {line}"
+        candidate = _guard(run, name, lambda value=value: _candidate(value, len(by_number)))
+        if candidate is not None:
+            by_number[candidate.number] = candidate
+    return tuple(by_number[n] for n in sorted(by_number))
+
+
+def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
+    for name in ("accuracy", "macs"):
+        check(number(value.get(name)) is not None, name, value.get(name), "a finite number")
+    key = value.get("key")
+    if not isinstance(key, str):
+        key = _architecture(value.get("architecture")).key
+    return Candidate(
+        number=int(value.get("candidate", default)),
+        generation=int(value.get("generation", 0)),
+        origin=str(value.get("origin", "random")),
+        key=key,
+        accuracy=float(value["accuracy"]),
+        macs=int(value["macs"]),
+        paper_flops=number(value.get("paper_flops")),
+        params=number(value.get("params")),
+    )
+
+
+def _architecture(value: object) -> Architecture:
+    """An architecture from JSON that may state more (such as its accuracy)."""
+    check(isinstance(value, Mapping), "architecture", value, "a JSON object")
+    known = ("format", "name", "split_point", "paths")
+    return Architecture.from_dict({k: v for k, v in value.items() if k in known})
+
+
+def _shrunk(value: object, space: SearchSpace | None) -> ShrunkSpace | None:
+    return ShrunkSpace.from_dict(value, space) if space is not None else None
+
+
+def _read_shrinks(run: RunFiles) -> list[Shrink]:
+    paths = sorted((run.model_dir / "shrink").glob("shrink_*.json"))
+    if not paths:
+        run.missing.append("shrink/shrink_*.json")
+    shrinks = [
+        _guard(run, f"shrink/{path.name}", lambda path=path: _shrink(path, run.space))
+        for path in paths
+    ]
+    return sorted((s for s in shrinks if s is not None), key=lambda shrink: shrink.index)
+
+
+def _shrink(path: Path, space: SearchSpace | None) -> Shrink:
+    value = _read_mapping(path)
+    layers = []
+    check(isinstance(value.get("layers"), list), "layers", value.get("layers"), "a list")
+    for layer in value["layers"]:
+        layer = dict(layer)
+        size = len(layer["operators"])
+        for name, shape in (("similarity", (size, size)), ("quality", (size,))):
+            if layer.get(name) is None:
+                layer[name] = None
+                continue
+            layer[name] = np.array(layer[name], float)
+            if layer[name].shape != shape:
+                fail(f"layer {layer.get('layer')}: {name}", layer[name].shape, f"shape {shape}")
+        int(layer["layer"])
+        layers.append(layer)
+    return Shrink(
+        index=int(value["index"]),
+        step=int(value.get("step", 0)),
+        epoch=number(value.get("epoch")),
+        metric=str(value.get("metric", "diversity")),
+        layers=tuple(layers),
+        alive=_shrunk(value.get("alive"), space),
+    )
+
+
+def _read_winner(run: RunFiles) -> None:
+    """Sets the winner of the search and the architecture that the rest is about."""
+    best = _part(run, "search/best.json", _read_mapping)
+    if best is not None:
+        winner = _guard(run, "search/best.json", lambda: _architecture(best))
+        run.architecture = winner
+        run.winner_key = winner.key if winner else None
+        run.winner_accuracy = number(best.get("accuracy"))
+    retrained = (run.results or {}).get("architecture")
+    if retrained is None:
+        return
+    found = _guard(run, "retrain/results.json", lambda: _architecture(retrained))
+    if found is not None and run.winner_key not in (None, found.key):
+        run.problems.append(
+            "retrain/results.json: the retrained ensemble is not the one in search/best.json; "
+            "the report shows the retrained one."
+        )
+    run.architecture = found or run.architecture
+
+
+def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
+    paths = sorted((run.model_dir / "export").glob("*.json"))
+    if not paths:
+        run.missing.append("export/*.json")
+    result = []
+    for path in paths:
+        value = _guard(run, f"export/{path.name}", lambda path=path: _read_mapping(path))
+        if value is None:
+            continue
+        file = value.get("file")
+        file = file if isinstance(file, str) and file else path.name.removesuffix(".json")
+        result.append({**value, "file": Path(file).name, "on_disk": _size(path.parent, file)})
+    return result
+
+
+def _size(folder: Path, file: str) -> int | None:
+    """Bytes of the exported file, or of all files below an exported folder."""
+    for path in (folder / Path(file).name, folder / file):
+        if path.is_file():
+            return path.stat().st_size
+        if path.is_dir():
+            return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return None
+
+
+def _read_metrics(run: RunFiles, path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Log lines by step; of a step that was repeated behind a resume the last line counts."""
+    name = path.relative_to(run.model_dir).as_posix()
+    by_step: dict[float, dict[str, Any]] = {}
+    for line, value in _read_lines(run, path):
+        step = number(value.get("step"))
+        if step is None:
+            run.problems.append(f"{name}: line {line} is left out, it has no step.")
+            continue
+        by_step.setdefault(step, {}).update(value)
+    return tuple(by_step[step] for step in sorted(by_step))

@@ -1,0 +1,1 @@
+"""The stages of a run: supernet, search, retrain, export. Each goes on from the one before."""

@@ -1,0 +1,147 @@
+"""Stage 3: training the found ensemble from scratch, and its one test (paper section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from absl import logging
+from official.core import config_definitions as cfg
+from official.modeling import optimization
+
+from neas_tf import data, model_store, zoo
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json, write_json_atomic
+from neas_tf.resolving import resolve_steps, with_augmentation
+from neas_tf.run_context import Run
+from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
+from neas_tf.training_loop import TrainingLoop
+
+
+def chosen_architecture(run: Run) -> Architecture:
+    """`retrain.architecture`, or the search's winner.
+
+    Raises:
+      NeasError: when there is neither, or it does not lie in the space.
+    """
+    if run.config.retrain.architecture:
+        return zoo.load_architecture(run.config.retrain.architecture, run.space)
+    path = run.folder("search", "best.json")
+    if not path.exists():
+        raise NeasError(
+            f"stage: {str(run.model_dir)!r} holds no finished search; run --stage=search first, or "
+            "set retrain.architecture."
+        )
+    return Architecture.from_dict(read_json(path, "search/best.json")).check_in(run.space)
+
+
+def retrain(run: Run) -> dict[str, Any]:
+    """Trains the ensemble on the whole training split and tests it once; resumes.
+
+    Returns:
+      The test results, also in `retrain/results.json`; the model is in `retrain/model`.
+    """
+    architecture = chosen_architecture(run)
+    run.record_identity("retrain", {"architecture": architecture.key})
+    results = run.folder("retrain", "results.json")
+    if results.exists():
+        return read_json(results, "retrain/results.json")
+    with run.timed("retrain"):
+        if not run.folder("retrain", "model").exists():
+            _train(run, architecture)
+        model, info = model_store.load_model(run.folder("retrain", "model"))
+        test = evaluate(model, run.info, "test", run.config.retrain.evaluation_batch)
+    cost = run.table.cost(info.architecture)
+    test |= {"architecture": architecture.key, "macs": cost.macs, "params": cost.params}
+    test["paper_flops"] = cost.paper_flops
+    if run.is_chief:
+        write_json_atomic(results, test)
+    logging.info("Test accuracy of the ensemble: %.2f %%.", 100 * test["ensemble_accuracy"])
+    return test
+
+
+def _train(run: Run, architecture: Architecture) -> None:
+    config, seed = run.config, run.config.seed
+    examples = run.info.sizes["train"]
+    stage = resolve_steps(config.retrain, examples, "retrain")
+    info = with_augmentation(run.info, stage.augment)
+    # Generators with their state in the checkpoint, so that dropout resumes exactly.
+    tf_keras.backend.experimental.enable_tf_random_generator()
+    tf_keras.utils.set_random_seed(seed)
+    with run.strategy.scope():
+        task = EnsembleTask(EnsembleTaskConfig(), architecture, run.space, stage, seed=seed)
+        model = task.build_model()
+        optimizer = task.create_optimizer(stage.trainer.optimizer_config, config.runtime)
+        create_slots(optimizer, model)
+        experiment = cfg.ExperimentConfig(
+            task=EnsembleTaskConfig(), trainer=stage.trainer, runtime=config.runtime
+        )
+        loop = TrainingLoop(
+            experiment,
+            task,
+            model,
+            optimizer,
+            lambda first, context: data.make_dataset(
+                info,
+                "train",
+                stage.batch_size,
+                training=True,
+                seed=seed + 1,
+                start_step=first,
+                drop_remainder=True,
+                input_context=context,
+            ),
+            run.folder("retrain"),
+            examples / stage.batch_size,
+            "retrain",
+        )
+        try:
+            loop.train_to(stage.trainer.train_steps)
+        finally:
+            loop.close()
+        if isinstance(loop.optimizer, optimization.ExponentialMovingAverage):
+            loop.optimizer.swap_weights()
+    if run.is_chief:
+        model_store.save_model(
+            run.folder("retrain", "model"),
+            model,
+            architecture,
+            run.space,
+            run.info.class_names,
+            run.info.normalisation.to_dict(),
+        )
+
+
+def create_slots(optimizer: Any, model: tf_keras.Model) -> None:
+    """Makes an optimizer's slots before the first trace: several replicas need that."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(inner, optimization.ExponentialMovingAverage):
+        inner.shadow_copy(model)
+    inner._create_all_weights(model.trainable_variables)
+
+
+def evaluate(
+    model: tf_keras.Model, info: data.DatasetInfo, part: str, batch_size: int
+) -> dict[str, Any]:
+    """Top-1 of every path and of the ensemble, top-5 too where there are more than 5 classes."""
+    forward = tf.function(lambda images: model(images, training=False))
+    dataset = data.make_dataset(info, part, batch_size, training=False, seed=0)
+    logits, labels = [], []
+    for images, batch_labels in dataset:
+        logits.append(forward(images).numpy())
+        labels.append(batch_labels.numpy())
+    scores, truth = np.concatenate(logits).astype(np.float64), np.concatenate(labels)
+    mean = scores.mean(1)  # (n, classes), Eq. 1
+    paths = [float(np.mean(scores[:, k].argmax(-1) == truth)) for k in range(scores.shape[1])]
+    result: dict[str, Any] = {
+        "path_accuracies": paths,
+        "ensemble_accuracy": float(np.mean(mean.argmax(-1) == truth)),
+        "test_examples": len(truth),
+    }
+    if mean.shape[1] > 5:
+        top5 = np.argsort(-mean, axis=-1, kind="stable")[:, :5]
+        result["top5"] = float(np.mean(np.any(top5 == truth[:, None], -1)))
+    return result

@@ -1,0 +1,208 @@
+"""Stage 1: supernet training, alternating with shrinking (paper section 3.4, Algorithm 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from official.core import config_definitions as cfg
+from tqdm import tqdm
+
+from neas_tf import data, sampling
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json, write_json_atomic
+from neas_tf.measurements import Measurements
+from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
+from neas_tf.run_context import Run
+from neas_tf.scoring import path_distances
+from neas_tf.shrink_stage import shrink
+from neas_tf.shrinking import ShrinkSettings
+from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.supernet import Supernet
+from neas_tf.tasks import SupernetTask, SupernetTaskConfig
+from neas_tf.training_loop import TrainingLoop, latest_step
+
+_TAG = 0x5C04E  # Keeps the random numbers of shrinking apart from those of other stages.
+_MAX_DRAWS = 8192
+
+
+def train_supernet(run: Run) -> ShrunkSpace:
+    """Trains and shrinks until all steps are done; goes on from the newest checkpoint.
+
+    Returns:
+      The shrunk space, also in `shrink/alive.json`.
+    """
+    final = run.folder("shrink", "alive.json")
+    run.record_identity("supernet")
+    if final.exists():
+        return ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), run.space)
+    config, seed = run.config, run.config.seed
+    part = "supernet" if config.data.search_fraction else "train"
+    examples = run.info.sizes[part]
+    stage = resolve_steps(config.supernet, examples, "supernet")
+    info = with_augmentation(run.info, stage.augment)
+    total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
+    settings = shrink_settings(run)
+    with run.timed("supernet"), run.strategy.scope():
+        task = SupernetTask(
+            SupernetTaskConfig(),
+            run.space,
+            config.num_paths,
+            stage,
+            capacity=min(total, _MAX_DRAWS),
+            heterogeneous=config.heterogeneous,
+            seed=seed,
+        )
+        model = task.build_model()
+        optimizer = task.create_masked_optimizer(
+            model, stage.trainer.optimizer_config, config.runtime
+        )
+        experiment = cfg.ExperimentConfig(
+            task=SupernetTaskConfig(), trainer=stage.trainer, runtime=config.runtime
+        )
+        loop = TrainingLoop(
+            experiment,
+            task,
+            model,
+            optimizer,
+            lambda first, context: data.make_dataset(
+                info,
+                part,
+                stage.batch_size,
+                training=True,
+                seed=seed,
+                start_step=first,
+                drop_remainder=True,
+                input_context=context,
+            ),
+            run.folder("supernet"),
+            per_epoch,
+            "supernet",
+        )
+        try:
+            shrunk = model.shrunk()
+            for index, boundary in enumerate(boundaries, 1):
+                if boundary < loop.first_step:
+                    continue
+                _train_span(loop, task, shrunk, boundary, seed)
+                shrunk = _shrink(run, model, shrunk, settings, index, boundary, per_epoch)
+                model.set_shrunk(shrunk)
+            _train_span(loop, task, shrunk, total, seed)
+        finally:
+            loop.close()
+    if run.is_chief:
+        write_json_atomic(final, shrunk.to_dict())
+    return shrunk
+
+
+def shrink_settings(run: Run) -> ShrinkSettings:
+    """The settings of Algorithm 1 from the config."""
+    names = (
+        "metric remove num_samples beta gamma quality_power min_pair_count shrink_shared_layers "
+        "min_combinations"
+    ).split()
+    return ShrinkSettings(**{name: getattr(run.config.shrink, name) for name in names})
+
+
+def load_supernet(run: Run) -> Supernet:
+    """The trained supernet of the run's folder.
+
+    Raises:
+      NeasError: when the stage has not finished.
+    """
+    folder = run.folder("supernet")
+    path = tf.train.latest_checkpoint(str(folder))
+    if path is None or not run.folder("shrink", "alive.json").exists():
+        raise NeasError(
+            f"stage: {str(run.model_dir)!r} holds no finished supernet; run --stage=supernet first."
+        )
+    with run.strategy.scope():
+        model = Supernet(
+            run.space,
+            run.config.num_paths,
+            heterogeneous=run.config.heterogeneous,
+            momentum=run.config.supernet.batch_norm_momentum,
+            seed=run.config.seed,
+            name="supernet",
+        )
+        tf.train.Checkpoint(model=model).restore(
+            path
+        ).expect_partial().assert_existing_objects_matched()
+    logging.info("Supernet of step %d from %s.", latest_step(folder), folder)
+    return model
+
+
+def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end: int, seed: int):
+    """Trains to a step; the architectures of the steps are drawn beforehand, as a table."""
+    while (first := loop.step) < end:
+        count = min(end - first, task.draws.capacity)
+        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, count))
+        loop.train_to(first + count, save=first + count == end)
+
+
+def _shrink(
+    run: Run,
+    model: Supernet,
+    shrunk: ShrunkSpace,
+    settings: ShrinkSettings,
+    index: int,
+    step: int,
+    steps_per_epoch: float,
+) -> ShrunkSpace:
+    """One shrink; its result depends on the checkpoint of `step` only."""
+    path = run.folder("shrink", f"shrink_{index:02d}.json")
+    if path.exists():
+        report = read_json(path, "shrink report")
+        return ShrunkSpace.from_dict(report["alive"], run.space)
+    if settings.metric == "none" or shrunk.num_combinations <= settings.min_combinations:
+        return shrunk
+    before = shrunk.num_combinations
+    measurements = measure(run, model, shrunk, settings, index)
+    shrunk, report = shrink(
+        shrunk,
+        measurements,
+        settings,
+        run.keeps_budget,
+        index=index,
+        step=step,
+        epoch=step / steps_per_epoch,
+    )
+    if run.is_chief:
+        write_json_atomic(path, report)
+    logging.info("Shrink %d: %d -> %d combinations.", index, before, shrunk.num_combinations)
+    return shrunk
+
+
+def measure(
+    run: Run, model: Supernet, shrunk: ShrunkSpace, settings: ShrinkSettings, index: int
+) -> Measurements:
+    """Distances and accuracies of sampled ensembles on a part of the training set (Eqs. 5, 7).
+
+    BN normalises with the moments of the measured batch.
+    """
+    config = run.config.shrink
+    rng = np.random.default_rng([run.config.seed, _TAG, index])
+    ensembles = sampling.stratified(shrunk, rng, settings.num_samples, settings.min_pair_count)
+    part = "supernet" if run.config.data.search_fraction else "train"
+    images, labels = data.make_arrays(run.info, part, config.images, run.config.seed)
+    size = min(config.batch_size, len(images))
+    batches = [
+        (tf.constant(images[i : i + size]), tf.constant(labels[i : i + size], tf.int64))
+        for i in range(0, len(images) // size * size, size)
+    ]
+
+    @tf.function
+    def forward(x, y, architecture):
+        output = model(x, architecture)
+        correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
+        return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
+
+    codes, distances, accuracies = [], [], []
+    for ensemble in tqdm(ensembles, desc=f"shrink {index}", unit="ensemble", mininterval=1.0):
+        code = ensemble.to_array(run.space)
+        parts = [forward(x, y, tf.constant(code)) for x, y in batches]
+        codes.append(code)
+        distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
+        accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))
+    return Measurements(np.stack(codes), np.stack(distances), np.stack(accuracies))

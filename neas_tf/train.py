@@ -1,0 +1,71 @@
+"""Searches, trains and exports an ensemble: `python -m neas_tf.train --model_dir=…`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from neas_tf.errors import NeasError
+from neas_tf.paths import resolve_user_path
+
+_EXPERIMENT = flags.DEFINE_string(
+    "experiment", "neas_quickstart", "neas_quickstart, neas_cifar10 or neas_imagenet."
+)
+_MODEL_DIR = flags.DEFINE_string(
+    "model_dir", None, "Folder of the run; an interrupted run goes on from what it holds."
+)
+_STAGE = flags.DEFINE_string(
+    "stage", "all", "supernet, search, retrain, export, or all; each continues the one before."
+)
+_CONFIG_FILE = flags.DEFINE_multi_string(
+    "config_file", [], "YAML files that override the experiment, in this order; or with commas."
+)
+_OVERRIDE = flags.DEFINE_string(
+    "params_override", "", "Overrides behind the files: a.b=1,c=2, a YAML mapping, or a YAML file."
+)
+_CPUS = flags.DEFINE_integer(
+    "logical_cpus", 1, "Splits the CPU into so many devices, for mirrored runs without GPUs.", 1, 64
+)
+_THREADS = flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the stages; bad input ends with one sentence and exit code 2."""
+    try:
+        if len(argv) > 1:
+            raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        if not _MODEL_DIR.value:
+            raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        _start_tensorflow(_CPUS.value, _THREADS.value)
+        from neas_tf.parse_config import load_config
+        from neas_tf.pipeline import run_pipeline
+
+        files = [name for text in _CONFIG_FILE.value for name in text.split(",") if name]
+        config = load_config(_EXPERIMENT.value, files, _OVERRIDE.value)
+        run_pipeline(config, resolve_user_path(_MODEL_DIR.value), _STAGE.value)
+    except NeasError as error:
+        print(f"neas_tf.train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _start_tensorflow(logical_cpus: int, threads: int) -> None:
+    """Imports TensorFlow quietly and splits the CPU, which must precede everything else."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    print("Starting TensorFlow …", file=sys.stderr, flush=True)
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if logical_cpus > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        configuration = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [configuration] * logical_cpus)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,147 @@
+"""Model Garden's trainer and Orbit's controller for a stage, with progress and exact resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orbit
+import tensorflow as tf
+import tf_keras
+from absl import logging
+from official.core import base_task, base_trainer, train_lib
+from official.core import config_definitions as cfg
+from tqdm import tqdm
+
+from neas_tf.files import write_text_atomic
+
+# (first step, input_context) → batches from that step on.
+MakeDataset = Callable[[int, tf.distribute.InputContext | None], tf.data.Dataset]
+
+
+class TrainingLoop:
+    """Trains a task up to given steps; starts where its folder's newest checkpoint stands.
+
+    Args:
+      experiment: task key, trainer and runtime, as Model Garden wants them.
+      task: what a step does.
+      model, optimizer: made in the strategy's scope, with slots.
+      make_dataset: batches as a function of the first step, so that a resumed run sees what an
+        uninterrupted one would have.
+      folder: of checkpoints, TensorBoard events and metrics.jsonl.
+      steps_per_epoch: for the log.
+      title: of the progress bar.
+    """
+
+    def __init__(
+        self,
+        experiment: cfg.ExperimentConfig,
+        task: base_task.Task,
+        model: tf_keras.Model,
+        optimizer: Any,
+        make_dataset: MakeDataset,
+        folder: Path,
+        steps_per_epoch: float,
+        title: str,
+    ):
+        strategy = tf.distribute.get_strategy()
+        # Orbit prints several lines a loop, which would tear the progress bar.
+        orbit.controller._log = logging.debug
+        self.total = experiment.trainer.train_steps
+        self.first_step = latest_step(folder)
+        self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step)
+
+        def dataset(input_context=None):
+            return make_dataset(self.first_step, input_context)
+
+        self.trainer = base_trainer.Trainer(
+            experiment,
+            task,
+            model,
+            optimizer,
+            train=True,
+            evaluate=False,
+            train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
+        )
+        self._bar = tqdm(
+            total=self.total, initial=self.first_step, desc=title, unit="step", mininterval=1.0
+        )
+        self._steps_per_epoch = steps_per_epoch
+        runner = train_lib.OrbitExperimentRunner(
+            strategy,
+            task,
+            "train",
+            experiment,
+            str(folder),
+            trainer=self.trainer,
+            train_actions=[self._progress],
+        )
+        self._controller = runner.controller
+        if self.step != self.first_step:
+            raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
+        if self.first_step:
+            logging.info("%s: goes on at step %d of %d.", title, self.first_step, self.total)
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.trainer.global_step.numpy())
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer."""
+        return self.trainer.optimizer
+
+    def train_to(self, step: int, save: bool = True) -> None:
+        """Trains until so many steps are done, and saves."""
+        if self.step < step:
+            self._controller.train(step, checkpoint_at_completion=save)
+
+    def close(self) -> None:
+        """Ends the progress bar."""
+        self._bar.close()
+
+    def _progress(self, output: Any) -> None:
+        step = self.step
+        values = {name: float(value) for name, value in output.items()}
+        loss = values.get("training_loss", 0.0)
+        accuracy = values.get("ensemble_accuracy", 0.0)
+        self._bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+        self._bar.update(step - self._bar.n)
+        values["loss"] = values.pop("training_loss", loss)
+        self.metrics.append(
+            {"step": step, "epoch": round(step / self._steps_per_epoch, 4)} | values
+        )
+
+
+class MetricsLog:
+    """metrics.jsonl: one line a logging interval; lines behind the restored step are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        if path.exists():
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError, TypeError):
+                    logging.warning("Dropped a half-written line of %s.", path)
+            write_text_atomic(path, "".join(kept))
+
+    def append(self, values: dict[str, Any]) -> None:
+        """Adds a line."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+
+def latest_step(folder: str | os.PathLike[str]) -> int:
+    """The step of a folder's newest checkpoint, 0 without one."""
+    path = tf.train.latest_checkpoint(str(folder))
+    match = re.search(r"-(\d+)$", path or "")
+    return int(match[1]) if match else 0

@@ -1,0 +1,448 @@
+"""The files of a search: crashes anywhere, foreign content, another search's folder."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import logging
+from toy_search import shrink, toy_costs, toy_evaluate, toy_score, toy_search, toy_space
+
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError
+from neas_tf.evolution import SearchSettings, generation_rng
+from neas_tf.search_state import Candidate, History, Score, difference, read_history
+from neas_tf.shrunk_space import ShrunkSpace
+
+SETTINGS = SearchSettings(population=5, parents=3, generations=3, seed=1)
+SHRUNK = shrink(ShrunkSpace.full(toy_space(), 2), 5)
+BUDGET = 450
+FILES = ("history.jsonl", "state.json", "best.json")
+
+
+class Crash(Exception):
+    pass
+
+
+def contents(folder):
+    return {f.name: f.read_bytes() for f in Path(folder).iterdir()}
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def counting(calls, crash_after=None):
+    def evaluate(architectures):
+        for architecture in architectures:
+            if len(calls) == crash_after:
+                raise Crash
+            calls.append(architecture)
+            yield toy_score(architecture)
+
+    return evaluate
+
+
+def search(folder, evaluate=toy_evaluate, settings=SETTINGS, shrunk=SHRUNK, budget=BUDGET):
+    return toy_search(folder, settings, shrunk, budget, evaluate)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    result = search(folder)
+    return result, contents(folder)
+
+
+@pytest.fixture
+def finished(tmp_path, undisturbed):
+    write(tmp_path / "search", undisturbed[1])
+    return tmp_path / "search"
+
+
+def test_files(undisturbed):
+    result, files = undisturbed
+    assert sorted(files) == sorted(FILES)
+    lines = [json.loads(line) for line in files["history.jsonl"].splitlines()]
+    assert [*lines[0]] == [
+        "candidate",
+        "generation",
+        "origin",
+        "architecture",
+        "key",
+        "accuracy",
+        "path_accuracies",
+        "macs",
+        "paper_flops",
+        "params",
+    ]
+    assert [Candidate.from_dict(line) for line in lines] == list(result.candidates)
+    best = json.loads(files["best.json"])
+    assert Architecture.from_dict(best) == result.best.architecture
+    assert best["x_accuracy"] == result.best.accuracy
+    assert best["x_macs"] == result.best.macs
+    state = json.loads(files["state.json"])
+    assert state["finished"] and state["generation"] == 3 and state["candidates"] == 15
+    assert state["population"] == list(range(10, 15))
+    assert state["best"] == result.best.number and len(state["parents"]) == 3
+    assert state["rng"]["bit_generator"] == "PCG64"
+
+
+@pytest.mark.parametrize("crash", range(15))
+def test_crash_before_any_score(tmp_path, undisturbed, crash):
+    first, second = [], []
+    with pytest.raises(Crash):
+        search(tmp_path, counting(first, crash))
+    assert search(tmp_path, counting(second)) == undisturbed[0]
+    assert first + second == [c.architecture for c in undisturbed[0].candidates]
+    assert contents(tmp_path) == undisturbed[1]
+
+
+def test_crash_at_every_score(tmp_path, undisturbed):
+    scored = []
+    for _ in range(14):
+        calls = []
+        with pytest.raises(Crash):
+            search(tmp_path, counting(calls, 1))
+        scored += calls
+    last = []
+    assert search(tmp_path, counting(last)) == undisturbed[0]
+    scored += last
+    assert scored == [c.architecture for c in undisturbed[0].candidates]
+    assert contents(tmp_path) == undisturbed[1]
+
+
+def snapshots(tmp_path):
+    """The folder's content behind every score and behind every generation."""
+    taken = []
+
+    def evaluate(architectures):
+        for architecture in architectures:
+            taken.append(contents(tmp_path))
+            yield toy_score(architecture)
+        taken.append(contents(tmp_path))
+
+    search(tmp_path, evaluate)
+    return [*taken, contents(tmp_path)]
+
+
+def test_crash_in_the_middle_of_a_line(tmp_path, undisturbed):
+    taken = snapshots(tmp_path / "whole")
+    history = undisturbed[1]["history.jsonl"]
+    ends = [i + 1 for i, byte in enumerate(history) if byte == 10]
+    for number, files in enumerate(taken[:-1]):
+        begin = len(files.get("history.jsonl", b""))
+        end = next((e for e in ends if e > begin), begin)
+        for cut in sorted({begin + 1, (begin + end) // 2, end - 2, end - 1, end}):
+            folder = tmp_path / f"{number}_{cut}"
+            write(folder, files | {"history.jsonl": history[:cut]})
+            calls = []
+            assert search(folder, counting(calls)) == undisturbed[0]
+            # Only a line that lacks more than its line feed costs another evaluation.
+            kept = sum(e <= cut + 1 for e in ends)
+            assert len(calls) == 15 - kept
+            assert contents(folder) == undisturbed[1]
+
+
+def test_history_cut_anywhere_behind_a_finished_search(tmp_path, undisturbed):
+    history = undisturbed[1]["history.jsonl"]
+    for cut in range(0, len(history), 97):
+        folder = tmp_path / str(cut)
+        write(folder, undisturbed[1] | {"history.jsonl": history[:cut]})
+        assert search(folder) == undisturbed[0]
+        assert contents(folder) == undisturbed[1]
+
+
+def test_old_state_with_a_longer_history(tmp_path, undisturbed):
+    for number, files in enumerate(snapshots(tmp_path / "whole")):
+        folder = tmp_path / str(number)
+        write(
+            folder,
+            {"state.json": files["state.json"]}
+            | {"history.jsonl": undisturbed[1]["history.jsonl"]},
+        )
+        calls = []
+        assert search(folder, counting(calls)) == undisturbed[0]
+        assert not calls and contents(folder) == undisturbed[1]
+
+
+def test_dropped_line_is_logged(finished, caplog):
+    path = finished / "history.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    logging.get_absl_logger().propagate = True
+    with caplog.at_level("WARNING", logger="absl"):
+        search(finished)
+    assert "dropped line 15, half-written" in caplog.text
+
+
+def test_half_written_character_and_zero_bytes(finished, undisturbed):
+    path = finished / "history.jsonl"
+    for tail in (b'{"candidate": 15, "key": "\xc3', b"\0" * 64, b"{"):
+        whole = undisturbed[1]["history.jsonl"]
+        lines = whole.splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:-1]) + tail)
+        search(finished)
+        assert contents(finished) == undisturbed[1]
+
+
+def test_finished_search_returns_its_result_and_writes_nothing(finished, undisturbed):
+    before = {f: f.stat().st_mtime_ns for f in finished.iterdir()}
+    calls = []
+    assert search(finished, counting(calls)) == undisturbed[0]
+    assert not calls and before == {f: f.stat().st_mtime_ns for f in finished.iterdir()}
+
+
+def test_finished_search_writes_a_missing_winner_again(finished, undisturbed):
+    (finished / "best.json").unlink()
+    search(finished)
+    assert contents(finished) == undisturbed[1]
+
+
+def test_exhausted_search_is_finished_too(tmp_path):
+    space = toy_space(("k3e4", "k5e4"), min_split=1, max_split=2, layers=1)
+    shrunk = ShrunkSpace.full(space, 1)
+    result = search(tmp_path / "a", shrunk=shrunk)
+    assert len(result.candidates) == 4 and "generation 2 found no new" in result.reason
+    calls = []
+    assert search(tmp_path / "a", counting(calls), shrunk=shrunk) == result and not calls
+    for crash in range(4):
+        with pytest.raises(Crash):
+            search(tmp_path / str(crash), counting([], crash), shrunk=shrunk)
+        assert search(tmp_path / str(crash), shrunk=shrunk) == result
+        assert contents(tmp_path / str(crash)) == contents(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "change,text",
+    [
+        ({"settings": dataclasses.replace(SETTINGS, population=6)}, r"settings\.population: was 5, is 6"),
+        ({"settings": dataclasses.replace(SETTINGS, seed=2)}, r"settings\.seed: was 1, is 2"),
+        ({"budget": 440}, r"context\.budget\.max_macs: was 450, is 440"),
+        ({"shrunk": ShrunkSpace.full(toy_space(), 2)}, r"alive\.layer \d: had \d+ entries, has \d+, lost nothing, gained \"k"),
+        ({"shrunk": ShrunkSpace.full(toy_space(), 3)}, "num_paths: was 2, is 3"),
+        ({"shrunk": shrink(ShrunkSpace.full(toy_space(), 2, False), 9)}, "heterogeneous: was true, is false"),
+        ({"shrunk": shrink(ShrunkSpace.full(toy_space(max_split=5), 2), 5)}, r"space\.max_split: was 6, is 5"),
+    ],
+)  # fmt: skip
+def test_another_search_is_refused_and_nothing_touched(finished, undisturbed, change, text):
+    with pytest.raises(NeasError, match=text):
+        search(finished, **change)
+    assert contents(finished) == undisturbed[1]
+
+
+def test_differences_stay_one_readable_sentence(finished):
+    with pytest.raises(NeasError) as caught:
+        search(finished, shrunk=ShrunkSpace.full(toy_space(), 3))
+    assert len(str(caught.value)) < 1500
+
+
+def _line(number, **change):
+    def edit(lines):
+        value = json.loads(lines[number])
+        lines[number] = json.dumps({**value, **change}).encode()
+
+    return edit
+
+
+def _drop(number):
+    return lambda lines: lines.pop(number)
+
+
+def _replace(number, content):
+    def edit(lines):
+        lines[number] = content
+
+    return edit
+
+
+OUTSIDE = Architecture.from_key("s1:k3e4|k3e4.k3e4.k3e4.k3e4.k3e4|k3e4.k3e4.k3e4.k3e4.k3e4")
+
+
+@pytest.mark.parametrize(
+    "edit,text",
+    [
+        (_replace(3, b"garbage"), "line 4: is no valid JSON"),
+        (_replace(3, b""), "line 4: is no valid JSON"),
+        (_replace(3, b"\xff\xfe"), "line 4: is no valid JSON"),
+        (_replace(0, b"[]"), "line 1: line: received"),
+        (_replace(3, b'{"candidate": 3}'), "line 4: keys: received"),
+        (_drop(6), "line 7: candidate: received 7, allowed is 6"),
+        (_line(2, candidate=True), "line 3: candidate"),
+        (_line(2, generation=2), "line 3: generation: received 2"),
+        (_line(2, origin="elsewhere"), "line 3: origin"),
+        (_line(2, accuracy=float("nan")), "line 3: accuracy"),
+        (_line(2, accuracy="0.5"), "line 3: accuracy"),
+        (_line(2, path_accuracies=[0.5]), "line 3: path_accuracies"),
+        (_line(2, key="s1:k3e4|k3e4|k5e4"), "line 3: key"),
+        (_line(2, architecture={"format": "x"}), "line 3: architecture.format"),
+        (_line(2, macs=1), "line 3: costs"),
+        (_line(2, extra="text"), "line 3: extra"),
+        (
+            _line(2, architecture=OUTSIDE.to_dict(), key=OUTSIDE.key),
+            "line 3: does not belong to this search",
+        ),
+        (lambda lines: lines.append(lines[0]), "line 16: candidate"),
+        (_line(2, accuracy=0.99), "state.json.*do not fit the first 15 lines"),
+    ],
+)
+def test_foreign_content_names_the_line(finished, edit, text):
+    path = finished / "history.jsonl"
+    lines = path.read_bytes().splitlines()
+    edit(lines)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before = contents(finished)
+    with pytest.raises(NeasError, match=text):
+        search(finished)
+    assert contents(finished) == before
+
+
+def test_the_same_ensemble_twice_is_refused(finished):
+    path = finished / "history.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[4] = json.dumps({**json.loads(lines[1]), "candidate": 4}).encode()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(NeasError, match="line 5: holds the ensemble of line 2 once more"):
+        search(finished)
+
+
+def test_line_that_does_not_follow_from_the_seed(tmp_path):
+    # A history of another seed beside a state that has not yet counted its lines.
+    other = dataclasses.replace(SETTINGS, seed=2)
+    with pytest.raises(Crash):
+        search(tmp_path, counting([], 3), settings=other)
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    state["search"]["settings"]["seed"] = 1
+    state["rng"] = generation_rng(1, 0).bit_generator.state
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(NeasError, match="line 1: does not follow from the lines before"):
+        search(tmp_path)
+
+
+def test_missing_candidate_of_an_earlier_generation(tmp_path, undisturbed):
+    first = json.loads(undisturbed[1]["state.json"]) | {
+        "generation": 0,
+        "candidates": 0,
+        "population": [],
+        "parents": [],
+        "best": None,
+        "finished": False,
+    }
+    lines = undisturbed[1]["history.jsonl"].splitlines()
+    kept = lines[:4] + lines[5:]
+    kept = [json.dumps({**json.loads(x), "candidate": i}).encode() for i, x in enumerate(kept)]
+    write(tmp_path, {"history.jsonl": b"\n".join(kept) + b"\n"})
+    first["rng"] = generation_rng(SETTINGS.seed, 0).bit_generator.state
+    (tmp_path / "state.json").write_text(json.dumps(first))
+    with pytest.raises(NeasError, match="line 5: skips a candidate of generation 0"):
+        search(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content,text",
+    [
+        (b"{", "no valid JSON"),
+        (b"[]", "a JSON object"),
+        (b'{"format": "other/1"}', "format: received 'other/1'"),
+        (b'{"format": "neas-search-state/1"}', "keys"),
+    ],
+)
+def test_foreign_state(finished, content, text):
+    (finished / "state.json").write_bytes(content)
+    before = contents(finished)
+    with pytest.raises(NeasError, match=text):
+        search(finished)
+    assert contents(finished) == before
+
+
+def test_state_with_a_broken_generator(tmp_path, undisturbed):
+    with pytest.raises(Crash):
+        search(tmp_path, counting([], 7))
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    state["rng"] = {"bit_generator": "MT19937"}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(NeasError, match=r"rng: received .*allowed is a generator's state"):
+        search(tmp_path)
+
+
+def test_history_without_a_state_is_refused(finished):
+    (finished / "state.json").unlink()
+    before = contents(finished)
+    with pytest.raises(NeasError, match=r"no state\.json beside it"):
+        search(finished)
+    assert contents(finished) == before
+
+
+def test_lost_history_starts_again(finished, undisturbed):
+    (finished / "history.jsonl").unlink()
+    assert search(finished) == undisturbed[0]
+    assert contents(finished) == undisturbed[1]
+
+
+def test_infinite_accuracy_is_refused(tmp_path):
+    with pytest.raises(NeasError, match="accuracy of s"):
+        search(tmp_path, lambda archs: [Score(float("nan"), (0.0, 0.0)) for _ in archs])
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_read_history(finished, undisturbed):
+    path = finished / "history.jsonl"
+    assert read_history(path) == list(undisturbed[0].candidates)
+    path.write_bytes(path.read_bytes()[:-5])
+    before = path.read_bytes()
+    assert read_history(path) == list(undisturbed[0].candidates[:-1])
+    assert path.read_bytes() == before
+    with pytest.raises(NeasError, match="no file"):
+        read_history(finished / "none.jsonl")
+
+
+def test_numpy_numbers_are_written_as_plain_ones(tmp_path):
+    history = History(tmp_path, lambda a: {k: np.int64(v) for k, v in toy_costs(a).items()})
+    history.append(OUTSIDE, 0, "random", Score(np.float32(0.5), (np.float32(0.5), 0.25)))
+    (candidate,) = read_history(history.path)
+    assert candidate.costs == toy_costs(OUTSIDE) and candidate.path_accuracies == (0.5, 0.25)
+
+
+def test_difference():
+    assert difference({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2]}, "d": None}) == [
+        "b.c: was [1], is [2]"
+    ]
+    long = ["a", "b", "c", "d", "e"]
+    assert difference({"x": long}, {"x": long[:3]}) == [
+        'x: had 5 entries, has 3, lost "d", "e", gained nothing'
+    ]
+
+
+CHILD = """
+import sys, time
+sys.path[:0] = {paths!r}
+import test_search_state as t
+def slow(architectures):
+    for architecture in architectures:
+        time.sleep(0.03)
+        yield t.toy_score(architecture)
+t.search(sys.argv[1], slow)
+"""
+
+
+def test_kill_9(tmp_path, undisturbed):
+    here = Path(__file__).resolve().parent
+    code = CHILD.format(paths=[str(here), str(here.parent)])
+    history = tmp_path / "history.jsonl"
+    for lines in (3, 9):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        end = time.monotonic() + 60
+        while not history.exists() or history.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert search(tmp_path) == undisturbed[0]
+    assert {n: c for n, c in contents(tmp_path).items() if n in FILES} == undisturbed[1]
