@@ -1,0 +1,78 @@
+"""What all tests share: the folder of test data, seeds, and quiet, modest libraries."""
+
+import os
+import pathlib
+import random
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+
+from neas_tf import paths
+
+# Test modules import TensorFlow after this file. The cores are those this process may use, which
+# can be fewer than the machine has.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+for _name, _value in {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_NUM_INTRAOP_THREADS": str(CORES),
+    "TF_NUM_INTEROP_THREADS": str(CORES),
+    "MPLBACKEND": "Agg",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+SEED = 20210707
+
+# No deadline: the first example may trace a graph, and machines are shared.
+hypothesis.settings.register_profile("neas", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("neas")
+
+
+def find_shared() -> pathlib.Path | None:
+    """Returns the folder with data for tests, or None.
+
+    The first that exists of `$NEAS_SHARED`, `../shared` beside the project, and, where the project
+    is a tree of links (Bazel's runfiles), `../shared` beside the folder they lead to. If
+    `NEAS_SHARED` is set, nothing else is tried.
+    """
+    if chosen := os.environ.get("NEAS_SHARED"):
+        candidates = [pathlib.Path(paths.resolve_user_path(chosen))]
+    else:
+        real_root = os.path.dirname(os.path.realpath(paths.project_file("pyproject.toml")))
+        candidates = [
+            pathlib.Path(paths.project_file()).parent / "shared",
+            pathlib.Path(real_root).parent / "shared",
+        ]
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """The folder with data for tests; a test that asks for it skips where there is none."""
+    folder = find_shared()
+    if folder is None:
+        pytest.skip("no data for tests: ../shared is missing or NEAS_SHARED names no folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of the whole session."""
+    return SEED
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """A generator that starts alike in every test."""
+    return np.random.default_rng(seed)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Seeds the global generators before each test, so that the order of tests does not matter."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 (libraries draw from it)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.random.set_seed(SEED)
