@@ -1,0 +1,88 @@
+# Set-up, the demo and the tests. `make help` lists what there is.
+#
+# Everything runs in .venv, made once from the locked requirements and again when a lock changes.
+# PYTHON=/path/to/python picks the Python to make it from (3.11 or 3.12).
+
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL_DIR ?= runs/demo
+PYTHON ?=
+
+SUPPORTED = import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+PIP_FLAGS = --quiet --disable-pip-version-check --no-input --no-deps
+# The newest pip the machine has works; the environment need not have one of its own.
+PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip" \
+	|| echo "$$(cat $(VENV)/.base) -m pip --python $(BIN)/python") install $(PIP_FLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format setup setup-dev lock clean clean-venv
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo (MODEL_DIR=...); continues where it stopped
+	@$(BIN)/python -m neas_tf.train --experiment=neas_quickstart --model_dir=$(MODEL_DIR)
+
+test: setup-dev ## ruff check and all tests
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest
+
+lint: setup-dev ## ruff check and the formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup-dev ## write the formatting and what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+setup: $(VENV)/.stamp ## make .venv from requirements.lock
+
+setup-dev: $(VENV)/.stamp-dev ## the same, with what the tests need
+
+# .base: the Python that .venv was made from; .base.part: the making was interrupted.
+$(VENV)/.base:
+	@if [ -e $(VENV) ] && [ ! -e $(VENV)/.base.part ]; then \
+	  echo "$(VENV) exists but was not made by this Makefile; move it away or remove it with 'make clean-venv'." >&2; exit 1; \
+	fi; \
+	python=""; \
+	for candidate in $(or $(PYTHON),python3.12 python3.11 python3 python); do \
+	  if "$$candidate" -c '$(SUPPORTED)' 2>/dev/null; then python=$$(command -v "$$candidate"); break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "No Python 3.11 or 3.12 found (looked for: $(or $(PYTHON),python3.12 python3.11 python3 python)); install one or name it with 'make PYTHON=/path/to/python3.11 ...'." >&2; exit 1; \
+	fi; \
+	if "$$python" -c 'import ensurepip' 2>/dev/null; then options=""; \
+	elif "$$python" -m pip --python "$$python" --version >/dev/null 2>&1; then options=--without-pip; \
+	else echo "$$python has neither ensurepip nor pip 22.3 or newer; install the package python3-venv (or python3-pip) and try again." >&2; exit 1; fi; \
+	echo "Making $(VENV) with $$("$$python" --version) ($$python)"; \
+	rm -rf $(VENV) && mkdir $(VENV) && touch $(VENV)/.base.part && \
+	"$$python" -m venv $$options $(VENV) && echo "$$python" > $@ && rm $(VENV)/.base.part
+
+# setuptools and wheel first: they build the few packages that have no wheels (no unlocked build tools are fetched).
+$(VENV)/.stamp: requirements.lock | $(VENV)/.base
+	@$(BIN)/python -c '$(SUPPORTED)' || { echo "$(VENV) is not of Python 3.11 or 3.12; remove it with 'make clean-venv' and try again." >&2; exit 1; }
+	@echo "Installing requirements.lock (about 3 GB; a minute or two)"
+	@awk '/^[^ ]/ { keep = /^(setuptools|wheel)==/ } keep' requirements.lock > $(VENV)/build.lock
+	@$(PIP) -r $(VENV)/build.lock
+	@$(PIP) --no-compile --no-build-isolation -r requirements.lock
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
+	@echo "Installing requirements-dev.lock"
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+lock: setup ## write the locks anew from requirements*.in (about ten minutes)
+	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
+	@$(LOCK) --output-file=requirements.lock requirements.in
+	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
+
+clean: ## remove caches and Bazel's links; .venv and runs stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build ./*.egg-info bazel-*
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-venv: ## remove .venv
+	@rm -rf $(VENV)

@@ -1,0 +1,62 @@
+"""Paths of users and of the project."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+from neas_tf import paths
+
+
+@pytest.fixture
+def caller(monkeypatch, tmp_path):
+    """A run by `bazel run` from `tmp_path`."""
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["runs/demo", "./a", "../b", "", "/abs/x", "gs://bucket/run"])
+def test_paths_stay_without_bazel(monkeypatch, path):
+    monkeypatch.delenv("BUILD_WORKING_DIRECTORY", raising=False)
+    assert paths.resolve_user_path(path) == path
+
+
+@pytest.mark.parametrize("path", ["", "/abs/x", "gs://bucket/run", "s3://b/x", "file:///tmp/x"])
+def test_absolute_and_remote_paths_stay_under_bazel(caller, path):
+    assert paths.resolve_user_path(path) == path
+
+
+def test_relative_paths_mean_the_callers_folder_under_bazel(caller):
+    assert paths.resolve_user_path("runs/demo") == str(caller / "runs" / "demo")
+    assert paths.resolve_user_path(pathlib.Path("a.json")) == str(caller / "a.json")
+    assert paths.resolve_user_path("../b") == str(caller.parent / "b")
+    assert paths.resolve_user_path(".") == str(caller)
+
+
+def test_home(monkeypatch, caller):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert paths.resolve_user_path("~/runs") == "/home/someone/runs"
+
+
+def test_project_file_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert os.path.isfile(paths.project_file("pyproject.toml"))
+    assert os.path.isfile(paths.project_file("neas_tf", "paths.py"))
+    assert os.path.isabs(paths.project_file())
+
+
+def test_project_file_keeps_links(monkeypatch, tmp_path):
+    """Under Bazel the modules are links; the files of the project lie beside the link."""
+    (tmp_path / "neas_tf").mkdir()
+    link = tmp_path / "neas_tf" / "paths.py"
+    link.symlink_to(paths.__file__)
+    monkeypatch.setattr(paths, "__file__", str(link))
+    assert paths.project_file("configs", "a.yaml") == str(tmp_path / "configs" / "a.yaml")
+
+
+@pytest.mark.parametrize("folder", ["neas_tf", "export"])
+def test_no_module_is_named_like_a_standard_one(folder):
+    """Bazel 4 puts a program's own folder first on `sys.path`, so it would be shadowed."""
+    names = {path.stem for path in pathlib.Path(paths.project_file(folder)).glob("*.py")}
+    assert not names & sys.stdlib_module_names
