@@ -17,6 +17,15 @@ from neas_tf.space import PAPER_STAGES, SearchSpace
 
 
 @dataclasses.dataclass
+class StageShape(hyperparams.Config):
+    """One stage of the space: channels, number of layers, stride of the first."""
+
+    channels: int = 0
+    layers: int = 0
+    stride: int = 1
+
+
+@dataclasses.dataclass
 class SpaceConfig(hyperparams.Config):
     """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
 
@@ -29,8 +38,10 @@ class SpaceConfig(hyperparams.Config):
     stem_stride: int = 2
     block_channels: int = 16
     block_stride: int = 1
-    stages: list[Any] = dataclasses.field(
-        default_factory=lambda: [[s.channels, s.layers, s.stride] for s in PAPER_STAGES]
+    stages: list[StageShape] = dataclasses.field(
+        default_factory=lambda: [
+            StageShape(channels=s.channels, layers=s.layers, stride=s.stride) for s in PAPER_STAGES
+        ]
     )
     operators: list[str] = dataclasses.field(default_factory=lambda: list(SearchSpace().operators))
     min_split: int = 9

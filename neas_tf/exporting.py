@@ -2,7 +2,7 @@
 
 Pixels in, mean of the K paths' logits out (Eq. 1): the normalisation is inside, the trunk is
 computed once, and the K classifiers are one matrix product. Beside an export lie `<file>.json`
-(its report) and `<stem>.labels.txt` (class names, one a line).
+(its report) and `<file>.labels.txt` (class names, one a line).
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ def parity(
     }
 
 
-def predict_exported(
-    exported: str | os.PathLike[str], images: np.ndarray
-) -> dict[str, np.ndarray]:
+def predict_exported(exported: str | os.PathLike[str], images: np.ndarray) -> dict[str, np.ndarray]:
     """Runs an export on images (n, h, w, c) in 0..255, one by one; outputs (n, classes) by name."""
     run = _runner(exported)
     rows = [run(np.asarray(image[None], np.float32)) for image in images]
@@ -169,7 +167,10 @@ def tflite_ops(path: str | os.PathLike[str]) -> dict[str, int]:
 def expected_convolutions(architecture: Architecture, space: SearchSpace) -> int:
     """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
     mbconv, block, head = 5, 4, 2  # SE has two
-    columns = [architecture.shared, *(row[architecture.split_point :] for row in architecture.paths)]
+    columns = [
+        architecture.shared,
+        *(row[architecture.split_point :] for row in architecture.paths),
+    ]
     layers = sum(name != SKIP for column in columns for name in column)
     fixed = 1 + (block if space.block_channels else 0)
     return fixed + mbconv * layers + head * architecture.num_paths
@@ -193,7 +194,7 @@ def _export(
 ) -> dict[str, Any]:
     """Writes, checks and describes beside the output, then renames: all of it or nothing."""
     report_file = output.with_name(output.name + ".json")
-    labels_file = output.with_name(output.stem + ".labels.txt")
+    labels_file = output.with_name(output.name + ".labels.txt")
     check_output(output, overwrite)
     images = random_images(info.space) if images is None else images
     try:
@@ -228,7 +229,7 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
     """
     output = Path(output)
     report_file = output.with_name(output.name + ".json")
-    labels_file = output.with_name(output.stem + ".labels.txt")
+    labels_file = output.with_name(output.name + ".labels.txt")
     there = [p for p in (output, report_file, labels_file) if p.exists() or p.is_symlink()]
     if not there:
         return
@@ -240,13 +241,7 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
             f"output {str(output)!r}: holds an earlier export; choose another name or allow "
             "overwriting."
         )
-    if there == [labels_file]:
-        return _check_labels_only(labels_file)
     raise NeasError(f"output {str(there[0])!r}: is there already and is not an export of ours.")
-
-
-def _check_labels_only(labels_file: Path) -> None:
-    raise NeasError(f"output {str(labels_file)!r}: is there already without an export beside it.")
 
 
 def _is_report(report_file: Path, output: Path) -> bool:
@@ -310,9 +305,8 @@ def _runner(exported: str | os.PathLike[str]) -> Callable[[np.ndarray], dict[str
         loaded = tf.saved_model.load(str(exported))
         serve = loaded.signatures[SIGNATURE]
 
-        def run_saved_model(image):
-            del loaded.graph_debug_info  # keeps `loaded`, and with it the variables, alive
-            return {name: value.numpy() for name, value in serve(image=image).items()}
+        def run_saved_model(image, _keeps_variables_alive=loaded):
+            return {name: value.numpy() for name, value in serve(image=tf.constant(image)).items()}
 
         return run_saved_model
     from ai_edge_litert.interpreter import Interpreter

@@ -139,7 +139,9 @@ class DataConfig(hyperparams.Config):
             check(bool(self.data_dir), "data.data_dir", self.data_dir, "a folder of images")
         if self.source == "tfrecord":
             for field in ("train_pattern", "test_pattern"):
-                check(bool(values[field]), f"data.{field}", values[field], "a glob of TFRecord files")
+                check(
+                    bool(values[field]), f"data.{field}", values[field], "a glob of TFRecord files"
+                )
         return self
 
     def _check_real(self, field: str, low: float, high: float, open_end: bool = False) -> None:

@@ -145,5 +145,3 @@ def _normalisation(
             fail(f"data.{field}", list(given), f"one number for each of {channels} channels")
         values.append(given)
     return Normalisation(*values)
-
-
