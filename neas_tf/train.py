@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from absl import app, flags
 from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.paths import resolve_user_path
+
+# What a folder or its disk is to blame for, in the middle of a run as well.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", "neas_quickstart", "neas_quickstart, neas_cifar10 or neas_imagenet."
@@ -49,6 +53,12 @@ def main(argv: Sequence[str]) -> int:
         run_pipeline(config, resolve_user_path(_MODEL_DIR.value), _STAGE.value)
     except NeasError as error:
         console.say(f"neas_tf.train: {error}")
+        return 2
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        where = error.filename or _MODEL_DIR.value
+        console.say(f"neas_tf.train: {where!r} cannot be written ({error.strerror}).")
         return 2
     except KeyboardInterrupt:
         console.say("\nneas_tf.train: stopped; the same command goes on from here.")

@@ -1,10 +1,13 @@
 """The command's manners: one sentence on stderr, exit code 2, nothing written, no traceback."""
 
+import errno
 import json
+import os
 import subprocess
 import time
 
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 from tiny_run import TINY, contents, start_train
 
@@ -21,7 +24,7 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "flags,words",
+    "arguments,words",
     [
         ((), "model_dir: received nothing"),
         (("--modl_dir=x",), "Did you mean: model_dir"),
@@ -30,8 +33,8 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
         (("--model_dir=x", "supernet"), "received 'supernet', allowed are flags only"),
     ],
 )
-def test_flags(flags, words):
-    code, text = finish(start_train(*flags))
+def test_flags(arguments, words):
+    code, text = finish(start_train(*arguments))
     assert code == 2
     (line,) = text.splitlines()
     assert line.startswith("neas_tf.train: ") and words in line
@@ -61,19 +64,23 @@ def command(monkeypatch, capsys):
     """Calls `main` with flags in this process; returns the exit code and what it said."""
     monkeypatch.setattr(train, "_start_tensorflow", lambda cpus, threads: None)
 
-    def call(**flags):
-        with flagsaver.flagsaver(**flags):
+    def call(**values):
+        with flagsaver.flagsaver(**values):
             code = train.main(["train"])
         return code, capsys.readouterr().err
 
-    return call
+    parsed = flags.FLAGS.is_parsed()
+    flags.FLAGS.mark_as_parsed()
+    yield call
+    if not parsed:
+        flags.FLAGS.unparse_flags()
 
 
 def test_bad_input(command, tmp_path):
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
     (tmp_path / "broken.yaml").write_text("a: [1")
     folder, tiny = str(tmp_path / "run"), [str(tmp_path / "tiny.yaml")]
-    for flags, words in (
+    for values, words in (
         ({"experiment": "neas_cifar"}, "Did you mean 'neas_cifar10'"),
         ({"stage": "retrian"}, "Did you mean 'retrain'"),
         ({"config_file": ["none.yaml"]}, "no file at 'none.yaml'"),
@@ -84,7 +91,7 @@ def test_bad_input(command, tmp_path):
         ({"params_override": "space.stages=[[1,2]]"}, "[channels, layers, stride]"),
         ({"stage": "search"}, "run --stage=supernet first"),
     ):
-        code, text = command(**({"model_dir": folder, "config_file": tiny} | flags))
+        code, text = command(**({"model_dir": folder, "config_file": tiny} | values))
         assert code == 2 and words in text, text
         assert len(text.splitlines()) == 1 and text.startswith("neas_tf.train: ")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.yaml", "tiny.yaml"]
@@ -103,3 +110,14 @@ def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
     monkeypatch.setattr("neas_tf.parse_config.load_config", stop)
     code, text = command(model_dir=str(tmp_path / "run"))
     assert code == 130 and "the same command goes on from here" in text
+
+
+def test_a_full_disk(command, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a.json"))
+
+    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", full)
+    code, text = command(model_dir=str(tmp_path / "run"))
+    assert code == 2 and text == (
+        f"neas_tf.train: {str(tmp_path / 'a.json')!r} cannot be written (No space left on device).\n"
+    )

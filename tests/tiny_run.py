@@ -1,5 +1,6 @@
 """A whole run small enough for tests: digits, three layers, two paths."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -53,13 +54,15 @@ TINY = {
 
 
 def start_train(*arguments: str, stderr=subprocess.PIPE, **kwargs) -> subprocess.Popen:
-    """Starts `python -m neas_tf.train` with flags."""
+    """Starts `python -m neas_tf.train` with flags, in an environment as people have it."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(
         [sys.executable, "-m", "neas_tf.train", *arguments],
         cwd=paths.project_file(),
         stdout=subprocess.DEVNULL,
         stderr=stderr,
         text=True,
+        env=environment,
         **kwargs,
     )
 
