@@ -68,6 +68,9 @@ class TrainingLoop:
             evaluate=False,
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
         )
+        # Keras leaves the generators of dropout layers out of checkpoints: a resumed training
+        # would draw what it drew at its beginning.
+        self.trainer.checkpoint.generators = tf.train.Checkpoint(**random_generators(model))
         self._bar = console.bar(title, self.total, "steps", self.first_step)
         self._steps_per_epoch = steps_per_epoch
         try:
@@ -122,6 +125,19 @@ class TrainingLoop:
         self.metrics.append(
             {"step": step, "epoch": round(step / self._steps_per_epoch, 4)} | values
         )
+
+
+def random_generators(model: tf_keras.Model) -> dict[str, tf.random.Generator]:
+    """The generators of a model's layers that draw at random, by the layer's place.
+
+    Needs `tf_keras.backend.experimental.enable_tf_random_generator()` before the model is built.
+    """
+    found = {}
+    for place, layer in enumerate(model.layers):
+        generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+        if generator is not None:
+            found[f"layer_{place}"] = generator
+    return found
 
 
 class MetricsLog:

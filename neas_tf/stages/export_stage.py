@@ -30,7 +30,7 @@ def export(run: Run) -> list[dict[str, Any]]:
     """
     check_export(run, alone=True)
     folder = run.folder("retrain", "model")
-    console.heading("Export", ", ".join(run.config.export.formats))
+    console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
     reports, loaded = [], None
     with run.timed("export"):
         for name in run.config.export.formats:
