@@ -23,9 +23,8 @@ help: ## list the targets
 demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo (MODEL_DIR=...); continues where it stopped
 	@$(BIN)/python -m neas_tf.train --experiment=neas_quickstart --model_dir=$(MODEL_DIR)
 
-test: setup-dev ## ruff check and all tests
-	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest
+test: setup-dev ## ruff check and all tests (both are run even where the first complains)
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest || status=1; exit $$status
 
 lint: setup-dev ## ruff check and the formatting
 	@$(BIN)/ruff check .
@@ -75,7 +74,7 @@ $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## write the locks anew from requirements*.in (about ten minutes)
+lock: setup ## write the locks anew from requirements*.in (minutes)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in

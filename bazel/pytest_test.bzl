@@ -22,6 +22,8 @@ def pytest_test(name, srcs, deps = [], data = [], size = "medium", timeout = "lo
         data = data,
         size = size,
         timeout = timeout,
+        # No __init__.py that is not in the source tree: pytest would take tests/ for a package.
+        legacy_create_init = 0,
         deps = deps,
         **kwargs
     )

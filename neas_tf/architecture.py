@@ -14,8 +14,8 @@ from neas_tf.operators import PAPER_OPERATORS, SKIP, Operator
 from neas_tf.space import SearchSpace
 
 FORMAT = "neas-architecture/1"
-_OFFICIAL = re.compile(r"\s*-?\d+(\s*,\s*-?\d+)+\s*", re.ASCII)
-_KEY = re.compile(r"s\d+:[a-z0-9.]+(\|[a-z0-9.]+)*", re.ASCII)
+_OFFICIAL = re.compile(r"\s*-?\d{1,9}(\s*,\s*-?\d{1,9})+\s*", re.ASCII)
+_KEY = re.compile(r"s\d{1,9}:[a-z0-9.]+(\|[a-z0-9.]+)*", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Architecture:
             fail("architecture", key, "a canonical string such as 's1:k3e4|k3e6|k5e6'")
         split, _, rest = key.partition(":")
         shared, *own = [tuple(n for n in part.split(".") if n) for part in rest.split("|")]
+        if len(shared) != int(split[1:]):
+            fail("architecture", key, f"{split[1:]} shared operators before the first '|'")
         return cls(int(split[1:]), tuple(shared + row for row in own), name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Architecture:
             values = [int(v) for v in values.split(",")]
         values = list(values)
         if len(values) < 4 or values[2] != 0:
-            fail("architecture", values, "[split point, paths, 0, operators…] with a 0 third")
+            fail("architecture", values, "an official list [split point, paths, 0, operators…]")
         split, num_paths, body = values[0], values[1], values[3:]
         check_int("architecture: split point of the official list", split, 0, len(body))
         check_int("architecture: paths of the official list", num_paths, 1, len(body))

@@ -115,9 +115,13 @@ class LayerFactory:
             x
         )
 
-    def dropout(self, x, name: str, rate: float, noise_shape=None):
-        """Dropout; nothing at all when the rate is 0."""
-        if rate == 0.0:
+    def dropout(self, x, name: str, rate: float | None, noise_shape=None):
+        """Dropout; None leaves the layer out.
+
+        A rate of 0 does not: Keras sorts layers by their depth, so the order of the weights would
+        come to depend on the rate.
+        """
+        if rate is None:
             return x
         return self.keras.layers.Dropout(rate, noise_shape=noise_shape, name=name, **self._options)(
             x
@@ -139,7 +143,7 @@ class LayerFactory:
         gate = layers.Rescaling(1.0 / 6.0, name=f"{prefix}_se_scale", **self._options)(gate)
         return layers.Multiply(name=f"{prefix}_se_apply", **self._options)([x, gate])
 
-    def residual(self, x, shortcut, prefix: str, drop_path: float = 0.0):
+    def residual(self, x, shortcut, prefix: str, drop_path: float | None = None):
         """x + shortcut; in training a whole image's x is dropped at the rate `drop_path`."""
         x = self.dropout(x, f"{prefix}_drop_path", drop_path, (None, 1, 1, 1))
         return self.keras.layers.Add(name=f"{prefix}_add", **self._options)([x, shortcut])
@@ -164,7 +168,12 @@ def separable_block(make: LayerFactory, x, channels: int, stride: int):
 
 
 def searchable_layer(
-    make: LayerFactory, x, prefix: str, layer: LayerSpec, operator: Operator, drop_path: float
+    make: LayerFactory,
+    x,
+    prefix: str,
+    layer: LayerSpec,
+    operator: Operator,
+    drop_path: float | None,
 ):
     """One operator of a searchable layer; `skip` is the identity and adds no layer."""
     if operator.is_skip:
@@ -173,7 +182,12 @@ def searchable_layer(
 
 
 def mbconv(
-    make: LayerFactory, x, prefix: str, layer: LayerSpec, operator: Operator, drop_path: float
+    make: LayerFactory,
+    x,
+    prefix: str,
+    layer: LayerSpec,
+    operator: Operator,
+    drop_path: float | None,
 ):
     """Inverted bottleneck with SE: 1×1 expand, k×k depthwise, SE, 1×1 project, residual."""
     shortcut = x

@@ -124,15 +124,15 @@ class Budget:
                     f"(each alone is attainable): with {a.field} the {_extreme(b)} are {best:,}, "
                     f"with {b.field} the {_extreme(a)} are {other:,}."
                 )
-        if len(self.limits) > len(self.metrics) or len(self.limits) > 2:
-            if _search_witness(self, shrunk, table) is False:
-                fields = ", ".join(f"search.{x.field}" for x in self.limits)
-                values = ", ".join(f"{x.value:,}" for x in self.limits)
-                raise NeasError(
-                    f"{fields}: received {values}, allowed is a wider range: each bound alone is "
-                    f"attainable, but no ensemble of the (shrunk) space {shrunk.space.name!r} "
-                    f"keeps all of them."
-                )
+        crowded = len(self.limits) > len(self.metrics) or len(self.limits) > 2
+        if crowded and _search_witness(self, shrunk, table) is False:
+            fields = ", ".join(f"search.{x.field}" for x in self.limits)
+            values = ", ".join(f"{x.value:,}" for x in self.limits)
+            raise NeasError(
+                f"{fields}: received {values}, allowed is a wider range: each bound alone is "
+                f"attainable, but no ensemble of the (shrunk) space {shrunk.space.name!r} keeps "
+                f"all of them."
+            )
 
     def attainable(self, shrunk: ShrunkSpace, table: CostTable) -> bool:
         """Whether `check_attainable` passes."""
@@ -154,8 +154,7 @@ def _greedy_witness(budget: Budget, shrunk: ShrunkSpace, table: CostTable) -> bo
     column = [budget.metrics.index(x.metric) for x in limits]
     scale = np.array([x.sign / x.value for x in limits])
     fixed = np.array([table.fixed(m, shrunk.num_paths) for m in budget.metrics])
-    mixtures = [w for w in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), repeat=len(limits))]
-    for weights in mixtures:
+    for weights in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), repeat=len(limits)):
         if sum(weights) != 1.0:
             continue
         price = np.array(weights) * scale

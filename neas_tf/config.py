@@ -17,6 +17,15 @@ from neas_tf.space import PAPER_STAGES, SearchSpace
 
 
 @dataclasses.dataclass
+class StageShape(hyperparams.Config):
+    """One stage of the space: channels, number of layers, stride of the first."""
+
+    channels: int = 0
+    layers: int = 0
+    stride: int = 1
+
+
+@dataclasses.dataclass
 class SpaceConfig(hyperparams.Config):
     """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
 
@@ -29,8 +38,10 @@ class SpaceConfig(hyperparams.Config):
     stem_stride: int = 2
     block_channels: int = 16
     block_stride: int = 1
-    stages: list[Any] = dataclasses.field(
-        default_factory=lambda: [[s.channels, s.layers, s.stride] for s in PAPER_STAGES]
+    stages: list[StageShape] = dataclasses.field(
+        default_factory=lambda: [
+            StageShape(channels=s.channels, layers=s.layers, stride=s.stride) for s in PAPER_STAGES
+        ]
     )
     operators: list[str] = dataclasses.field(default_factory=lambda: list(SearchSpace().operators))
     min_split: int = 9
@@ -147,6 +158,8 @@ class SearchConfig(hyperparams.Config):
       population, parents, generations: Algorithm 2's sizes.
       crossover, mutation: children a generation; −1 is half the population.
       split_probability, layer_probability: P_s and P_m.
+      even_splits: random ensembles spread evenly over the split points that fit the budget;
+        otherwise as in training, which under a tight budget gives hardly any early split.
       seed: −1 takes the run's.
       max_macs, min_macs, max_params: the budget as plain counts; 0 is no bound.
       calibration_images, calibration_batch: training images for the BN recalculation.
@@ -162,6 +175,7 @@ class SearchConfig(hyperparams.Config):
     mutation: int = -1
     split_probability: float = 0.1
     layer_probability: float = 0.1
+    even_splits: bool = True
     seed: int = -1
     max_macs: int = 0
     min_macs: int = 0

@@ -1,6 +1,6 @@
 """Prints what an ensemble is and costs, without building it.
 
-    python -m neas_tf.describe --arch=neas_s --format=text
+python -m neas_tf.describe --arch=neas_s --format=text
 """
 
 from __future__ import annotations

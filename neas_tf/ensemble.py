@@ -104,16 +104,17 @@ def build_ensemble(
     make = LayerFactory(
         keras, momentum=batch_norm_momentum, synchronized=synchronized, dtype=dtype, seed=seed
     )
-    drop_path = 0.0 if deploy else drop_path
     image = keras.Input((*space.input_size, space.input_channels), name="input")
-    maps = _maps(make, image, architecture, space, drop_path)
+    maps = _maps(make, image, architecture, space, None if deploy else drop_path)
     if outputs == "maps":
         return keras.Model(image, maps, name=name)
     result = _head(make, maps, space, outputs, deploy, dropout)
     return keras.Model(image, result, name=name)
 
 
-def _maps(make: LayerFactory, x, architecture: Architecture, space: SearchSpace, drop_path: float):
+def _maps(
+    make: LayerFactory, x, architecture: Architecture, space: SearchSpace, drop_path: float | None
+):
     """Trunk once, then each path's searchable layers: K maps (b, h, w, out_channels)."""
     x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride)
     if space.block_channels:
@@ -121,7 +122,7 @@ def _maps(make: LayerFactory, x, architecture: Architecture, space: SearchSpace,
 
     def layers(x, part: str, names: tuple[str, ...], first: int):
         for i, operator in enumerate(names, first):
-            rate = drop_path * (i + 1) / space.num_layers
+            rate = None if drop_path is None else drop_path * (i + 1) / space.num_layers
             prefix = f"{part}_l{i + 1:02d}_{operator}"
             layer = space.layers[i]
             x = searchable_layer(make, x, prefix, layer, Operator.parse(operator), rate)

@@ -40,7 +40,12 @@ def check_keys(field: str, received: Iterable[str], known: Iterable[str]) -> Non
 
 def check_int(field: str, received: object, low: int | None = None, high: int | None = None) -> int:
     """Returns `received` when it is an integer in [low, high], raises otherwise."""
-    bounds = f"an integer{'' if low is None else f' ≥ {low}'}{'' if high is None else f' ≤ {high}'}"
+    if low is not None and high is not None:
+        bounds = f"an integer from {low} to {high}"
+    else:
+        bounds = (
+            f"an integer{'' if low is None else f' ≥ {low}'}{'' if high is None else f' ≤ {high}'}"
+        )
     ok = isinstance(received, int) and not isinstance(received, bool)
     ok = ok and (low is None or received >= low) and (high is None or received <= high)
     check(ok, field, received, bounds)

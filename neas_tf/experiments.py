@@ -7,6 +7,7 @@ from typing import Any
 from official.core import exp_factory
 
 from neas_tf import config as configs
+from neas_tf.parse_config import with_stage_shapes
 
 NAMES = ("neas_quickstart", "neas_cifar10", "neas_imagenet")
 
@@ -110,7 +111,7 @@ _IMAGENET: dict[str, Any] = {
 def _register(name: str, settings: dict[str, Any], about: str) -> None:
     def factory() -> configs.NeasConfig:
         config = configs.NeasConfig()
-        config.override(settings, is_strict=True)
+        config.override(with_stage_shapes(settings), is_strict=True)
         return config
 
     factory.__doc__ = about

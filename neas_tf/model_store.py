@@ -74,7 +74,7 @@ def save_model(
     architecture: Architecture,
     space: SearchSpace,
     class_names: Sequence[str],
-    normalisation: Normalisation | Mapping[str, Any],
+    normalisation: Any,
 ) -> Path:
     """Writes a model folder, whole or not at all.
 
@@ -87,7 +87,7 @@ def save_model(
       architecture: of the model.
       space: of the model.
       class_names: one per class.
-      normalisation: or its mapping {'mean', 'std'}.
+      normalisation: anything that `Normalisation.of` reads.
 
     Returns:
       The folder.
@@ -103,7 +103,7 @@ def save_model(
         architecture,
         space,
         tuple(class_names),
-        Normalisation.from_dict(normalisation),
+        Normalisation.of(normalisation),
         library_versions("tensorflow", "tf-keras", "numpy"),
     )
     if tuple(model_slots(model)) != weight_slots(architecture, space):
@@ -140,7 +140,7 @@ def read_info(folder: str | os.PathLike[str]) -> LoadedInfo:
         architecture,
         SearchSpace.from_dict(value.get("space")),
         tuple(names),
-        Normalisation.from_dict(value.get("normalisation")),
+        Normalisation.of(value.get("normalisation")),
         dict(value.get("versions") or {}),
     )
 

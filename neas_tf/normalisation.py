@@ -31,6 +31,10 @@ class Normalisation:
         same = len(self.mean) == len(self.std)
         check(same, "normalisation.std", self.std, f"{len(self.mean)} numbers, as in mean")
         check(min(self.std) > 0, "normalisation.std", self.std, "positive numbers")
+        for field in ("mean", "std"):  # catches numbers that were meant for pixels of 0..255
+            values = getattr(self, field)
+            unit = max(map(abs, values)) <= 2
+            check(unit, f"normalisation.{field}", values, "numbers for images scaled to 0..1")
 
     @property
     def scale(self) -> list[float]:
@@ -57,10 +61,20 @@ class Normalisation:
         return {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_dict(cls, value: Any) -> Normalisation:
-        """Reads `to_dict`'s form, or returns a `Normalisation` as it is."""
+    def of(cls, value: Any) -> Normalisation:
+        """Reads a normalisation in any of its forms.
+
+        Args:
+          value: `to_dict`'s form; or an object with `scale` and `offset` per channel, so that
+            normalised = image · scale + offset for an image in 0..255 (this class, or that of
+            `neas_tf.data`).
+        """
         if isinstance(value, cls):
             return value
+        if hasattr(value, "scale") and hasattr(value, "offset"):
+            pairs = list(zip(value.scale, value.offset, strict=True))
+            mean = tuple(-float(offset) / float(scale) / 255.0 for scale, offset in pairs)
+            return cls(mean, tuple(1.0 / (255.0 * float(scale)) for scale, _ in pairs))
         check(isinstance(value, Mapping), "normalisation", value, "a mapping with mean and std")
         check_keys("normalisation", value, ("mean", "std"))
         for field in ("mean", "std"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from neas_tf.errors import NeasError, unknown_name
+from neas_tf.errors import NeasError, check_keys, unknown_name
 from neas_tf.paths import resolve_user_path
 
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
@@ -141,6 +141,32 @@ def _check_type(path: str, value: Any, current: Any) -> None:
         raise NeasError(f"{path}: received {value!r}, allowed is {kind}.")
 
 
+def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings with `space.stages` as mappings, where they were [24, 4, 2]."""
+    result = dict(override)
+    space = result.get("space")
+    if isinstance(space, Mapping) and isinstance(space.get("stages"), (list, tuple)):
+        names = ("channels", "layers", "stride")
+        stages = []
+        for i, stage in enumerate(space["stages"]):
+            if isinstance(stage, (list, tuple)):
+                if len(stage) != 3:
+                    raise NeasError(
+                        f"space.stages[{i}]: received {stage!r}, allowed is "
+                        "[channels, layers, stride]."
+                    )
+                stage = dict(zip(names, stage, strict=True))
+            if not isinstance(stage, Mapping):
+                raise NeasError(
+                    f"space.stages[{i}]: received {stage!r}, allowed is "
+                    "{channels, layers, stride} or [channels, layers, stride]."
+                )
+            check_keys(f"space.stages[{i}]", stage, names)
+            stages.append(dict(stage))
+        result["space"] = {**space, "stages": stages}
+    return result
+
+
 def load_config(
     experiment: str, config_files: Sequence[str] = (), params_override: str = ""
 ) -> Any:
@@ -162,7 +188,7 @@ def load_config(
     for override in overrides:
         check_known(override, config)
         try:
-            config.override(override, is_strict=True)
+            config.override(with_stage_shapes(override), is_strict=True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NeasError(f"config: {' '.join(str(error).split())}") from None
     return config

@@ -87,7 +87,7 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
     if every_epochs <= 0:
         return []
     interval = max(1, round(every_epochs * epochs_to_steps))
-    return [step for step in range(interval, total + 1, interval)]
+    return list(range(interval, total + 1, interval))
 
 
 def with_augmentation(info: DatasetInfo, augment: str) -> DatasetInfo:

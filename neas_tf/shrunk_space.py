@@ -218,7 +218,14 @@ class ShrunkSpace:
                 f"shrunk space: made for the space with fingerprint {value.get('space')!r}, but "
                 f"{space.name!r} has {space.fingerprint()!r}."
             )
-        whole = cls.full(space, value.get("num_paths"), bool(value.get("heterogeneous")))
+        heterogeneous = value.get("heterogeneous")
+        check(
+            isinstance(heterogeneous, bool),
+            "shrunk space: heterogeneous",
+            heterogeneous,
+            "true or false",
+        )
+        whole = cls.full(space, value.get("num_paths"), heterogeneous)
         rows = value.get("alive")
         check(
             isinstance(rows, list) and len(rows) == space.num_layers,
@@ -228,8 +235,10 @@ class ShrunkSpace:
         )
         alive = []
         for layer, known, given in zip(space.layers, whole.alive, rows, strict=True):
-            chosen = {tuple(row) for row in given if isinstance(row, list)}
             field = f"shrunk space: layer {layer.number}"
+            lists = isinstance(given, list) and all(isinstance(row, list) for row in given)
+            check(lists, field, given, "a list of lists of operator names")
+            chosen = {tuple(map(str, row)) for row in given}
             check(bool(chosen) and chosen <= set(known), field, given, "combinations of the layer")
             alive.append(tuple(row for row in known if row in chosen))
         return dataclasses.replace(whole, alive=tuple(alive))

@@ -114,14 +114,14 @@ class SearchSpace:
             check_int(f"space.stages[{i}].layers", stage.layers, 1, 256)
             check_int(f"space.stages[{i}].stride", stage.stride, 1, 2)
         check(bool(self.operators), "space.operators", self.operators, "at least one operator")
+        for name in self.operators:
+            Operator.parse(name, "space.operators")
         check(
             len(set(self.operators)) == len(self.operators),
             "space.operators",
             self.operators,
             "every operator once",
         )
-        for name in self.operators:
-            Operator.parse(name, "space.operators")
         check(
             any(name != SKIP for name in self.operators),
             "space.operators",

@@ -21,7 +21,9 @@ _LIST_START = re.compile(r"\[?\s*-?\d+\s*,", re.ASCII)
 
 def zoo_names() -> tuple[str, ...]:
     """Names of the architectures that come with the project (`configs/architectures`)."""
-    return tuple(sorted(p.stem for p in Path(project_file("configs", "architectures")).glob("*.json")))
+    return tuple(
+        sorted(p.stem for p in Path(project_file("configs", "architectures")).glob("*.json"))
+    )
 
 
 def load_architecture(

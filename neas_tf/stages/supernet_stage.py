@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -98,10 +100,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
 
 def shrink_settings(run: Run) -> ShrinkSettings:
     """The settings of Algorithm 1 from the config."""
-    names = (
-        "metric remove num_samples beta gamma quality_power min_pair_count shrink_shared_layers "
-        "min_combinations"
-    ).split()
+    names = [field.name for field in dataclasses.fields(ShrinkSettings)]
     return ShrinkSettings(**{name: getattr(run.config.shrink, name) for name in names})
 
 

@@ -1,0 +1,1 @@
+"""Commands that turn a trained ensemble into deployable files."""

@@ -1,0 +1,137 @@
+"""What the export commands share: flags, finding the model, errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from neas_tf.errors import NeasError, check
+from neas_tf.export_files import check_output
+from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
+from neas_tf.normalisation import Normalisation
+from neas_tf.paths import resolve_user_path
+from neas_tf.space import SearchSpace
+from neas_tf.zoo import load_architecture
+
+FLAGS = flags.FLAGS
+# Where the retraining stage leaves its model, inside a model_dir.
+MODEL_FOLDER = Path("retrain") / "model"
+flags.disclaim_key_flags()  # --help shows these flags as the command's own
+
+Exporter = Callable[..., dict[str, Any]]
+
+
+def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of an export command in `values`."""
+    text = functools.partial(flags.DEFINE_string, default=None, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values)
+    text("model_dir", help="Folder of a run whose retraining has finished.")
+    text("output", help=f"What to write; default: MODEL_DIR/{default_output}.")
+    text("arch", help="Instead of --model_dir: zoo name, JSON file or official list.")
+    text("weights", help="With --arch: its weights, a .weights.h5 file.")
+    text("labels", help="With --arch: text file with a class name a line.")
+    number("input_size", 224, "With --arch: side of the input image in pixels.")
+    number("num_classes", 1000, "With --arch: number of classes.")
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace an earlier export at --output.", flag_values=values
+    )
+
+
+def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
+    """Finds the model that the flags name, without loading TensorFlow.
+
+    Returns:
+      What the model is, and a function that loads it.
+
+    Raises:
+      NeasError: when the flags name none or two, or what they name is not there.
+    """
+    if bool(FLAGS.model_dir) == bool(FLAGS.arch):
+        raise NeasError("Give either --model_dir, or --arch and --weights.")
+    if FLAGS.model_dir:
+        folder = Path(resolve_user_path(FLAGS.model_dir)) / MODEL_FOLDER
+        if not folder.is_dir():
+            raise NeasError(
+                f"--model_dir: {FLAGS.model_dir!r} has no retrained model in {MODEL_FOLDER}; run "
+                "the stage 'retrain' first."
+            )
+        return read_info(folder), lambda: load_model(folder)[0]
+    check(bool(FLAGS.weights), "--weights", FLAGS.weights, "a .weights.h5 file beside --arch")
+    weights = resolve_user_path(FLAGS.weights)
+    space = SearchSpace.from_dict(
+        {"input_size": FLAGS.input_size, "num_classes": FLAGS.num_classes}
+    )
+    names = read_labels(FLAGS.labels) if FLAGS.labels else map(str, range(space.num_classes))
+    architecture = load_architecture(FLAGS.arch, space)
+    check(os.path.isfile(weights), "--weights", FLAGS.weights, "an existing file")
+    info = LoadedInfo(architecture, space, tuple(names), Normalisation())
+    return info, lambda: load_weights(architecture, space, weights)
+
+
+def read_labels(path: str) -> list[str]:
+    """Class names of a text file, one a line."""
+    try:
+        return Path(resolve_user_path(path)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NeasError(f"--labels: {path!r} cannot be read ({error}).") from None
+
+
+def find_output(default_output: str) -> Path:
+    """Where to write."""
+    if FLAGS.output:
+        return Path(resolve_user_path(FLAGS.output))
+    check(bool(FLAGS.model_dir), "--output", FLAGS.output, "a path, when --model_dir is not given")
+    return Path(resolve_user_path(FLAGS.model_dir)) / default_output
+
+
+def run(exporter: str, default_output: str) -> None:
+    """Main program of an export command.
+
+    Args:
+      exporter: name of the function of `neas_tf.exporting` that writes the file.
+      default_output: relative to the model_dir.
+    """
+    define_flags(default_output)
+    app.run(lambda argv: main(argv, exporter, default_output))
+
+
+def main(argv: Sequence[str], exporter: str, default_output: str) -> int:
+    """Exports as the flags say; returns the exit code, 2 after bad input."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if argv[1:]:
+            raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
+        output = find_output(default_output)
+        info, load = find_model()
+        check_output(output, FLAGS.overwrite)
+        from neas_tf import exporting  # TensorFlow only now: a mistake is told at once
+
+        export: Exporter = getattr(exporting, exporter)
+        print_report(output, export(load(), info, output, overwrite=FLAGS.overwrite))
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_report(output: Path, report: dict[str, Any]) -> None:
+    """Prints what was written and how far it is from the Keras model."""
+    parity = report["parity"]
+    print(
+        f"wrote         {output} ({report['bytes'] / 1e6:.2f} MB, sha256 {report['sha256'][:12]})"
+    )
+    print(f"architecture  {report['architecture']}")
+    print(
+        f"cost          {report['macs'] / 1e6:.1f} M MACs, {report['params'] / 1e6:.2f} M parameters"
+    )
+    print(f"operations    {', '.join(f'{name} {n}' for name, n in report['ops'].items())}")
+    print(
+        f"parity        largest difference of logits {parity['max_abs_diff']:.2e} over "
+        f"{parity['examples']} images, same class {parity['agreement']:.0%}"
+    )

@@ -1,0 +1,131 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_ensembles import ENSEMBLES, SPACE, randomise
+
+from neas_tf.ensemble import build_ensemble
+from neas_tf.model_store import save_model
+from neas_tf.normalisation import Normalisation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*args, cwd=ROOT, **env):
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    architecture = ENSEMBLES["two_paths"]
+    model = build_ensemble(architecture, SPACE)
+    randomise(model)
+    names = [f"class {i}" for i in range(SPACE.num_classes)]
+    save_model(folder / "retrain" / "model", model, architecture, SPACE, names, Normalisation())
+    return folder
+
+
+@pytest.mark.parametrize("command", ["to_tflite", "to_saved_model"])
+def test_help_is_quick_and_names_the_flags(command):
+    begin = time.monotonic()
+    result = run(f"export/{command}.py", "--help")
+    assert time.monotonic() - begin < 3  # 0.3 s on an idle core; TensorFlow alone takes more
+    for flag in ("--model_dir", "--output", "--arch", "--weights", "--[no]overwrite"):
+        assert flag in result.stdout
+    assert "tensorflow" not in result.stderr.lower()
+
+
+def test_to_tflite_as_a_script_from_elsewhere(model_dir, tmp_path):
+    script = ROOT / "export" / "to_tflite.py"
+    result = run(script, f"--model_dir={model_dir}", "--output=a/m.tflite", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "parity" in result.stdout and "s2:k7e4.skip|" in result.stdout
+    report = json.loads((tmp_path / "a" / "m.tflite.json").read_text())
+    assert report["parity"]["max_abs_diff"] <= 1e-4
+    again = run(script, f"--model_dir={model_dir}", "--output=a/m.tflite", cwd=tmp_path)
+    assert again.returncode == 2 and again.stderr.count("\n") == 1
+    assert "earlier export" in again.stderr
+
+
+def test_to_saved_model_as_a_module_writes_into_the_model_dir(model_dir):
+    result = run("-m", "export.to_saved_model", f"--model_dir={model_dir}")
+    assert result.returncode == 0, result.stderr
+    assert (model_dir / "export" / "saved_model" / "saved_model.pb").is_file()
+    assert (model_dir / "export" / "saved_model.json").is_file()
+
+
+def test_relative_paths_mean_the_folder_of_the_caller_of_bazel(model_dir, tmp_path):
+    result = run(
+        "-m",
+        "export.to_tflite",
+        f"--model_dir={model_dir.name}",
+        f"--output={tmp_path.name}/m.tflite",
+        BUILD_WORKING_DIRECTORY=str(model_dir.parent),
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "m.tflite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--model_dir"),
+        (["--model_dir=.", "--arch=neas_s", "--output=x"], "either --model_dir"),
+        (["--model_dir=."], "no retrained model"),
+        (["--arch=neas_s"], "--output"),
+        (["--arch=neas_x", "--weights=w.weights.h5", "--output=x"], "neas_"),
+        (["--arch=neas_s", "--output=x"], "--weights"),
+        (["--arch=neas_s", "--weights=w.weights.h5", "--output=x"], "existing file"),
+        (["--arch=neas_s", "--labels=none", "--weights=w", "--output=x"], "--labels"),
+        (["stray", "--output=x"], "Unexpected arguments: stray"),
+    ],
+)
+def test_bad_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
+    from absl import flags as absl_flags
+
+    from export import common
+
+    values = absl_flags.FlagValues()
+    common.define_flags("export/model.tflite", values)
+    monkeypatch.setattr(common, "FLAGS", values)
+    monkeypatch.chdir(tmp_path)
+    rest = values(["to_tflite", *flags])
+    assert common.main(rest, "export_tflite", "export/model.tflite") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_published_architecture_with_weights_from_a_file(tmp_path):
+    from neas_tf.space import SearchSpace
+    from neas_tf.zoo import load_architecture
+
+    space = SearchSpace(input_size=(32, 32), num_classes=4)
+    weights = tmp_path / "w.weights.h5"
+    build_ensemble(load_architecture("neas_s"), space).save_weights(str(weights))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    result = run(
+        "export/to_saved_model.py",
+        "--arch=neas_s",
+        f"--weights={weights}",
+        "--input_size=32",
+        "--num_classes=4",
+        f"--labels={tmp_path / 'labels.txt'}",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["class_names"] == ["a", "b", "c", "d"]
+    assert report["architecture_name"].lower().replace("-", "_") == "neas_s"

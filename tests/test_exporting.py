@@ -1,0 +1,173 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_ensembles import ENSEMBLES, SPACE, randomise
+
+from neas_tf import exporting
+from neas_tf.cost import CostTable
+from neas_tf.ensemble import build_ensemble
+from neas_tf.errors import NeasError
+from neas_tf.exporting import (
+    check_output,
+    expected_convolutions,
+    export_saved_model,
+    export_tflite,
+    parity,
+    predict_exported,
+    random_images,
+)
+from neas_tf.model_store import LoadedInfo
+from neas_tf.normalisation import Normalisation
+
+NAMES = ("cat", "dog", "cow", "hen", "füchse")
+
+
+def make(architecture):
+    model = build_ensemble(architecture, SPACE)
+    randomise(model)
+    normalisation = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    return model, LoadedInfo(architecture, SPACE, NAMES, normalisation)
+
+
+@pytest.fixture(scope="module")
+def two_paths():
+    return make(ENSEMBLES["two_paths"])
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("architecture", ENSEMBLES.values(), ids=ENSEMBLES)
+def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(architecture, tmp_path):
+    model, info = make(architecture)
+    path = tmp_path / "new" / "model.tflite"
+    report = export_tflite(model, info, path)
+    assert report["parity"]["max_abs_diff"] <= 1e-4
+    assert report["parity"]["examples"] == 8 and report["parity"]["agreement"] == 1.0
+    ops = report["ops"]
+    convolutions = expected_convolutions(architecture, SPACE)
+    assert ops["CONV_2D"] + ops["DEPTHWISE_CONV_2D"] == convolutions
+    active = sum(name != "skip" for name in architecture.shared)
+    active += sum(
+        n != "skip" for row in architecture.paths for n in row[len(architecture.shared) :]
+    )
+    assert ops["DEPTHWISE_CONV_2D"] == 1 + active
+    assert ops["FULLY_CONNECTED"] == 1
+    images = random_images(SPACE, 2, seed=5)
+    outputs = predict_exported(path, images)
+    expected = np.mean(model(info.normalisation.apply(images)), axis=1)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-4)
+    np.testing.assert_allclose(outputs["probabilities"], softmax(expected), atol=1e-4)
+
+
+def test_report_and_labels_lie_beside_the_file(two_paths, tmp_path):
+    model, info = two_paths
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, info, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.tflite",
+        "model.tflite.json",
+        "model.tflite.labels.txt",
+    ]
+    assert json.loads((tmp_path / "model.tflite.json").read_text()) == report
+    labels = (tmp_path / report["labels"]).read_text(encoding="utf-8")
+    assert labels.splitlines() == list(NAMES) == report["class_names"]
+    content = path.read_bytes()
+    assert report["bytes"] == len(content)
+    assert report["sha256"] == hashlib.sha256(content).hexdigest()
+    cost = CostTable(SPACE).cost(info.architecture)
+    assert (report["macs"], report["params"]) == (cost.macs, cost.params)
+    assert report["architecture"] == info.architecture.key
+    assert report["inputs"][0]["name"] == "image"
+    assert report["inputs"][0]["shape"] == [1, 24, 20, 3]
+    assert [o["name"] for o in report["outputs"]] == ["logits", "probabilities"]
+    assert {"tensorflow", "tf-keras", "ai-edge-litert"} <= set(report["versions"])
+
+
+def test_saved_model_has_named_signatures_and_class_names(two_paths, tmp_path):
+    model, info = two_paths
+    path = tmp_path / "saved_model"
+    report = export_saved_model(model, info, path)
+    assert json.loads((tmp_path / "saved_model.json").read_text()) == report
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    assert serve.structured_input_signature[1]["image"].shape.as_list() == [None, 24, 20, 3]
+    images = random_images(SPACE, 3)
+    outputs = serve(image=tf.constant(images, tf.float32))
+    expected = np.mean(model(info.normalisation.apply(images)), axis=1)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-4)
+    np.testing.assert_allclose(outputs["probabilities"], softmax(expected), atol=1e-4)
+    names = loaded.signatures["class_names"]()["class_names"].numpy()
+    assert tuple(name.decode() for name in names) == NAMES
+    assert (path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines() == list(NAMES)
+    convolutions = report["ops"]["Conv2D"] + report["ops"]["DepthwiseConv2dNative"]
+    assert convolutions == expected_convolutions(info.architecture, SPACE)
+    again = export_saved_model(model, info, path, overwrite=True)
+    assert again["parity"]["max_abs_diff"] <= 1e-4
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("export", [export_tflite, export_saved_model])
+def test_a_failed_parity_check_leaves_nothing(export, two_paths, tmp_path, monkeypatch):
+    model, info = two_paths
+    monkeypatch.setattr(exporting.Normalisation, "offset", property(lambda self: [0.0] * 3))
+    with pytest.raises(NeasError, match="differ from the Keras model's"):
+        export(model, info, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parity_sees_not_a_number(two_paths, tmp_path, monkeypatch):
+    model, info = two_paths
+    nothing = {
+        "max_abs_diff": float("nan"),
+        "max_abs_logit": 0.0,
+        "examples": 1,
+        "agreement": 0.0,
+    }
+    monkeypatch.setattr(exporting, "parity", lambda *args: nothing)
+    with pytest.raises(NeasError, match="nan"):
+        export_saved_model(model, info, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trunk_computed_twice_is_refused(two_paths, tmp_path, monkeypatch):
+    model, info = two_paths
+    monkeypatch.setattr(exporting, "expected_convolutions", lambda *args: 3)
+    with pytest.raises(NeasError, match="convolutions, the ensemble 3"):
+        export_saved_model(model, info, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(two_paths, tmp_path):
+    model, info = two_paths
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"someone else's")
+    for overwrite in (False, True):
+        with pytest.raises(NeasError, match="not an export of ours"):
+            export_tflite(model, info, path, overwrite=overwrite)
+    assert path.read_bytes() == b"someone else's"
+    path.unlink()
+    report = tmp_path / "model.tflite.json"
+    report.write_text('{"format": "neas-export/1", "file": "model.tflite"}')
+    check_output(path)  # left over from an interrupted export
+    path.write_bytes(b"an earlier export")
+    with pytest.raises(NeasError, match="earlier export"):
+        check_output(path)
+    check_output(path, overwrite=True)
+    report.write_text("{}")
+    with pytest.raises(NeasError, match="not an export of ours"):
+        check_output(path, overwrite=True)
+    with pytest.raises(NeasError, match="cannot be written"):
+        export_saved_model(model, info, path / "below")
+    assert path.read_bytes() == b"an earlier export"
+
+
+def test_parity_wants_images(two_paths, tmp_path):
+    model, info = two_paths
+    with pytest.raises(NeasError, match="images"):
+        parity(model, tmp_path, np.zeros((0, 24, 20, 3)), info.normalisation)
