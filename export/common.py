@@ -12,7 +12,8 @@ from typing import Any
 from absl import app, flags
 
 from neas_tf.errors import NeasError, check
-from neas_tf.model_store import LoadedInfo, load_model, load_weights
+from neas_tf.export_files import check_output
+from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
@@ -42,8 +43,11 @@ def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
     )
 
 
-def find_model() -> tuple[Any, LoadedInfo]:
-    """Loads the model that the flags name.
+def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
+    """Finds the model that the flags name, without loading TensorFlow.
+
+    Returns:
+      What the model is, and a function that loads it.
 
     Raises:
       NeasError: when the flags name none or two, or what they name is not there.
@@ -57,15 +61,17 @@ def find_model() -> tuple[Any, LoadedInfo]:
                 f"--model_dir: {FLAGS.model_dir!r} has no retrained model in {MODEL_FOLDER}; run "
                 "the stage 'retrain' first."
             )
-        return load_model(folder)
+        return read_info(folder), lambda: load_model(folder)[0]
     check(bool(FLAGS.weights), "--weights", FLAGS.weights, "a .weights.h5 file beside --arch")
+    weights = resolve_user_path(FLAGS.weights)
     space = SearchSpace.from_dict(
         {"input_size": FLAGS.input_size, "num_classes": FLAGS.num_classes}
     )
     names = read_labels(FLAGS.labels) if FLAGS.labels else map(str, range(space.num_classes))
     architecture = load_architecture(FLAGS.arch, space)
+    check(os.path.isfile(weights), "--weights", FLAGS.weights, "an existing file")
     info = LoadedInfo(architecture, space, tuple(names), Normalisation())
-    return load_weights(architecture, space, resolve_user_path(FLAGS.weights)), info
+    return info, lambda: load_weights(architecture, space, weights)
 
 
 def read_labels(path: str) -> list[str]:
@@ -97,17 +103,17 @@ def run(exporter: str, default_output: str) -> None:
 
 def main(argv: Sequence[str], exporter: str, default_output: str) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if argv[1:]:
             raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
         output = find_output(default_output)
-        from neas_tf import exporting
+        info, load = find_model()
+        check_output(output, FLAGS.overwrite)
+        from neas_tf import exporting  # TensorFlow only now: a mistake is told at once
 
-        exporting.check_output(output, FLAGS.overwrite)
-        model, info = find_model()
         export: Exporter = getattr(exporting, exporter)
-        print_report(output, export(model, info, output, overwrite=FLAGS.overwrite))
+        print_report(output, export(load(), info, output, overwrite=FLAGS.overwrite))
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -131,7 +131,7 @@ class Architecture:
             values = [int(v) for v in values.split(",")]
         values = list(values)
         if len(values) < 4 or values[2] != 0:
-            fail("architecture", values, "[split point, paths, 0, operators…] with a 0 third")
+            fail("architecture", values, "an official list [split point, paths, 0, operators…]")
         split, num_paths, body = values[0], values[1], values[3:]
         check_int("architecture: split point of the official list", split, 0, len(body))
         check_int("architecture: paths of the official list", num_paths, 1, len(body))

@@ -158,6 +158,8 @@ class SearchConfig(hyperparams.Config):
       population, parents, generations: Algorithm 2's sizes.
       crossover, mutation: children a generation; −1 is half the population.
       split_probability, layer_probability: P_s and P_m.
+      even_splits: random ensembles spread evenly over the split points that fit the budget;
+        otherwise as in training, which under a tight budget gives hardly any early split.
       seed: −1 takes the run's.
       max_macs, min_macs, max_params: the budget as plain counts; 0 is no bound.
       calibration_images, calibration_batch: training images for the BN recalculation.
@@ -173,6 +175,7 @@ class SearchConfig(hyperparams.Config):
     mutation: int = -1
     split_probability: float = 0.1
     layer_probability: float = 0.1
+    even_splits: bool = True
     seed: int = -1
     max_macs: int = 0
     min_macs: int = 0

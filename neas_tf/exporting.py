@@ -8,7 +8,6 @@ computed once, and the K classifiers are one matrix product. Beside an export li
 from __future__ import annotations
 
 import collections
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,17 +19,22 @@ import tensorflow as tf
 import tf_keras
 
 from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
 from neas_tf.ensemble import fold_for_deployment
 from neas_tf.errors import NeasError, check
-from neas_tf.files import read_json, write_json_atomic, write_text_atomic
-from neas_tf.model_store import LoadedInfo, library_versions, replace_path
+from neas_tf.export_files import (
+    SIGNATURE,
+    check_output,
+    describe_export,
+    labels_file,
+    labels_text,
+    report_file,
+)
+from neas_tf.files import write_json_atomic, write_text_atomic
+from neas_tf.model_store import LoadedInfo, replace_path
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import SKIP
 from neas_tf.space import SearchSpace
 
-FORMAT = "neas-export/1"
-SIGNATURE = "serving_default"
 TOLERANCE = 1e-4
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv2D", "DepthwiseConv2dNative")
 
@@ -193,8 +197,6 @@ def _export(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Writes, checks and describes beside the output, then renames: all of it or nothing."""
-    report_file = output.with_name(output.name + ".json")
-    labels_file = output.with_name(output.name + ".labels.txt")
     check_output(output, overwrite)
     images = random_images(info.space) if images is None else images
     try:
@@ -209,51 +211,15 @@ def _export(
                     f"export {str(output)!r}: its logits differ from the Keras model's by "
                     f"{result['max_abs_diff']:.3g}, allowed is {tolerance:.3g}; nothing was written."
                 )
-            report = _report(info, output, new, kind, ops, result)
-            report["labels"] = labels_file.name
-            # The export itself comes last: where it is, the files that belong to it are too.
-            write_text_atomic(labels_file, "".join(f"{name}\n" for name in info.class_names))
-            write_json_atomic(report_file, report)
+            report = describe_export(info, output, new, kind, ops, result)
+            # The report first, for it says whose the rest is; the export last: where it is, the
+            # files that belong to it are too.
+            write_json_atomic(report_file(output), report)
+            write_text_atomic(labels_file(output), labels_text(info))
             replace_path(new, output)
     except OSError as error:
         raise NeasError(f"export {str(output)!r}: cannot be written ({error}).") from None
     return report
-
-
-def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Refuses an output where something lies that an export must not replace.
-
-    Raises:
-      NeasError: when the output, its report or its labels exist, unless they are an earlier
-        export's and `overwrite` is set.
-    """
-    output = Path(output)
-    report_file = output.with_name(output.name + ".json")
-    labels_file = output.with_name(output.name + ".labels.txt")
-    there = [p for p in (output, report_file, labels_file) if p.exists() or p.is_symlink()]
-    if not there:
-        return
-    if _is_report(report_file, output):
-        # A report without its export is the rest of an interrupted run.
-        if overwrite or not output.exists():
-            return
-        raise NeasError(
-            f"output {str(output)!r}: holds an earlier export; choose another name or allow "
-            "overwriting."
-        )
-    raise NeasError(f"output {str(there[0])!r}: is there already and is not an export of ours.")
-
-
-def _is_report(report_file: Path, output: Path) -> bool:
-    try:
-        report = read_json(report_file, "report")
-    except NeasError:
-        return False
-    return (
-        isinstance(report, dict)
-        and report.get("format") == FORMAT
-        and report.get("file") == output.name
-    )
 
 
 def _write_saved_model(
@@ -264,7 +230,7 @@ def _write_saved_model(
     serving = serving_model(fused, info.normalisation, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
-        write_text_atomic(labels, "".join(f"{name}\n" for name in info.class_names))
+        write_text_atomic(labels, labels_text(info))
         module = tf.Module()
         module.variables_of_model = serving.variables
         module.labels = tf.saved_model.Asset(str(labels))
@@ -313,54 +279,3 @@ def _runner(exported: str | os.PathLike[str]) -> Callable[[np.ndarray], dict[str
 
     runner = Interpreter(str(exported), num_threads=1).get_signature_runner(SIGNATURE)
     return lambda image: {name: np.array(value) for name, value in runner(image=image).items()}
-
-
-def _report(
-    info: LoadedInfo, output: Path, new: Path, kind: str, ops: dict[str, int], result: dict
-) -> dict[str, Any]:
-    cost = CostTable(info.space).cost(info.architecture)
-    batch = 1 if kind == "tflite" else None
-    size, digest = _size_and_digest(new)
-    return {
-        "format": FORMAT,
-        "file": output.name,
-        "kind": kind,
-        "quantize": "none",
-        "bytes": size,
-        "sha256": digest,
-        "parity": result,
-        "ops": ops,
-        "signature": SIGNATURE,
-        "inputs": [
-            {
-                "name": "image",
-                "shape": [batch, *info.space.input_size, info.space.input_channels],
-                "dtype": "float32",
-                "range": [0, 255],
-            }
-        ],
-        "outputs": [
-            {"name": name, "shape": [batch, info.space.num_classes], "dtype": "float32"}
-            for name in ("logits", "probabilities")
-        ],
-        "architecture": info.architecture.key,
-        "architecture_name": info.architecture.name,
-        "macs": int(cost.macs),
-        "params": int(cost.params),
-        "class_names": list(info.class_names),
-        "normalisation": info.normalisation.to_dict(),
-        "versions": library_versions("tensorflow", "tf-keras", "ai-edge-litert", "numpy"),
-    }
-
-
-def _size_and_digest(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of a file, or of a folder's files with their names in sorted order."""
-    if path.is_file():
-        content = path.read_bytes()
-        return len(content), hashlib.sha256(content).hexdigest()
-    size, digest = 0, hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        count, own = _size_and_digest(file)
-        size += count
-        digest.update(f"{file.relative_to(path).as_posix()}\0{own}\n".encode())
-    return size, digest.hexdigest()

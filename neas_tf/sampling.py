@@ -12,8 +12,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from neas_tf.architecture import Architecture
+from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.errors import check_int
 from neas_tf.shrunk_space import ShrunkSpace
+
+__all__ = [
+    "BudgetSampler",
+    "draw_for_step",
+    "draws_for_steps",
+    "pair_counts",
+    "pairs_of",
+    "stratified",
+    "uniform",
+    "uniform_array",
+]
 
 # Keeps the draws of training apart from everything else that derives from the same seed.
 _STEP_TAG = 0x4E454153
@@ -38,7 +50,7 @@ def _arrays(shrunk: ShrunkSpace, numbers: np.ndarray) -> np.ndarray:
     columns = np.where((layers < split)[..., None], single[..., None], combination)
     result = np.empty((len(numbers), 1 + paths * depth), np.int32)
     result[:, :1] = split
-    result[:, 1:] = columns.swapaxes(1, 2).reshape(len(numbers), -1)
+    result[:, 1:] = columns.swapaxes(1, 2).reshape(len(numbers), paths * depth)
     return result
 
 

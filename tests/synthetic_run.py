@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from neas_tf.architecture import Architecture
-from neas_tf.operators import Operator
+from neas_tf.cost import CostTable
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
@@ -44,26 +44,17 @@ def draw(alive: ShrunkSpace, rng: np.random.Generator) -> Architecture:
     return Architecture(split, tuple(tuple(map(str, row)) for row in zip(*columns, strict=True)))
 
 
-def rough_macs(architecture: Architecture, space: SearchSpace) -> int:
-    total = 0
-    for k, row in enumerate(architecture.paths):
-        for layer, name in zip(space.layers, row, strict=True):
-            if k and layer.number <= architecture.split_point:
-                continue
-            op = Operator.parse(name)
-            if not op.is_skip:
-                area, mid = math.prod(layer.out_size), layer.c_in * op.expansion
-                total += area * mid * (layer.c_in + layer.c_out + op.kernel**2)
-        total += space.out_channels * space.head_channels * math.prod(space.layers[-1].out_size)
-    return total
+def without_nan(values):
+    if np.ndim(values):
+        return [without_nan(v) for v in values]
+    return None if np.isnan(values) else round(float(values), 5)
 
 
 def shrink_once(alive: ShrunkSpace, index: int, drop: int, rng) -> tuple[dict, ShrunkSpace]:
     space, layers, scores = alive.space, [], []
     whole = ShrunkSpace.full(space, alive.num_paths, alive.heterogeneous)
     for layer in space.layers:
-        if not alive.can_split(layer.number):
-            continue
+        splits = alive.can_split(layer.number)
         n, names = len(layer.operators), list(layer.operators)
         place = rng.normal(size=(n, 3)) * (0.4 + layer.number / 20)
         distance = np.linalg.norm(place[:, None] - place[None], axis=-1)
@@ -83,14 +74,14 @@ def shrink_once(alive: ShrunkSpace, index: int, drop: int, rng) -> tuple[dict, S
                     "dropped": False,
                 }
             )
-            if living:
+            if living and splits:
                 scores.append((rows[-1]["score"], layer.number, combination, rows[-1]))
         layers.append(
             {
                 "layer": layer.number,
                 "operators": names,
-                "similarity": similarity.round(5).tolist(),
-                "quality": quality.round(5).tolist(),
+                "similarity": without_nan(similarity if splits else np.full((n, n), np.nan)),
+                "quality": without_nan(quality if splits else np.full(n, np.nan)),
                 "pair_counts": [[20] * n] * n,
                 "operator_counts": [40] * n,
                 "combinations": rows,
@@ -149,7 +140,8 @@ def write_run(
     write_json(folder / "shrink/alive.json", alive.to_dict())
 
     pool = [draw(alive, rng) for _ in range(20 * population * max(1, generations // 4))]
-    costs = np.array([rough_macs(a, space) for a in pool])
+    table = CostTable(space)
+    costs = np.array([table.cost(a).macs for a in pool])
     limit = int(np.quantile(costs, 0.5))
     pool = [(a, int(c)) for a, c in zip(pool, costs, strict=True) if c <= limit]
     history, seen = [], set()
@@ -172,13 +164,15 @@ def write_run(
                 "accuracy": accuracy,
                 "path_accuracies": [accuracy - 0.01] * num_paths,
                 "macs": macs,
-                "paper_flops": int(1.02 * macs),
-                "params": 900_000 + macs // 40,
+                "paper_flops": table.cost(architecture).paper_flops,
+                "params": table.cost(architecture).params,
             }
             history.append(row)
     write_lines(folder / "search/history.jsonl", history)
     best = max(history, key=lambda row: row["accuracy"])
-    write_json(folder / "search/best.json", {**best["architecture"], "accuracy": best["accuracy"]})
+    write_json(
+        folder / "search/best.json", {**best["architecture"], "x_accuracy": best["accuracy"]}
+    )
 
     accuracies = [0.951 - 0.004 * k for k in range(num_paths)]
     results = {
@@ -186,6 +180,10 @@ def write_run(
         "ensemble_accuracy": 0.9585,
         "test_examples": 10_000,
         "top5": 0.998,
+        "architecture": best["key"],
+        "macs": best["macs"],
+        "params": best["params"],
+        "paper_flops": best["paper_flops"],
     }
     write_json(folder / "retrain/results.json", results)
     for stage, steps, start in (("supernet", 5000, 0.1), ("retrain", 8000, 0.4)):

@@ -31,7 +31,7 @@ def test_zero_and_none_are_no_bound():
 def test_bad_counts_are_refused(bad):
     with pytest.raises(NeasError, match=f"search.{next(iter(bad))}"):
         Budget(**bad)
-    with pytest.raises(NeasError, match="max_macs: received 5, .*min_macs"):
+    with pytest.raises(NeasError, match=r"max_macs: received 5, .*min_macs"):
         Budget(max_macs=5, min_macs=6)
 
 

@@ -128,7 +128,7 @@ def test_the_attainable_range_is_exact(shrunk):
 
 def test_bad_questions_are_refused():
     shrunk = ShrunkSpace.full(TOY)
-    with pytest.raises(NeasError, match="unknown name 'mac'.*'macs'"):
+    with pytest.raises(NeasError, match=r"unknown name 'mac'.*'macs'"):
         PAPER.attainable_range(ShrunkSpace.full(SearchSpace()), "mac")
     with pytest.raises(NeasError, match="paper"):
         PAPER.attainable_range(shrunk, "macs")

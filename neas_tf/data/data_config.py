@@ -40,7 +40,7 @@ class DataConfig(hyperparams.Config):
         channels, colour images are turned into grey.
       search_fraction: part of the *training* split that is held out for the search, in [0, 1).
       split_seed: draws the held-out part.
-      mean, std: per channel, in grey levels of 0..255 images; empty takes the data set's own.
+      mean, std: per channel, of images scaled to 0..1; empty takes the data set's own.
       augment: `none`; `crop_flip` (shift by up to `crop_padding` pixels into black, flip);
         `imagenet` (random crop of `crop_area`, resized, flip).
       crop_padding: pixels, for `crop_flip`.

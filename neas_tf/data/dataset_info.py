@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neas_tf.errors import NeasError, unknown_name
+from neas_tf.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from neas_tf.data.data_config import DataConfig
@@ -16,33 +17,6 @@ if TYPE_CHECKING:
 
 # The whole training split; the training split less the held-out part; the held-out part; the test.
 PARTS = ("train", "supernet", "search", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class Normalisation:
-    """What a model's input needs: (image − mean) / std, for images of 0..255, per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def scale(self) -> tuple[float, ...]:
-        """Factor of image·scale + offset."""
-        return tuple(1.0 / s for s in self.std)
-
-    @property
-    def offset(self) -> tuple[float, ...]:
-        """Summand of image·scale + offset."""
-        return tuple(-m / s for m, s in zip(self.mean, self.std, strict=True))
-
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Images of 0..255, (..., c) → float32 of the same shape."""
-        scale, offset = np.float32(self.scale), np.float32(self.offset)
-        return images.astype(np.float32) * scale + offset
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """JSON form."""
-        return {"mean": list(self.mean), "std": list(self.std)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,24 +8,26 @@ from official.vision.ops import preprocess_ops
 
 from neas_tf.data import splits
 from neas_tf.data.data_config import DataConfig
-from neas_tf.data.dataset_info import DatasetInfo, Normalisation, Part
+from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.decoding import Decoder
 from neas_tf.data.images import decode_all
 from neas_tf.data.sources import Source, open_source
 from neas_tf.data.stores import Store
 from neas_tf.errors import NeasError, check, fail
+from neas_tf.normalisation import Normalisation
 
 # Decoded images are kept below this many bytes where the config leaves it open.
 MEMORY_LIMIT = 1 << 30
-# Per channel, of 0..255 images: training sets' own values.
+# Mean and standard deviation per channel of the training sets, scaled to 0..1.
 _KNOWN = {
-    "digits": ((77.849,), (95.891,)),
-    "cifar10": ((125.307, 122.950, 113.865), (62.993, 62.089, 66.705)),
-    "cifar100": ((129.304, 124.070, 112.434), (68.170, 65.392, 70.418)),
-    "mnist": ((33.318,), (78.567,)),
-    "fashion_mnist": ((72.940,), (90.021,)),
+    "digits": ((0.3053,), (0.3760,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
 }
-_GREY = ((127.5,), (63.75,))
+_GREY = ((0.5,), (0.25,))
+_RGB = (preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM)
 
 
 def load(config: DataConfig) -> DatasetInfo:
@@ -136,8 +138,7 @@ def _normalisation(
     key = "digits" if config.source == "digits" else source.name.split("/")[0].split(":")[0]
     default = _KNOWN.get(key, _GREY)
     if len(default[0]) != channels:
-        rgb = (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
-        default = _GREY if channels == 1 else rgb
+        default = _GREY if channels == 1 else _RGB
     values = []
     for field, fallback in zip(("mean", "std"), default, strict=True):
         given = tuple(float(v) for v in getattr(config, field) or fallback)

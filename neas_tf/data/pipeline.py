@@ -161,7 +161,7 @@ def _from_files(
     if preparation.seed is None:
         decoded = stream.map(preparation.decode, num_parallel_calls=tf.data.AUTOTUNE)
         decoded = decoded.ignore_errors(log_warning=True)
-        batches = decoded.batch(slicing.piece, drop_remainder=False)
+        batches = decoded.batch(slicing.piece, drop_remainder=drop)
         if drop:  # whole steps only, whichever pipeline this is
             batches = batches.take(slicing.pieces(part.size, True))
         first = 0

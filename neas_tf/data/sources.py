@@ -200,12 +200,11 @@ def _open_tfds(config: DataConfig) -> Source:
     builder = _tfds_builder(config, data_dir)
     info = builder.info
     image_key, label_key = info.supervised_keys or ("image", "label")
-    features = info.features
+    features = dict(info.features.items()) if hasattr(info.features, "items") else {}
     if not (
-        hasattr(features, "keys")
-        and isinstance(features.get(image_key), tfds.features.Image)
+        isinstance(features.get(image_key), tfds.features.Image)
         and isinstance(features.get(label_key), tfds.features.ClassLabel)
-        and features[image_key].dtype == np.uint8
+        and features[image_key].np_dtype == np.uint8
     ):
         fail("data.name", config.name, "a TFDS data set of 8-bit images with one class label each")
     if info.file_format is not tfds.core.FileFormat.TFRECORD:

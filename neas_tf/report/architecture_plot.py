@@ -70,10 +70,14 @@ def _draw(architecture: Architecture, space: SearchSpace, cost: Any) -> Figure:
     plan = _plan(architecture, space)
     left, right = -0.62, plan.mean + 0.72
     bottom, top = -plan.top - 0.68, plan.top + 0.34
-    width, height = max(right - left, 7.4), top - bottom + 1.16
+    width = max(right - left, 7.4)
+    handles = _legend_handles(architecture)
+    columns = min(len(handles), int(width / 1.45))
+    legend = 0.22 * -(-len(handles) // columns)
+    height = top - bottom + 0.94 + legend
     slack = (width - (right - left)) / 2
     figure = style.new_figure(width, height, layout=None)
-    axes = figure.add_axes((0, 0.44 / height, 1, (top - bottom) / height))
+    axes = figure.add_axes((0, (0.22 + legend) / height, 1, (top - bottom) / height))
     axes.set(xlim=(left - slack, right + slack), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
     _bands(axes, plan, space)
@@ -81,11 +85,22 @@ def _draw(architecture: Architecture, space: SearchSpace, cost: Any) -> Figure:
     for k, y in enumerate(plan.rows):
         _path(axes, plan, architecture, k, y)
     _labels(axes, plan, architecture, space, cost)
-    _legend(figure, architecture)
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncol=columns,
+        bbox_to_anchor=(0.5, 0.06 / height),
+        columnspacing=1.8,
+        handletextpad=0.6,
+        handlelength=1.6,
+        borderaxespad=0.0,
+    )
     name = architecture.name or "Ensemble"
-    paths = architecture.num_paths
-    title = f"{name}: {paths} paths, split after layer {architecture.split_point} of "
-    style.heading(figure, title + f"{space.num_layers}", _facts(space, cost))
+    title = f"{name}: {architecture.num_paths} paths, split after layer "
+    title += f"{architecture.split_point} of {space.num_layers}"
+    if architecture.num_paths == 1:
+        title = f"{name}: 1 path of {space.num_layers} layers"
+    style.heading(figure, title, _facts(space, cost))
     return figure
 
 
@@ -107,7 +122,7 @@ def _facts(space: SearchSpace, cost: Any) -> str:
 def _plan(architecture: Architecture, space: SearchSpace) -> _Plan:
     columns = 2 if space.block_channels else 1
     stem = tuple(STEM_COLUMN * i for i in range(columns))
-    x, layers = stem[-1], []
+    x, layers = stem[-1] + (STEM_COLUMN - COLUMN) / 2, []
     fork = x + COLUMN * 0.5
     for i in range(space.num_layers):
         if i == architecture.split_point:
@@ -206,7 +221,7 @@ def _labels(
     _box(axes, plan.mean, 0.0, 0.42, style.INK, "mean", colour="white", width=0.46)
 
 
-def _legend(figure: Figure, architecture: Architecture) -> None:
+def _legend_handles(architecture: Architecture) -> list[Any]:
     operators = _used(architecture)
     handles: list[Any] = []
     for expansion, colour in _colours(architecture).items():
@@ -222,16 +237,7 @@ def _legend(figure: Figure, architecture: Architecture) -> None:
     if any(o.is_skip for o in operators):
         dashes = {"color": style.INK, "lw": 1.0, "ls": (0, (3, 2))}
         handles.append(Line2D([], [], label="skip (identity)", **dashes))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        bbox_to_anchor=(0.5, 0.06 / figure.get_figheight()),
-        columnspacing=1.8,
-        handletextpad=0.6,
-        handlelength=1.6,
-        borderaxespad=0.0,
-    )
+    return handles
 
 
 def _used(architecture: Architecture) -> list[Operator]:
@@ -292,7 +298,7 @@ def _box(
             zorder=3,
         )
     )
-    size = 7 if height >= 0.3 else 5.5
+    size = 7 if height >= 0.3 and len(text.split("\n")[0]) < 5 else 5.5
     text = text if height >= 0.25 else text.split("\n")[0]
     axes.text(
         x, y - 0.004, text, ha="center", va="center", fontsize=size, color=colour, zorder=4,

@@ -94,7 +94,8 @@ def _series(lines: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _panel(axes: Axes, row: str, series: Mapping[str, np.ndarray], marks: list[int]) -> None:
-    for i, step in enumerate(marks):
+    end = max(steps.max() for steps, _ in series.values())
+    for i, step in enumerate(step for step in marks if step <= end):
         label = "shrink" if i == 0 and row == "loss" else None
         axes.axvline(step, color=style.PALE, lw=1.2, ls=(0, (4, 2)), zorder=0, label=label)
     for key in sorted(series, key=lambda key: ("ensemble" in key, key)):
@@ -116,9 +117,11 @@ def _panel(axes: Axes, row: str, series: Mapping[str, np.ndarray], marks: list[i
     if row == "accuracy":
         style.percent_axis(axes)
     if row == "learning_rate":
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(float(v.max()) for _, v in series.values()) or 1.0)
     else:
-        place = "upper right" if row == "loss" else "lower right"
+        # Long curves are steep at the start; short ones may run anywhere.
+        short = max(steps.size for steps, _ in series.values()) < 40
+        place = "best" if short else "upper right" if row == "loss" else "lower right"
         if len(axes.get_legend_handles_labels()[1]) > 1:
             axes.legend(loc=place, ncol=2 if len(series) > 4 else 1)
 

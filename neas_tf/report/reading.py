@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from neas_tf.architecture import Architecture
+from neas_tf.cost import Cost, CostTable
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.files import read_json
 from neas_tf.shrunk_space import ShrunkSpace
@@ -63,6 +64,16 @@ class Shrink:
     layers: tuple[Mapping[str, Any], ...]
     alive: ShrunkSpace | None
 
+    @property
+    def splittable(self) -> list[Mapping[str, Any]]:
+        """The layers with a similarity whose combinations hold several operators."""
+        return [
+            layer
+            for layer in self.layers
+            if layer["similarity"] is not None
+            and any(len(row["operators"]) > 1 for row in layer.get("combinations") or ())
+        ]
+
 
 @dataclasses.dataclass
 class RunFiles:
@@ -103,17 +114,27 @@ class RunFiles:
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def cost(self) -> dict[str, int]:
-        """`macs`, `paper_flops`, `params` of the architecture, as far as a file states them."""
+        """`macs`, `paper_flops`, `params` of the architecture, from the files or else worked out."""
         result: dict[str, int] = {}
+        table = self.cost_from_space()
         key = self.architecture.key if self.architecture else None
         match = next((c for c in self.candidates if c.key == key), None)
         for name in ("macs", "paper_flops", "params"):
             stated = [(self.results or {}).get(name), getattr(match, name, None)]
-            stated += [export.get(name) for export in self.exports]
+            stated += [export.get(name) for export in self.exports] + [getattr(table, name, None)]
             for value in map(number, stated):
                 if value is not None and name not in result:
                     result[name] = int(value)
         return result
+
+    def cost_from_space(self) -> Cost | None:
+        """The architecture's cost in the space; None when one is missing or they do not fit."""
+        if self.architecture is None or self.space is None:
+            return None
+        try:
+            return CostTable(self.space).cost(self.architecture)
+        except NeasError:
+            return None
 
 
 def number(value: object) -> float | None:
@@ -253,7 +274,9 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
 
 
 def _architecture(value: object) -> Architecture:
-    """An architecture from JSON that may state more (such as its accuracy)."""
+    """An architecture from its canonical string, or JSON that may state more (its accuracy)."""
+    if isinstance(value, str):
+        return Architecture.from_key(value)
     check(isinstance(value, Mapping), "architecture", value, "a JSON object")
     known = ("format", "name", "split_point", "paths")
     return Architecture.from_dict({k: v for k, v in value.items() if k in known})
@@ -307,12 +330,14 @@ def _read_winner(run: RunFiles) -> None:
         winner = _guard(run, "search/best.json", lambda: _architecture(best))
         run.architecture = winner
         run.winner_key = winner.key if winner else None
-        run.winner_accuracy = number(best.get("accuracy"))
+        run.winner_accuracy = number(best.get("x_accuracy", best.get("accuracy")))
     retrained = (run.results or {}).get("architecture")
     if retrained is None:
         return
     found = _guard(run, "retrain/results.json", lambda: _architecture(retrained))
-    if found is not None and run.winner_key not in (None, found.key):
+    if found is not None and found == run.architecture:
+        return  # The same one; the winner's file knows its name.
+    if found is not None and run.winner_key is not None:
         run.problems.append(
             "retrain/results.json: the retrained ensemble is not the one in search/best.json; "
             "the report shows the retrained one."

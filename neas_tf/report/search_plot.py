@@ -66,7 +66,8 @@ def _draw(candidates: list[Candidate], winner_key: str | None, budget: Mapping[s
     generation = np.array([c.generation for c in candidates], int)
     figure = style.new_figure(11.0, 4.7)
     generations = int(generation.max()) + 1
-    facts = f"{len(candidates):,} candidates, {generations} generation{'s' * (generations > 1)}"
+    facts = f"{len(candidates):,} candidate{'s' * (len(candidates) > 1)}, "
+    facts += f"{generations} generation{'s' * (generations > 1)}"
     style.heading(figure, "Search", facts)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     winner = [i for i, c in enumerate(candidates) if c.key == winner_key]
@@ -85,7 +86,7 @@ def _scatter(
     star: int,
     budget: Mapping[str, Any],
 ) -> None:
-    last = max(int(generation.max()), 1)
+    last = int(generation.max())
     step = max(1, -(-(last + 1) // 25))
     edges = np.arange(0, last + 1 + step, step) - 0.5
     colours = matplotlib.colormaps[style.SEQUENTIAL]
@@ -95,11 +96,12 @@ def _scatter(
         macs[order], accuracy[order], c=generation[order], cmap=colours, norm=norm,
         s=20, lw=0.3, edgecolors="white", zorder=2,
     )  # fmt: skip
-    bar = figure.colorbar(points, ax=axes, pad=0.015, aspect=32, spacing="proportional")
-    bar.set_label("generation")
-    bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    bar.ax.minorticks_off()
+    if last > 0:
+        bar = figure.colorbar(points, ax=axes, pad=0.015, aspect=32, spacing="proportional")
+        bar.set_label("generation")
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        bar.ax.minorticks_off()
     front = pareto_front(macs, accuracy)
     axes.step(
         macs[front], accuracy[front], where="post", color=style.VERMILION, lw=1.4, zorder=3,
@@ -140,7 +142,7 @@ def _small_star(star: Line2D) -> Line2D:
 def _headroom(axes: Axes, values: np.ndarray, below: float) -> None:
     """Limits of the y axis with free room at the bottom for a legend."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    span = max(high - low, 1e-3)
+    span = max(high - low, 1e-2)
     axes.set_ylim(low - below * span, high + 0.06 * span)
 
 
@@ -153,13 +155,14 @@ def _progress(axes: Axes, accuracy: np.ndarray, generation: np.ndarray) -> None:
     for i, start in enumerate(starts[:: max(1, len(starts) // 40)]):
         label = "new generation" if i == 0 else None
         axes.axvline(start, color=style.PALE, lw=0.8, zorder=0, label=label)
-    axes.plot(count, accuracy, ".", ms=3, color=style.SKY, alpha=0.75, label="candidate", mew=0)
+    size = 3.5 if n > 300 else 5.5
+    axes.plot(count, accuracy, ".", ms=size, color=style.SKY, label="candidate", mew=0)
     axes.plot(count, best, color=style.BLUE, drawstyle="steps-post", label="best so far")
     if top > 1:
         label = f"mean of the {top} best"
         axes.plot(count, mean, color=style.VERMILION, label=label)
     axes.set_xlim(0.5, n + 0.5 + 0.02 * n)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     style.percent_axis(axes)
     axes.grid(True, axis="y")
     axes.set(xlabel="candidates scored")

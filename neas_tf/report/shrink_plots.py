@@ -112,7 +112,7 @@ def _alive_panel(axes: Axes, alive: ShrunkSpace, space: SearchSpace, with_layers
         axes.add_patch(Rectangle((j + 0.5, i + 0.5), 1, 1, **_NEVER))
     for i in range(layers + 1):
         stage = i < layers and i > 0 and space.layers[i].stage != space.layers[i - 1].stage
-        axes.axhline(i + 0.5, color=style.INK if stage else "white", lw=0.9 if stage else 0.6)
+        axes.axhline(i + 0.5, color="white", lw=3.0 if stage else 0.6)
     for j in range(operators + 1):
         axes.axvline(j + 0.5, color="white", lw=0.6)
     split = [layer.number for layer in space.layers if alive.can_split(layer.number)]
@@ -137,9 +137,9 @@ def draw_similarity(shrink: Shrink) -> Figure:
     """By layer: similarity S below the diagonal, fate of the pairs above it, quality r beside it.
 
     Args:
-      shrink: at least one of its layers has `similarity`.
+      shrink: with at least one of `splittable` layers.
     """
-    return _draw_similarity(shrink, [x for x in shrink.layers if x["similarity"] is not None])
+    return _draw_similarity(shrink, shrink.splittable)
 
 
 @style.styled
@@ -149,8 +149,10 @@ def _draw_similarity(shrink: Shrink, layers: list[Mapping[str, Any]]) -> Figure:
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1e-6)
-    qualities = [x["quality"] for x in layers if x["quality"] is not None]
-    largest = max((float(np.nanmax(q)) for q in qualities), default=1.0)
+    # Enough digits to tell the cells apart: beta = 1e-3 leaves S close to 1.
+    digits = int(np.clip(2 - np.floor(np.log10(norm.vmax - norm.vmin)), 3, 5))
+    qualities = [q for x in layers if x["quality"] is not None for q in x["quality"].tolist()]
+    largest = max(filter(math.isfinite, qualities), default=1.0)
     most = max(len(x["operators"]) for x in layers)
     columns = min(len(layers), 4)
     rows = math.ceil(len(layers) / columns)
@@ -162,10 +164,11 @@ def _draw_similarity(shrink: Shrink, layers: list[Mapping[str, Any]]) -> Figure:
     for axes in grid.flat[len(layers) :]:
         axes.axis("off")
     for axes, layer in zip(grid.flat, layers, strict=False):
-        _similarity_panel(axes, layer, norm, largest, most)
+        _similarity_panel(axes, layer, norm, digits, largest, most)
     scale = matplotlib.cm.ScalarMappable(norm, style.FADE)
     bar = figure.colorbar(scale, ax=grid, pad=0.012, aspect=30, shrink=min(1.0, 1.7 / rows))
-    bar.set_label("similarity S of two operators' paths (low = diverse)")
+    bar.set_label("similarity S (low = diverse)")
+    bar.ax.yaxis.get_major_formatter().set_useOffset(False)
     bar.outline.set_visible(False)
     figure.legend(
         handles=[
@@ -202,20 +205,33 @@ def pair_states(layer: Mapping[str, Any]) -> dict[tuple[int, int], str]:
 
 
 def _similarity_panel(
-    axes: Axes, layer: Mapping[str, Any], norm: Normalize, largest: float, most: int
+    axes: Axes,
+    layer: Mapping[str, Any],
+    norm: Normalize,
+    digits: int,
+    largest: float,
+    most: int,
 ) -> None:
     names, matrix, quality = list(layer["operators"]), layer["similarity"], layer["quality"]
     n = len(names)
+    own = layer.get("self_similarity")
+    own = np.array(own, float) if own is not None and len(own) == n else None
     lower = np.ma.masked_invalid(np.where(np.tril(np.ones((n, n)), -1) > 0, matrix, np.nan))
     axes.imshow(lower, cmap=style.FADE, norm=norm, interpolation="nearest")
     for i in range(n):
         axes.fill_between([i - 0.5, i + 0.5], i - 0.5, i + 0.5, color=_DIAGONAL, lw=0)
+        if own is not None and np.isfinite(own[i]):
+            # Two paths with the same operator, which a homogeneous space allows.
+            text = f"{own[i]:.{digits}f}".replace("0.", ".", 1)
+            axes.text(i, i, text, ha="center", va="center", fontsize=5.9 - 0.3 * (digits - 2))
         for j in range(i):
             value = matrix[i, j]
-            text = f"{value:.3f}".replace("0.", ".", 1) if np.isfinite(value) else "?"
+            text = f"{value:.{digits}f}".replace("0.", ".", 1) if np.isfinite(value) else "?"
             dark = np.isfinite(value) and sum(style.FADE(norm(value))[:3]) < 1.5
             ink = "white" if dark else style.INK
-            axes.text(j, i, text, ha="center", va="center", fontsize=5.6, color=ink)
+            axes.text(
+                j, i, text, ha="center", va="center", fontsize=5.9 - 0.3 * (digits - 2), color=ink
+            )
     looks = {
         "alive": {"marker": "o", "ms": 3.6, "color": style.GREEN},
         "dropped": {"marker": "x", "ms": 5, "mew": 1.4, "color": style.VERMILION},
@@ -230,7 +246,9 @@ def _similarity_panel(
         _quality_bars(axes, quality, largest)
     axes.set_xlim(-0.5, most + 2.6)
     axes.set_ylim(most - 0.5, -0.5)
-    axes.set_xticks(range(n), names, rotation=90)
+    for i, name in enumerate(names):
+        axes.text(i, n - 0.4, name, rotation=90, fontsize=7.5, ha="center", va="top")
+    axes.set_xticks([])
     axes.set_yticks(range(n), names)
     axes.tick_params(length=0, labelsize=7.5, pad=2)
     axes.spines[:].set_visible(False)

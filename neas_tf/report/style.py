@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -22,7 +23,7 @@ INK, GREY, PALE, FAINT = "#1F2328", "#6E7781", "#D0D7DE", "#F3F5F7"
 PATHS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 SEQUENTIAL = "cividis"
 # From little to much: pale to dark blue.
-FADE = LinearSegmentedColormap.from_list("neas_fade", ("#E3EEF7", "#7FB2DA", "#1F6FAE", "#08305E"))
+FADE = LinearSegmentedColormap.from_list("neas_fade", ("#E3EEF7", "#86B7DD", "#2F7DBB", "#0E4A80"))
 DPI = 160
 
 _RC: dict[str, Any] = {
@@ -93,19 +94,19 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
 def heading(figure: Figure, title: str, note: str = "") -> None:
     """Left-aligned bold title of a whole figure, with a grey line of facts below it."""
     text = f"{title}\n" if note else title
-    figure.suptitle(text, x=0.01, ha="left", linespacing=1.5)
+    # Without a layout engine nobody else places the title; 0.1 inch from the top looks the same.
+    place = {"y": 1 - 0.1 / figure.get_figheight()} if figure.get_layout_engine() is None else {}
+    figure.suptitle(text, x=0.01, ha="left", linespacing=1.5, **place)
     if note:
         # A second text shares the place of the title's empty second line.
-        top = 1 - 0.34 / figure.get_figheight()
+        top = 1 - 0.36 / figure.get_figheight()
         figure.text(0.01, top, note, ha="left", va="top", fontsize=9, color=GREY)
 
 
 def percent_axis(axes: Axes, which: str = "y") -> None:
     """Labels fractions as percent."""
-    from matplotlib.ticker import FuncFormatter
-
     axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def millions(value: float) -> str:

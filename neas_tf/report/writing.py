@@ -55,7 +55,7 @@ def write_report(
       space: search space; by default key `space` of `params.yaml`.
       output_dir: by default `model_dir/report`.
       cost: of the found ensemble, for its picture: mapping or object with `macs`, `paper_flops`,
-        `params`, `shared_macs`, `path_macs`; by default what the run's files state.
+        `params`, `shared_macs`, `path_macs`; by default from the space.
 
     Returns:
       What was written, what could not be drawn and why.
@@ -96,7 +96,7 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
     def architecture() -> bytes:
         from neas_tf.report.style import to_png
 
-        return to_png(draw_architecture(run.architecture, run.space, cost or run.cost()))
+        return to_png(draw_architecture(run.architecture, run.space, cost or run.cost_from_space()))
 
     lacking = "" if run.architecture is not None else "needs search/best.json"
     yield "architecture.png", lacking or no_space, architecture
@@ -120,7 +120,7 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
     lacking = lacking or no_space or ("" if shown else "needs 'alive' in shrink/shrink_*.json")
     yield "alive_operators.png", lacking, alive
 
-    scored = [s for s in run.shrinks if any(x["similarity"] is not None for x in s.layers)]
+    scored = [s for s in run.shrinks if s.splittable]
 
     def similarity() -> bytes:
         from neas_tf.report.shrink_plots import draw_similarity
@@ -128,7 +128,7 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
 
         return to_png(draw_similarity(scored[-1]))
 
-    lacking = "" if scored else "needs 'similarity' in shrink/shrink_*.json"
+    lacking = "" if scored else "needs shrink/shrink_*.json with similarities"
     yield "similarity.png", lacking, similarity
 
     def curves() -> bytes:

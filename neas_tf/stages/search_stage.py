@@ -42,7 +42,7 @@ def search(run: Run) -> SearchResult:
     settings = SearchSettings(**values)
     evaluate = _LazyEvaluator(run)
     if run.budget.limits:
-        sampler = BudgetSampler(shrunk, run.table, run.budget)
+        sampler = BudgetSampler(shrunk, run.table, run.budget, even_splits=config.even_splits)
         sample = sampler.sample
     else:
 
@@ -125,7 +125,7 @@ class _LazyEvaluator:
 def _context(run: Run) -> dict[str, object]:
     """What a score depends on besides the candidate."""
     config = run.config.search
-    names = "max_macs min_macs max_params calibration_images calibration_batch validation_images"
+    names = "max_macs min_macs max_params even_splits calibration_images calibration_batch validation_images"
     identity = run.folder("supernet", "identity.json").read_bytes()
     return {name: getattr(config, name) for name in names.split()} | {
         "supernet": hashlib.sha256(identity).hexdigest()[:16],

@@ -1,0 +1,134 @@
+"""What lies beside an exported file, and what an export may replace. No TensorFlow here.
+
+An export `<file>` has its report `<file>.json` and its class names `<file>.labels.txt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json
+from neas_tf.model_store import LoadedInfo, library_versions
+
+FORMAT = "neas-export/1"
+SIGNATURE = "serving_default"
+
+
+def report_file(output: Path) -> Path:
+    """The report of an export."""
+    return output.with_name(output.name + ".json")
+
+
+def labels_file(output: Path) -> Path:
+    """The class names of an export."""
+    return output.with_name(output.name + ".labels.txt")
+
+
+def labels_text(info: LoadedInfo) -> str:
+    """Class names, one a line, in the order of the logits."""
+    return "".join(f"{name}\n" for name in info.class_names)
+
+
+def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuses an output where something lies that an export must not replace.
+
+    Raises:
+      NeasError: when the output, its report or its labels exist, unless they are an earlier
+        export's and `overwrite` is set.
+    """
+    output = Path(output)
+    there = [
+        p
+        for p in (output, report_file(output), labels_file(output))
+        if p.exists() or p.is_symlink()
+    ]
+    if not there:
+        return
+    if _is_ours(output):
+        # A report without its export is the rest of an interrupted run.
+        if overwrite or not output.exists():
+            return
+        raise NeasError(
+            f"output {str(output)!r}: holds an earlier export; choose another name or allow "
+            "overwriting."
+        )
+    raise NeasError(f"output {str(there[0])!r}: is there already and is not an export of ours.")
+
+
+def describe_export(
+    info: LoadedInfo, output: Path, new: Path, kind: str, ops: dict[str, int], result: dict
+) -> dict[str, Any]:
+    """The report of an export.
+
+    Args:
+      info: what the model is.
+      output: where the export will lie.
+      new: where it lies now.
+      kind: 'tflite' or 'saved_model'.
+      ops: how often each operation occurs.
+      result: of the parity check.
+    """
+    cost = CostTable(info.space).cost(info.architecture)
+    batch = 1 if kind == "tflite" else None
+    size, digest = _size_and_digest(new)
+    return {
+        "format": FORMAT,
+        "file": output.name,
+        "kind": kind,
+        "quantize": "none",
+        "bytes": size,
+        "sha256": digest,
+        "labels": labels_file(output).name,
+        "parity": result,
+        "ops": ops,
+        "signature": SIGNATURE,
+        "inputs": [
+            {
+                "name": "image",
+                "shape": [batch, *info.space.input_size, info.space.input_channels],
+                "dtype": "float32",
+                "range": [0, 255],
+            }
+        ],
+        "outputs": [
+            {"name": name, "shape": [batch, info.space.num_classes], "dtype": "float32"}
+            for name in ("logits", "probabilities")
+        ],
+        "architecture": info.architecture.key,
+        "architecture_name": info.architecture.name,
+        "macs": int(cost.macs),
+        "params": int(cost.params),
+        "class_names": list(info.class_names),
+        "normalisation": info.normalisation.to_dict(),
+        "versions": library_versions("tensorflow", "tf-keras", "ai-edge-litert", "numpy"),
+    }
+
+
+def _is_ours(output: Path) -> bool:
+    try:
+        report = read_json(report_file(output), "report")
+    except NeasError:
+        return False
+    return (
+        isinstance(report, dict)
+        and report.get("format") == FORMAT
+        and report.get("file") == output.name
+    )
+
+
+def _size_and_digest(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file, or of a folder's files with their names in sorted order."""
+    if path.is_file():
+        content = path.read_bytes()
+        return len(content), hashlib.sha256(content).hexdigest()
+    size, digest = 0, hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        count, own = _size_and_digest(file)
+        size += count
+        digest.update(f"{file.relative_to(path).as_posix()}\0{own}\n".encode())
+    return size, digest.hexdigest()
