@@ -26,15 +26,15 @@ _QUICKSTART: dict[str, Any] = {
         "feature_channels": 96,
     },
     "supernet": {
-        "epochs": 30.0,
+        "epochs": 60.0,
         "batch_size": 64,
         "warmup_epochs": 1.0,
         "trainer": {
-            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}
+            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.3}}}
         },
     },
     "shrink": {
-        "every_epochs": 10.0,
+        "every_epochs": 20.0,
         "remove": 6,
         "num_samples": 60,
         "images": 256,
