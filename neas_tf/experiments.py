@@ -21,7 +21,7 @@ _QUICKSTART: dict[str, Any] = {
         "stages": [[16, 2, 1], [24, 2, 2], [32, 2, 2]],
         "operators": ["k3e2", "k3e4", "k5e2", "k5e4", "skip"],
         "min_split": 2,
-        "max_split": 6,
+        "max_split": 4,
         "head_channels": 96,
         "feature_channels": 96,
     },
