@@ -11,7 +11,7 @@ from neas_tf import zoo
 from neas_tf.config import NeasConfig, RetrainConfig, StageConfig, SupernetConfig
 from neas_tf.data import DatasetInfo
 from neas_tf.errors import NeasError, check, check_int, unknown_name
-from neas_tf.resolving import resolve_steps
+from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.shrinking import ShrinkSettings
 from neas_tf.space import SearchSpace
 from neas_tf.variation import SearchSettings
@@ -62,6 +62,11 @@ def check_settings(
     part = "supernet" if config.data.search_fraction else "train"
     _check_stage("supernet", config.supernet, info.sizes[part], num_replicas)
     _check_stage("retrain", config.retrain, info.sizes["train"], num_replicas)
+    for name in ("supernet", "retrain"):
+        try:
+            with_augmentation(info, getattr(config, name))
+        except NeasError as error:
+            raise NeasError(f"{name}: {error}") from None
     check_supernet_optimizer(config.supernet.trainer.optimizer_config)
     every = config.shrink.every_epochs
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")

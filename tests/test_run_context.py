@@ -121,6 +121,8 @@ def strategy() -> tf.distribute.Strategy:
             "retrain.trainer.optimizer_config.learning_rate.type=stepwise",
             "retrain.trainer.optimizer_config: not usable",
         ),
+        ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
+        ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
         ("shrink.num_samples=0", "shrink.num_samples"),
         ("shrink.images=0", "shrink.images"),
