@@ -103,6 +103,12 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     tf_keras.mixed_precision.set_global_policy(
         precision if precision == "float32" else f"mixed_{precision}"
     )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if runtime.num_gpus > gpus:
+        raise NeasError(
+            f"runtime.num_gpus: received {runtime.num_gpus}, allowed are the {gpus} GPUs of this "
+            "machine."
+        )
     devices = tf.config.list_logical_devices("CPU")
     if name == "mirrored" and not runtime.num_gpus and len(devices) > 1:
         return tf.distribute.MirroredStrategy([device.name for device in devices])
@@ -116,5 +122,5 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
             num_packs=runtime.num_packs,
             tpu_address=runtime.tpu,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise NeasError(f"runtime: {' '.join(str(error).split())}") from None

@@ -56,6 +56,13 @@ def check_settings(
       NeasError: names the field, what was received and what is allowed.
     """
     check_int("seed", config.seed, 0, (1 << 31) - 2)
+    scale = config.runtime.loss_scale
+    check(
+        not isinstance(scale, str) or scale == "dynamic",
+        "runtime.loss_scale",
+        scale,
+        "'dynamic' or a number",
+    )
     for section, fields in _COUNTS.items():
         for field, low in fields.items():
             check_int(f"{section}.{field}", getattr(getattr(config, section), field), low)
@@ -152,6 +159,13 @@ def _check_optimizer(field: str, config: optimization.OptimizationConfig) -> Non
     for part in ("optimizer", "learning_rate"):
         if getattr(config, part).type is None:
             raise NeasError(f"{field}.{part}.type: received None, allowed is the name of one.")
+    for part in ("learning_rate", "warmup"):
+        chosen = getattr(config, part)
+        values = chosen.get().as_dict() if chosen.type else {}
+        missing = [k for k, v in values.items() if v is None and k != "staircase"]
+        if missing:
+            names = ", ".join(f"{part}.{chosen.type}.{name}" for name in missing)
+            raise NeasError(f"{field}: received nothing for {names}, allowed is a value.")
     try:
         factory = optimization.OptimizerFactory(config)
         factory.build_optimizer(factory.build_learning_rate())

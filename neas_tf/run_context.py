@@ -100,9 +100,7 @@ class Run:
             raise NeasError(f"identity: {str(path)!r} holds no JSON object.")
         if extra is None:
             found = {key: value for key, value in found.items() if key in identity}
-        # What was not recorded cannot be compared.
-        identity = {key: value for key, value in identity.items() if key in found}
-        changes = difference(found, identity)
+        changes = difference(found, _recorded(found, identity))
         if changes:
             more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
             raise NeasError(
@@ -246,6 +244,13 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    return value
+
+
+def _recorded(found: Any, value: Any) -> Any:
+    """What of a value an earlier record holds too: settings that are newer cannot be compared."""
+    if isinstance(found, Mapping) and isinstance(value, Mapping):
+        return {k: _recorded(found[k], v) for k, v in value.items() if k in found}
     return value
 
 

@@ -193,6 +193,13 @@ def test_load_config_refuses(override, words):
             "bfloat16",
         ),
         ("runtime.loss_scale=dynamic", lambda c: c.runtime.loss_scale, "dynamic"),
+        (
+            "runtime.distribution_strategy=off",
+            lambda c: c.runtime.distribution_strategy,
+            "off",
+        ),
+        ("data.class_names=[yes, no]", lambda c: list(c.data.class_names), ["yes", "no"]),
+        ("data.flip=True", lambda c: c.data.flip, True),
         ("runtime.loss_scale=128", lambda c: c.runtime.loss_scale, 128),
     ],
 )

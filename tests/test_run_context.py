@@ -119,8 +119,17 @@ def strategy() -> tf.distribute.Strategy:
         ("retrain.trainer.optimizer_config.optimizer.type=null", "optimizer.type: received None"),
         (
             "retrain.trainer.optimizer_config.learning_rate.type=stepwise",
-            "retrain.trainer.optimizer_config: not usable",
+            "nothing for learning_rate.stepwise.boundaries, learning_rate.stepwise.values",
         ),
+        ("runtime.num_gpus=99", "runtime.num_gpus: received 99"),
+        ("runtime.num_gpus=-1", "runtime: "),
+        ("runtime.distribution_strategy=tpu", "runtime: "),
+        (
+            "{runtime: {distribution_strategy: multi_worker_mirrored, worker_hosts: 'a:1', "
+            "task_index: 3}}",
+            "runtime: ",
+        ),
+        ("runtime.loss_scale=automatic", "allowed is 'dynamic' or a number"),
         ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
         ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
@@ -276,6 +285,16 @@ def test_shrinks_without_a_supernet(refused, searched):
 def test_a_search_without_its_supernet(refused, searched):
     searched.folder("shrink", "alive.json").unlink()
     assert "a search without the supernet" in refused()
+
+
+def test_settings_newer_than_the_run(refused, begun):
+    """A run of an earlier version, which did not know a setting, can be gone on with."""
+    path = begun.folder("supernet", "identity.json")
+    record = json.loads(path.read_text())
+    del record["supernet"]["augment"], record["images"]
+    path.write_text(json.dumps(record))
+    begun.check_identity("supernet")
+    assert "supernet.epochs: was 2.0, is 3" in refused("supernet.epochs=3")
 
 
 def test_identity_that_is_no_json(refused, begun):
