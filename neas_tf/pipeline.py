@@ -19,6 +19,8 @@ from neas_tf.stages.search_stage import search
 from neas_tf.stages.supernet_stage import train_supernet
 
 STAGES = ("supernet", "search", "retrain", "export")
+# Stages of one process: further workers wait for its files in the shared model_dir.
+_CHIEF_ONLY = ("search", "export")
 _STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu", "off")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -32,7 +34,8 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
       stage: supernet, search, retrain, export or all.
 
     Returns:
-      The summary of everything that the folder holds by then (`report/summary.json`).
+      The summary of everything that the folder holds by then (`report/summary.json`); {} on
+      workers other than the chief.
 
     Raises:
       NeasError: for anything that the settings, the data or the folder lack.
@@ -47,8 +50,12 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
             logging.info("Skips %s: retrain.architecture is given.", name)
             continue
         logging.info("Stage %s", name)
-        functions[name](run)
-    return report(run)
+        if run.is_chief or name not in _CHIEF_ONLY:
+            functions[name](run)
+        run.barrier()
+    summary = report(run)
+    run.barrier()
+    return summary
 
 
 def report(run: Run) -> dict[str, Any]:
@@ -75,9 +82,11 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     tf_keras.mixed_precision.set_global_policy(
         precision if precision == "float32" else f"mixed_{precision}"
     )
-    devices = tf.config.list_logical_devices("CPU")
-    if name == "mirrored" and not runtime.num_gpus and len(devices) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "mirrored" and not runtime.num_gpus:
+        # Not for other strategies: several workers must connect before any device starts.
+        devices = tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy([device.name for device in devices])
     try:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)

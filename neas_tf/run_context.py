@@ -67,6 +67,18 @@ class Run:
         """Whether this process writes the run's files."""
         return bool(self.strategy.extended.should_checkpoint)
 
+    def barrier(self) -> None:
+        """Waits until all worker processes are here, so that what the chief wrote is on disk."""
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return
+
+        def meet():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([]))
+
+        for value in self.strategy.experimental_local_results(self.strategy.run(meet)):
+            value.numpy()
+
     def keeps_budget(self, shrunk: ShrunkSpace) -> bool:
         """Whether an ensemble of the space fits the budget (method section 8.8)."""
         try:
@@ -87,7 +99,7 @@ class Run:
                     f"model_dir: {str(self.folder(stage))!r} holds another run "
                     f"({'; '.join(changes[:6])}); allowed is the same run again or another folder."
                 )
-        else:
+        elif self.is_chief:
             write_json_atomic(path, identity)
 
     def _section(self, name: str) -> Any:
@@ -101,10 +113,11 @@ class Run:
         try:
             yield
         finally:
-            path = self.folder("timing.json")
-            times = read_json(path, "timing") if path.exists() else {}
-            times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
-            write_json_atomic(path, times)
+            if self.is_chief:
+                path = self.folder("timing.json")
+                times = read_json(path, "timing") if path.exists() else {}
+                times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
+                write_json_atomic(path, times)
 
 
 def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strategy) -> Run:
@@ -115,7 +128,8 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
         or belongs to something else. Nothing is written then.
     """
     folder = Path(model_dir)
-    _check_folder(folder)
+    # The chief may be writing the folder's first files while the other workers look.
+    _check_folder(folder, foreign=not strategy.extended.should_checkpoint)
     info = data.load(config.data)
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
@@ -131,10 +145,12 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     return run
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, foreign: bool = False) -> None:
+    """Refuses a folder that cannot be the run's; `foreign` files are another worker's."""
     if folder.exists() and not folder.is_dir():
         raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "params.yaml").exists():
+    used = folder.is_dir() and any(folder.iterdir())
+    if used and not foreign and not (folder / "params.yaml").exists():
         raise NeasError(
             f"model_dir: {str(folder)!r} holds files of something else (no params.yaml); allowed "
             "is an empty or new folder, or one of an earlier run."

@@ -12,6 +12,7 @@ from official.core import base_task, task_factory
 from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 
+from neas_tf import averaging
 from neas_tf.architecture import Architecture
 from neas_tf.config import RetrainConfig, SupernetConfig
 from neas_tf.ensemble import build_ensemble, trunk_variables
@@ -224,6 +225,13 @@ class EnsembleTask(_ClassificationTask):
     ):
         super().__init__(params, stage, architecture.num_paths, **kwargs)
         self.architecture, self.space, self.seed = architecture, space, seed
+
+    @classmethod
+    def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
+        """Model Garden's optimizer, whose moving average also works under loss scaling."""
+        if dp_config is not None:
+            raise NeasError("differential_privacy_config: allowed is null.")
+        return averaging.create_optimizer(optimizer_config, runtime_config)
 
     def build_model(self) -> tf_keras.Model:
         """The stand-alone ensemble with fresh weights."""

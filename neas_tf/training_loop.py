@@ -53,7 +53,9 @@ class TrainingLoop:
         orbit.controller._log = logging.debug
         self.total = experiment.trainer.train_steps
         self.first_step = latest_step(folder)
-        self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step)
+        # Of several workers the chief writes the files; the others' checkpoints are temporary.
+        chief = bool(strategy.extended.should_checkpoint)
+        self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step) if chief else None
 
         def dataset(input_context=None):
             return make_dataset(self.first_step, input_context)
@@ -68,7 +70,12 @@ class TrainingLoop:
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
         )
         self._bar = tqdm(
-            total=self.total, initial=self.first_step, desc=title, unit="step", mininterval=1.0
+            total=self.total,
+            initial=self.first_step,
+            desc=title,
+            unit="step",
+            mininterval=1.0,
+            disable=not chief,
         )
         self._steps_per_epoch = steps_per_epoch
         runner = train_lib.OrbitExperimentRunner(
@@ -78,9 +85,13 @@ class TrainingLoop:
             experiment,
             str(folder),
             trainer=self.trainer,
+            save_summary=chief,
             train_actions=[self._progress],
         )
         self._controller = runner.controller
+        if self.first_step and not chief:
+            path = tf.train.latest_checkpoint(str(folder))
+            self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
@@ -113,9 +124,9 @@ class TrainingLoop:
         self._bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
         self._bar.update(step - self._bar.n)
         values["loss"] = values.pop("training_loss", loss)
-        self.metrics.append(
-            {"step": step, "epoch": round(step / self._steps_per_epoch, 4)} | values
-        )
+        if self.metrics:
+            epoch = round(step / self._steps_per_epoch, 4)
+            self.metrics.append({"step": step, "epoch": epoch} | values)
 
 
 class MetricsLog:
