@@ -241,6 +241,10 @@ class EnsembleTask(_ClassificationTask):
             dropout=self.stage.dropout,
             batch_norm_momentum=self.stage.batch_norm_momentum,
         )
+        # Keras leaves dropout's generators out of checkpoints; as an attribute they are in.
+        generators = (getattr(layer, "_random_generator", None) for layer in model.layers)
+        states = [getattr(random, "_generator", None) for random in generators]
+        model.dropout_generators = [state for state in states if state is not None]
         trunk = {v.ref() for v in trunk_variables(model)}
         self._scales = [
             1.0 / self.num_paths if v.ref() in trunk else 1.0 for v in model.trainable_variables
