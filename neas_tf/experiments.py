@@ -21,20 +21,20 @@ _QUICKSTART: dict[str, Any] = {
         "stages": [[16, 2, 1], [24, 2, 2], [32, 2, 2]],
         "operators": ["k3e2", "k3e4", "k5e2", "k5e4", "skip"],
         "min_split": 2,
-        "max_split": 6,
+        "max_split": 4,
         "head_channels": 96,
         "feature_channels": 96,
     },
     "supernet": {
-        "epochs": 30.0,
+        "epochs": 60.0,
         "batch_size": 64,
         "warmup_epochs": 1.0,
         "trainer": {
-            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.1}}}
+            "optimizer_config": {"learning_rate": {"polynomial": {"initial_learning_rate": 0.3}}}
         },
     },
     "shrink": {
-        "every_epochs": 10.0,
+        "every_epochs": 20.0,
         "remove": 6,
         "num_samples": 60,
         "images": 256,
@@ -105,6 +105,7 @@ _IMAGENET: dict[str, Any] = {
     "runtime": {"distribution_strategy": "mirrored"},
     "data": {"source": "tfds", "name": "imagenet2012", "augment": "imagenet"},
     "search": {"max_macs": 300_000_000, "validation_images": 10_000},
+    "retrain": {"auto_augment": "v0"},
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+
 from neas_tf.architecture import Architecture
 from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.inherit import inherited_ensemble

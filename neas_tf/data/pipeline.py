@@ -16,7 +16,6 @@ import tensorflow as tf
 from neas_tf.data import batch_augment, policies
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
-from neas_tf.data.stores import RecordStore
 from neas_tf.data.streams import encoded_stream, shuffled_position
 from neas_tf.errors import check_int, fail
 
@@ -158,32 +157,27 @@ def _from_files(
 ) -> tf.data.Dataset:
     """Image by image, out of files or records."""
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
+
+    def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
+        good = tf.data.Dataset.from_tensors(element).map(preparation.decode)
+        grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
+        return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
+
+    decoded = stream.interleave(
+        grey_if_damaged,
+        cycle_length=16,
+        block_length=1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
     if preparation.seed is None:
-        decoded = stream.map(preparation.decode, num_parallel_calls=tf.data.AUTOTUNE)
-        decoded = decoded.ignore_errors(log_warning=True)
-        batches = decoded.batch(slicing.piece, drop_remainder=drop)
+        batches, first = decoded.batch(slicing.piece, drop_remainder=drop), 0
         if drop:  # whole steps only, whichever pipeline this is
             batches = batches.take(slicing.pieces(part.size, True))
-        first = 0
     else:
-
-        def replaced_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
-            good = tf.data.Dataset.from_tensors(element).map(preparation.decode)
-            grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
-            return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
-
-        decoded = stream.interleave(
-            replaced_if_damaged,
-            cycle_length=16,
-            block_length=1,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        batches = decoded.batch(slicing.piece, drop_remainder=True)
-        first = start_step * slicing.replicas
-    check_labels = isinstance(part.store, RecordStore)
-    return batches.enumerate(first).map(
-        lambda number, batch: preparation.finish(*batch, number, check_labels),
+        batches, first = decoded.batch(slicing.piece, drop_remainder=True), start_step
+    return batches.enumerate(first * slicing.replicas).map(
+        lambda number, batch: preparation.finish(*preparation.checked(*batch), number),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 
@@ -203,27 +197,56 @@ class _Preparation:
 
     def decode(
         self, g: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Number and encoded image of an example → its pixels, uint8 (h, w, c), and label."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Number and encoded image of an example → pixels, uint8 (h, w, c), label and True."""
         if self._crops:
-            area = tuple(self._config.crop_area)
-            return self._decoder.random_crop(encoded, self._seed(g, _CROP), area), label
-        return self._decoder.fixed(encoded), label
+            seed = self._seed(g, _CROP)
+            image = self._decoder.random_crop(encoded, seed, tuple(self._config.crop_area))
+        else:
+            image = self._decoder.fixed(encoded)
+        return image, label, tf.constant(True)
 
-    def grey(self, _: tf.Tensor, __: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What stands for a damaged image."""
-        return tf.fill(self._info.input_shape, tf.constant(128, tf.uint8)), label
+    def grey(
+        self, _: tf.Tensor, __: tf.Tensor, label: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What stands for a damaged image; the last value is False."""
+        return (
+            tf.fill(self._info.input_shape, tf.constant(128, tf.uint8)),
+            label,
+            tf.constant(False),
+        )
+
+    def checked(
+        self, images: tf.Tensor, labels: tf.Tensor, good: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reports damaged images; evaluation leaves them out.
+
+        A batch of nothing but damaged images is an error, and so is a label out of range.
+        """
+        classes = self._info.num_classes
+        inside = tf.reduce_all((labels >= 0) & (labels < classes))
+        labels_message = f"A label lies outside 0..{classes - 1} (see num_classes, label_offset)."
+        bad = tf.reduce_sum(tf.cast(~good, tf.int32))
+        some_good = tf.reduce_any(good) | (tf.size(good) == 1)
+        checks = [
+            tf.debugging.Assert(inside, [labels_message, labels]),
+            tf.debugging.Assert(some_good, ["No image of a batch can be decoded."]),
+            tf.cond(
+                bad > 0,
+                lambda: tf.print("Damaged images in a batch:", bad, "of", tf.size(good)),
+                tf.no_op,
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            images, labels = tf.identity(images), tf.identity(labels)
+        if self.seed is None:
+            images, labels = tf.boolean_mask(images, good), tf.boolean_mask(labels, good)
+        return images, labels
 
     def finish(
-        self, images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, check_labels: bool = False
+        self, images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments and normalises piece `number`; uint8 (b, h, w, c) → float32."""
-        if check_labels:
-            classes = self._info.num_classes
-            message = f"A label lies outside 0..{classes - 1}: data.num_classes or label_offset?"
-            inside = tf.reduce_all((labels >= 0) & (labels < classes))
-            with tf.control_dependencies([tf.debugging.Assert(inside, [message, labels])]):
-                labels = tf.identity(labels)
         images.set_shape([images.shape[0], *self._info.input_shape])
         augmented = self.seed is not None and self._config.augment != "none"
         if augmented:

@@ -60,7 +60,9 @@ def make_arrays(
             )
         else:
             images = tf.gather(source.store.images, indices).numpy()
-    return info.normalisation.apply(images), labels.astype(np.int32)
+    # The same arithmetic as in the pipelines, to the last bit.
+    scale, offset = np.float32(info.normalisation.scale), np.float32(info.normalisation.offset)
+    return images.astype(np.float32) * scale + offset, labels.astype(np.int32)
 
 
 def _from_records(
