@@ -48,7 +48,14 @@ class _Bar(tqdm):
         super().set_postfix_str(s, refresh)
 
 
-def bar(title: str, total: int, unit: str, initial: int = 0, leave: bool = True) -> tqdm:
+def bar(
+    title: str,
+    total: int,
+    unit: str,
+    initial: int = 0,
+    leave: bool = True,
+    disable: bool = False,
+) -> tqdm:
     """A progress bar with the time left.
 
     Args:
@@ -57,8 +64,10 @@ def bar(title: str, total: int, unit: str, initial: int = 0, leave: bool = True)
       unit: what is counted, in the plural.
       initial: units that were done before.
       leave: whether it stays on the terminal behind its end.
+      disable: whether it is not shown at all, as in workers other than the chief.
     """
     common: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
+    common["disable"] = disable
     if sys.stderr.isatty():
         return _Bar(**common, leave=leave, dynamic_ncols=True, mininterval=0.5, bar_format=_BAR)
     return _Bar(

@@ -48,6 +48,7 @@ class CandidateEvaluator:
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
+        check_int("search.calibration_images: images found", len(calibration), 1)
         check_int("search.validation_images: images found", len(images), 1)
         self.supernet = supernet
         size = min(calibration_batch, len(calibration))

@@ -100,5 +100,11 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
 def _key(var) -> str:
     """One name for a variable and its copies on the replicas."""
-    container = getattr(var, "_distributed_container", None)
-    return (container() if container else var)._unique_id
+    if isinstance(var, tf.distribute.DistributedValues):
+        return var._unique_id
+    # A replica's copy knows the whole by itself or by its handle.
+    for holder in (var, var.handle):
+        container = getattr(holder, "_distributed_container", None)
+        if container is not None:
+            return container()._unique_id
+    return var._unique_id

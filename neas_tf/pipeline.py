@@ -27,6 +27,8 @@ _STAGES = {
     "export": (check_export, export),
 }
 STAGES = tuple(_STAGES)
+# Stages of one process: further workers wait for its files in the shared model_dir.
+_CHIEF_ONLY = ("search", "export")
 _STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu", "off")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -40,7 +42,8 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
       stage: supernet, search, retrain, export or all.
 
     Returns:
-      The summary of everything that the folder holds by then (`report/summary.json`).
+      The summary of everything that the folder holds by then (`report/summary.json`); {} on
+      workers other than the chief.
 
     Raises:
       NeasError: for anything that the settings, the data or the folder lack. What can be known
@@ -59,8 +62,12 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
         _announce(run, names)
         for name in names:
             _, work = _STAGES[name]
-            work(run)
-        return report(run)
+            if run.is_chief or name not in _CHIEF_ONLY:
+                work(run)
+            run.barrier()
+        summary = report(run)
+        run.barrier()
+        return summary
 
 
 def _announce(run: Run, names: Sequence[str]) -> None:
@@ -109,9 +116,11 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
             f"runtime.num_gpus: received {runtime.num_gpus}, allowed are the {gpus} GPUs of this "
             "machine."
         )
-    devices = tf.config.list_logical_devices("CPU")
-    if name == "mirrored" and not runtime.num_gpus and len(devices) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "mirrored" and not runtime.num_gpus:
+        # Not for other strategies: several workers must connect before any device starts.
+        devices = tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy([device.name for device in devices])
     try:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)

@@ -75,6 +75,18 @@ class Run:
         """Whether this process writes the run's files."""
         return bool(self.strategy.extended.should_checkpoint)
 
+    def barrier(self) -> None:
+        """Waits until all worker processes are here, so that what the chief wrote is on disk."""
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return
+
+        def meet():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([]))
+
+        for value in self.strategy.experimental_local_results(self.strategy.run(meet)):
+            value.numpy()
+
     def keeps_budget(self, shrunk: ShrunkSpace) -> bool:
         """Whether an ensemble of the space fits the budget (method section 8.8)."""
         try:
@@ -181,7 +193,8 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
       NeasError: for missing data, a space or budget that cannot be, settings that a later stage
         would refuse, a folder that is not writable or belongs to something else.
     """
-    folder = _check_folder(model_dir)
+    # The chief may be writing the folder's first files while the other workers look.
+    folder = _check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
     # The sections are filled in and checked; the caller's config stays as it is.
     config = copy.deepcopy(config)
     info = data.load(config.data)
@@ -194,15 +207,18 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     return Run(config, folder, strategy, info, space, full, table, budget)
 
 
-def _check_folder(model_dir: str) -> Path:
-    """The folder, absolute; it may be missing, empty, or that of a run."""
+def _check_folder(model_dir: str, foreign: bool = False) -> Path:
+    """The folder, absolute; it may be missing, empty, or a run's. `foreign` files are another
+    worker's.
+    """
     if "://" in model_dir or not model_dir.strip() or "\0" in model_dir:
         raise NeasError(f"model_dir: received {model_dir!r}, allowed is a folder of this machine.")
     folder = Path(model_dir).absolute()
     try:
         if folder.exists() and not folder.is_dir():
             raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
-        if folder.is_dir() and not _is_unused(folder) and not _is_run(folder):
+        used = folder.is_dir() and not foreign and not _is_unused(folder)
+        if used and not _is_run(folder):
             raise NeasError(
                 f"model_dir: {str(folder)!r} holds files of something else (no params.yaml of a "
                 "run); allowed is an empty or new folder, or one of an earlier run."

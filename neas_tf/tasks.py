@@ -12,9 +12,11 @@ from official.core import base_task, task_factory
 from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 
+from neas_tf import averaging
 from neas_tf.architecture import Architecture
 from neas_tf.config import RetrainConfig, SupernetConfig
 from neas_tf.ensemble import build_ensemble, trunk_variables
+from neas_tf.errors import NeasError
 from neas_tf.masked_sgd import MaskedSGD
 from neas_tf.preflight import check_supernet_optimizer
 from neas_tf.space import SearchSpace
@@ -216,6 +218,13 @@ class EnsembleTask(_ClassificationTask):
         super().__init__(params, stage, architecture.num_paths, **kwargs)
         self.architecture, self.space, self.seed = architecture, space, seed
 
+    @classmethod
+    def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
+        """Model Garden's optimizer, whose moving average also works under loss scaling."""
+        if dp_config is not None:
+            raise NeasError("differential_privacy_config: allowed is null.")
+        return averaging.create_optimizer(optimizer_config, runtime_config)
+
     def build_model(self) -> tf_keras.Model:
         """The stand-alone ensemble with fresh weights."""
         model = build_ensemble(
@@ -224,6 +233,10 @@ class EnsembleTask(_ClassificationTask):
             dropout=self.stage.dropout,
             batch_norm_momentum=self.stage.batch_norm_momentum,
         )
+        # Keras leaves dropout's generators out of checkpoints; as an attribute they are in.
+        generators = (getattr(layer, "_random_generator", None) for layer in model.layers)
+        states = [getattr(random, "_generator", None) for random in generators]
+        model.dropout_generators = [state for state in states if state is not None]
         trunk = {v.ref() for v in trunk_variables(model)}
         self._scales = [
             1.0 / self.num_paths if v.ref() in trunk else 1.0 for v in model.trainable_variables

@@ -54,7 +54,9 @@ class TrainingLoop:
         orbit.controller._log = logging.debug
         self.total = experiment.trainer.train_steps
         self.first_step = latest_step(folder)
-        self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step)
+        # Of several workers the chief writes the files; the others' checkpoints are temporary.
+        chief = bool(strategy.extended.should_checkpoint)
+        self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step) if chief else None
 
         def dataset(input_context=None):
             return make_dataset(self.first_step, input_context)
@@ -68,10 +70,7 @@ class TrainingLoop:
             evaluate=False,
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
         )
-        # Keras leaves the generators of dropout layers out of checkpoints: a resumed training
-        # would draw what it drew at its beginning.
-        self.trainer.checkpoint.generators = tf.train.Checkpoint(**random_generators(model))
-        self._bar = console.bar(title, self.total, "steps", self.first_step)
+        self._bar = console.bar(title, self.total, "steps", self.first_step, disable=not chief)
         self._steps_per_epoch = steps_per_epoch
         try:
             runner = train_lib.OrbitExperimentRunner(
@@ -81,6 +80,7 @@ class TrainingLoop:
                 experiment,
                 str(folder),
                 trainer=self.trainer,
+                save_summary=chief,
                 train_actions=[self._progress],
             )
         except tf.errors.OpError as error:
@@ -90,6 +90,9 @@ class TrainingLoop:
                 f"read ({' '.join(error.message.split())})."
             ) from None
         self._controller = runner.controller
+        if self.first_step and not chief:
+            path = tf.train.latest_checkpoint(str(folder))
+            self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
@@ -122,22 +125,9 @@ class TrainingLoop:
         self._bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
         self._bar.update(step - self._bar.n)
         values["loss"] = values.pop("training_loss", loss)
-        self.metrics.append(
-            {"step": step, "epoch": round(step / self._steps_per_epoch, 4)} | values
-        )
-
-
-def random_generators(model: tf_keras.Model) -> dict[str, tf.random.Generator]:
-    """The generators of a model's layers that draw at random, by the layer's place.
-
-    Needs `tf_keras.backend.experimental.enable_tf_random_generator()` before the model is built.
-    """
-    found = {}
-    for place, layer in enumerate(model.layers):
-        generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
-        if generator is not None:
-            found[f"layer_{place}"] = generator
-    return found
+        if self.metrics:
+            epoch = round(step / self._steps_per_epoch, 4)
+            self.metrics.append({"step": step, "epoch": epoch} | values)
 
 
 class MetricsLog:

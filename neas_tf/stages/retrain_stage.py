@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
-from official.modeling import optimization
 
 from neas_tf import console, data, model_store, zoo
 from neas_tf.architecture import Architecture
+from neas_tf.averaging import create_slots, take_averages
+from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.resolving import resolve_steps, with_augmentation
@@ -71,14 +72,20 @@ def retrain(run: Run) -> dict[str, Any]:
     with run.timed("retrain"):
         if not run.folder("retrain", "model").exists():
             _train(run, architecture)
-        model, _ = model_store.load_model(run.folder("retrain", "model"))
-        test = evaluate(model, run.info, "test", run.config.retrain.evaluation_batch)
-    test |= {"architecture": architecture.key, "macs": cost.macs, "params": cost.params}
-    test["paper_flops"] = cost.paper_flops
-    if run.is_chief:
-        write_json_atomic(results, test)
+        if run.is_chief:
+            write_json_atomic(results, _test(run))
+    run.barrier()
+    test = read_json(results, "retrain/results.json")
     console.say(f"   {_told(test)}")
     return test
+
+
+def _test(run: Run) -> dict[str, Any]:
+    model, info = model_store.load_model(run.folder("retrain", "model"))
+    test = evaluate(model, run.info, "test", run.config.retrain.evaluation_batch)
+    cost = run.table.cost(info.architecture)
+    test |= {"architecture": info.architecture.key, "macs": cost.macs, "params": cost.params}
+    return test | {"paper_flops": cost.paper_flops}
 
 
 def _plan(run: Run) -> list[str]:
@@ -106,7 +113,7 @@ def _train(run: Run, architecture: Architecture) -> None:
     examples = run.info.sizes["train"]
     stage = resolve_steps(config.retrain, examples, "retrain")
     info = with_augmentation(run.info, stage)
-    # Generators with a state that `TrainingLoop` saves, so that dropout resumes exactly.
+    # Generators with a state that the task puts into the checkpoint, so that dropout resumes exactly.
     tf_keras.backend.experimental.enable_tf_random_generator()
     tf_keras.utils.set_random_seed(seed)
     with run.strategy.scope():
@@ -140,9 +147,12 @@ def _train(run: Run, architecture: Architecture) -> None:
             loop.train_to(stage.trainer.train_steps)
         finally:
             loop.close()
-        if isinstance(loop.optimizer, optimization.ExponentialMovingAverage):
-            loop.optimizer.swap_weights()
+        take_averages(loop.optimizer)
+        # On every worker: the running statistics are averaged over the replicas when read.
+        weights = model.get_weights()
     if run.is_chief:
+        model = build_ensemble(architecture, run.space, dtype="float32")
+        model.set_weights(weights)
         model_store.save_model(
             run.folder("retrain", "model"),
             model,
@@ -151,14 +161,6 @@ def _train(run: Run, architecture: Architecture) -> None:
             run.info.class_names,
             run.info.normalisation.to_dict(),
         )
-
-
-def create_slots(optimizer: Any, model: tf_keras.Model) -> None:
-    """Makes an optimizer's slots before the first trace: several replicas need that."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(inner, optimization.ExponentialMovingAverage):
-        inner.shadow_copy(model)
-    inner._create_all_weights(model.trainable_variables)
 
 
 def evaluate(

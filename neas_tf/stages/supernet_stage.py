@@ -134,7 +134,7 @@ def _alive(run: Run, shrunk: ShrunkSpace) -> str:
 
 
 def load_supernet(run: Run) -> Supernet:
-    """The trained supernet of the run's folder.
+    """The trained supernet of the run's folder, on this process' default device.
 
     Raises:
       NeasError: when the stage has not finished.
@@ -145,18 +145,18 @@ def load_supernet(run: Run) -> Supernet:
         raise NeasError(
             f"stage: {str(run.model_dir)!r} holds no finished supernet; run --stage=supernet first."
         )
-    with run.strategy.scope():
-        model = Supernet(
-            run.space,
-            run.config.num_paths,
-            heterogeneous=run.config.heterogeneous,
-            momentum=run.config.supernet.batch_norm_momentum,
-            seed=run.config.seed,
-            name="supernet",
-        )
-        tf.train.Checkpoint(model=model).restore(
-            path
-        ).expect_partial().assert_existing_objects_matched()
+    # Not in the strategy's scope, where other workers would have to take part.
+    model = Supernet(
+        run.space,
+        run.config.num_paths,
+        heterogeneous=run.config.heterogeneous,
+        momentum=run.config.supernet.batch_norm_momentum,
+        seed=run.config.seed,
+        name="supernet",
+    )
+    tf.train.Checkpoint(model=model).restore(
+        path
+    ).expect_partial().assert_existing_objects_matched()
     return model
 
 
@@ -164,10 +164,10 @@ def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end
     """Trains to a step; the architectures of the steps are drawn beforehand, as a table."""
     capacity = task.draws.capacity
     while (first := loop.step) < end:
-        # Tables end at the same steps wherever the training was taken up.
-        count = min(end - first, capacity - first % capacity)
-        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, count))
-        loop.train_to(first + count, save=first + count == end)
+        # Whole multiples, so that a resumed run has its logging intervals where they were.
+        stop = min(end, (first // capacity + 1) * capacity)
+        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
+        loop.train_to(stop, save=stop == end)
 
 
 def _shrink(
@@ -179,28 +179,33 @@ def _shrink(
     step: int,
     steps_per_epoch: float,
 ) -> ShrunkSpace:
-    """One shrink; its result depends on the checkpoint of `step` only."""
+    """One shrink; its result depends on the checkpoint of `step` only.
+
+    The chief measures and decides; other workers read its report, for rounding on another
+    machine could decide differently.
+    """
     path = run.folder("shrink", f"shrink_{index:02d}.json")
-    if path.exists():
-        report = read_json(path, "shrink report")
-        if not isinstance(report, dict) or report.get("step") != step or "alive" not in report:
-            raise NeasError(f"shrink report {str(path)!r}: is not the one of step {step}.")
-        return ShrunkSpace.from_dict(report["alive"], run.space)
-    if settings.metric == "none" or shrunk.num_combinations <= settings.min_combinations:
-        return shrunk
     before = shrunk.num_combinations
-    measurements = measure(run, model, shrunk, settings, index)
-    shrunk, report = shrink(
-        shrunk,
-        measurements,
-        settings,
-        run.keeps_budget,
-        index=index,
-        step=step,
-        epoch=step / steps_per_epoch,
-    )
-    if run.is_chief:
+    due = settings.metric != "none" and before > settings.min_combinations
+    if run.is_chief and due and not path.exists():
+        measurements = measure(run, model, shrunk, settings, index)
+        _, report = shrink(
+            shrunk,
+            measurements,
+            settings,
+            run.keeps_budget,
+            index=index,
+            step=step,
+            epoch=step / steps_per_epoch,
+        )
         write_json_atomic(path, report)
+    run.barrier()
+    if not path.exists():
+        return shrunk
+    report = read_json(path, "shrink report")
+    if not isinstance(report, dict) or report.get("step") != step or "alive" not in report:
+        raise NeasError(f"shrink report {str(path)!r}: is not the one of step {step}.")
+    shrunk = ShrunkSpace.from_dict(report["alive"], run.space)
     console.say(
         f"   Shrink {index} at step {step:,}: {before:,} -> {shrunk.num_combinations:,} combinations."
     )
