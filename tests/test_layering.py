@@ -113,7 +113,9 @@ def test_arrows_go_one_way():
         allowed |= modules
         for module in sorted(modules):
             wrong = {name for name in imports(module) if name in FILES} - allowed
-            assert not wrong, f"{module} imports {sorted(wrong)}, which docs/architecture.md has below"
+            assert not wrong, (
+                f"{module} imports {sorted(wrong)}, which docs/architecture.md has below"
+            )
 
 
 def test_no_cycles():
