@@ -190,7 +190,11 @@ def _garden(prefix: str, config: Any, meanings: dict[str, str]) -> list[str]:
         value = "" if name == "optimizer_config" else shown(getattr(config, name))
         lines.append(f"| `{prefix}{name}` | {value} | {meaning} |")
     rest = ", ".join(f"`{name}`" for name in fields if name not in meanings)
-    return [*lines, "", f"Model Garden has more keys, which this project leaves at their defaults: {rest}."]
+    return [
+        *lines,
+        "",
+        f"Model Garden has more keys, which this project leaves at their defaults: {rest}.",
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -130,6 +130,31 @@ def test_yaml_blocks_are_settings(code, tmp_path):
     assert yaml.safe_load(code)
 
 
+@pytest.mark.parametrize("source", ["digits", "image_folder", "tfrecord"])
+def test_sources_of_the_data_page_open(source, tmp_path, monkeypatch):
+    import image_files
+
+    from neas_tf import data
+    from neas_tf.parse_config import load_config
+
+    monkeypatch.chdir(tmp_path)
+    image_files.folder(tmp_path / "photos")
+    (tmp_path / "records").mkdir()
+    image_files.records(tmp_path / "records", "train", 2, 12, first_label=1)
+    image_files.records(tmp_path / "records", "validation", 1, 6, first_label=1)
+    code = next(code for code in blocks("data.md", "yaml") if f"source: {source}" in code)
+    config = load_config("neas_quickstart", params_override=code)
+    info = data.load(config.data)
+    images, _ = data.make_arrays(info, "search", 2, seed=0)
+    assert images.shape[1:] == info.input_shape
+    assert info.sizes["test"] == {"digits": 360, "image_folder": 9, "tfrecord": 6}[source]
+
+
+def test_the_counterexample_of_the_method_page():
+    for code in blocks("method.md", "python"):
+        exec(code, {})
+
+
 def test_configuration_is_up_to_date():
     code = textwrap.dedent(
         """
