@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
+from neas_tf import console
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check
 from neas_tf.search_state import (
@@ -118,9 +119,7 @@ class Bar(Protocol):
 
 def tqdm_bar(total: int, initial: int) -> Bar:
     """A progress bar with the remaining time over all evaluations of a search."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=initial, desc="search", unit="ensemble", dynamic_ncols=True)
+    return console.bar("search", total, "ensembles", initial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +175,7 @@ def run_search(
       NeasError: for a folder of another search, a history that does not belong to it, and when no
         ensemble of the space is inside the budget.
     """
-    search = _search(settings, shrunk, context)
+    search = describe_search(settings, shrunk, context)
     first = _state(0, False, "", [], settings)
 
     def why_not(architecture: Architecture) -> str:
@@ -233,10 +232,13 @@ def run_search(
     raise AssertionError("The last generation returns.")
 
 
-def _search(
+def describe_search(
     settings: SearchSettings, shrunk: ShrunkSpace, context: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Everything that the course of a search depends on, in words that people can compare."""
+    """Everything that the course of a search depends on, in words that people can compare.
+
+    It is what `History.open` and `History.check` compare with the folder's.
+    """
     alive = {
         f"layer {layer.number}": ["+".join(row) for row in rows]
         for layer, rows in zip(shrunk.space.layers, shrunk.alive, strict=True)
@@ -328,7 +330,7 @@ def _exhausted(generation: int) -> str:
 
 
 def _postfix(best: Candidate) -> str:
-    return f"best {best.accuracy:.4f} at {best.macs / 1e6:.2f} M MACs"
+    return f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
 
 
 def _log(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from official.modeling import hyperparams
 
 from neas_tf.errors import NeasError, check_keys, unknown_name
 from neas_tf.paths import resolve_user_path
 
+_MOST_LEVELS, _MOST_NODES = 30, 10_000
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
 
 
@@ -39,8 +43,28 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise NeasError(f"{what}: received {value!r}, allowed is a mapping of settings.")
+        received = repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
+        raise NeasError(f"{what}: received {received}, allowed is a mapping of settings.")
+    _check_size(value, what)
     return dict(value)
+
+
+def _check_size(value: Any, what: str) -> None:
+    """Refuses mappings that hold themselves (YAML's aliases can) or no end of things."""
+    level, count = [value], 0
+    for _ in range(_MOST_LEVELS):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, Mapping) else node)
+            if isinstance(child, (Mapping, list))
+        ]
+        count += len(level)
+        if not level:
+            return
+        if count > _MOST_NODES:
+            break
+    raise NeasError(f"{what}: is nested endlessly or too large for settings.")
 
 
 def load_file(path: str) -> dict[str, Any]:
@@ -74,7 +98,9 @@ def parse_override(text: str) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise NeasError(f"params_override: {key.strip()!r} sets a part of a value.")
         loaded = load_yaml(f"value: {value.strip()}", f"params_override {key.strip()!r}")
-        node[names[-1]] = loaded.get("value")
+        if set(loaded) != {"value"}:
+            raise NeasError(f"params_override: received {part!r}, allowed is section.key=value.")
+        node[names[-1]] = loaded["value"]
     return result
 
 
@@ -97,48 +123,79 @@ def _split_commas(text: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-# Sections whose content is free: lists and mappings that other code checks.
-_FREE = ("space.stages", "space.input_size", "space.operators")
+# Values whose content other code checks: `with_stage_shapes` and `SearchSpace`.
+_FREE = ("space.stages", "space.input_size")
 
 
 def check_known(override: Mapping[str, Any], known: Any, prefix: str = "") -> None:
-    """Raises for a key that the config lacks, with the nearest one it has."""
-    names = known.as_dict() if hasattr(known, "as_dict") else known
+    """Raises for a key that a config lacks, with the nearest one it has, or a value of a wrong kind.
+
+    Args:
+      override: settings, nested as the config is.
+      known: a Model Garden config.
+      prefix: path of the config within the whole, with a dot behind.
+    """
+    kinds = known._get_annotations()
     for key, value in override.items():
         path = f"{prefix}{key}"
-        if not isinstance(names, Mapping) or key not in names:
-            unknown_name(path, key, names if isinstance(names, Mapping) else ())
-        child = getattr(known, str(key), None)
-        if path in _FREE or child is None:
+        if key not in kinds:
+            unknown_name(path, key, kinds)
+        if path in _FREE:
             continue
-        if hasattr(child, "as_dict"):
-            if value is None:
-                continue
-            if not isinstance(value, Mapping):
-                raise NeasError(f"{path}: received {value!r}, allowed is a mapping of settings.")
-            check_known(value, child, f"{path}.")
+        if key == "type" and isinstance(known, hyperparams.OneOfConfig):
+            choices = [name for name in kinds if name != "type"]
+            if value is not None and value not in choices:
+                unknown_name(path, value, choices)
+        elif path == "shrink.beta":
+            if value != "auto" and not _fits(value, float):
+                raise NeasError(f"{path}: received {value!r}, allowed is 'auto' or a number.")
         else:
-            _check_type(path, value, child)
+            _check_value(path, value, kinds[key], getattr(known, key))
 
 
-def _check_type(path: str, value: Any, current: Any) -> None:
-    """A value must be of the kind of its default; `Any` fields (β, say) take text as well."""
-    if path in ("shrink.beta",) or value is None or isinstance(value, Mapping):
-        return
-    if isinstance(current, bool):
-        ok, kind = isinstance(value, bool), "true or false"
-    elif isinstance(current, int):
-        ok, kind = isinstance(value, int) and not isinstance(value, bool), "an integer"
-    elif isinstance(current, float):
-        ok, kind = isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
-    elif isinstance(current, str):
-        ok, kind = isinstance(value, str), "a text"
-    elif isinstance(current, (list, tuple)):
-        ok, kind = isinstance(value, (list, tuple)), "a list"
-    else:
-        return
-    if not ok:
-        raise NeasError(f"{path}: received {value!r}, allowed is {kind}.")
+def _check_value(path: str, value: Any, kind: Any, current: Any) -> None:
+    """Raises unless a value fits the annotation of its field."""
+    choices = typing.get_args(kind) if _is_union(kind) else (kind,)
+    section = next((c for c in choices if _is_config(c)), None)
+    if section is not None and isinstance(value, Mapping):
+        check_known(value, current if current is not None else section(), f"{path}.")
+    elif not any(_fits(value, choice) for choice in choices):
+        words = [_describe(choice) for choice in choices]
+        raise NeasError(f"{path}: received {value!r}, allowed is {' or '.join(words)}.")
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _is_config(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, hyperparams.Config)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if typing.get_origin(kind) in (list, tuple, Sequence):
+        element = typing.get_args(kind)[0]
+        return isinstance(value, (list, tuple)) and all(_fits(v, element) for v in value)
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) < 1e300  # and no NaN
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    return isinstance(kind, type) and not _is_config(kind) and isinstance(value, kind)
+
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+def _describe(kind: Any) -> str:
+    """A type in words."""
+    if typing.get_origin(kind) in (list, tuple, Sequence):
+        return f"a list, each {_describe(typing.get_args(kind)[0])}"
+    if _is_config(kind):
+        return "a mapping of settings"
+    return "null" if kind is type(None) else _WORDS.get(kind, str(kind))
 
 
 def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
-from absl import logging
 from official.common import distribute_utils
 
+from neas_tf import console
 from neas_tf.config import NeasConfig
 from neas_tf.errors import NeasError, unknown_name
 from neas_tf.report import format_summary, write_report
 from neas_tf.run_context import Run, open_run
-from neas_tf.stages.export_stage import export
-from neas_tf.stages.retrain_stage import retrain
-from neas_tf.stages.search_stage import search
-from neas_tf.stages.supernet_stage import train_supernet
+from neas_tf.stages.export_stage import check_export, export
+from neas_tf.stages.retrain_stage import check_retrain, retrain
+from neas_tf.stages.search_stage import check_search, search
+from neas_tf.stages.supernet_stage import check_supernet, train_supernet
 
-STAGES = ("supernet", "search", "retrain", "export")
+# Of each stage, what refuses a folder (and writes nothing), and what does the work.
+_STAGES = {
+    "supernet": (check_supernet, train_supernet),
+    "search": (check_search, search),
+    "retrain": (check_retrain, retrain),
+    "export": (check_export, export),
+}
+STAGES = tuple(_STAGES)
 _STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu", "off")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -35,20 +43,38 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
       The summary of everything that the folder holds by then (`report/summary.json`).
 
     Raises:
-      NeasError: for anything that the settings, the data or the folder lack.
+      NeasError: for anything that the settings, the data or the folder lack. What can be known
+        at the beginning is checked before anything is written.
     """
     if stage not in (*STAGES, "all"):
         unknown_name("stage", stage, (*STAGES, "all"))
-    strategy = make_strategy(config)
-    run = open_run(config, model_dir, strategy)
-    functions = {"supernet": train_supernet, "search": search, "retrain": retrain, "export": export}
-    for name in STAGES if stage == "all" else (stage,):
-        if stage == "all" and name in ("supernet", "search") and config.retrain.architecture:
-            logging.info("Skips %s: retrain.architecture is given.", name)
-            continue
-        logging.info("Stage %s", name)
-        functions[name](run)
-    return report(run)
+    run = open_run(config, model_dir, make_strategy(config))
+    names = STAGES if stage == "all" else (stage,)
+    if stage == "all" and config.retrain.architecture:
+        names = ("retrain", "export")
+    for name in names:
+        check, _ = _STAGES[name]
+        check(run, alone=stage != "all")
+    with run.writing():
+        _announce(run, names)
+        for name in names:
+            _, work = _STAGES[name]
+            work(run)
+        return report(run)
+
+
+def _announce(run: Run, names: Sequence[str]) -> None:
+    sizes = run.info.sizes
+    split = f"{sizes['search']:,} of them held out for the search, " if sizes["search"] else ""
+    console.heading(
+        "NEAS",
+        f"folder {run.model_dir}",
+        f"data {run.info.name}: {sizes['train']:,} training images, {split}"
+        f"{sizes['test']:,} test images, {run.info.num_classes} classes",
+        f"stages {', '.join(names)}"
+        + (" (retrain.architecture is given)" if run.config.retrain.architecture else ""),
+        f"{run.strategy.num_replicas_in_sync} device(s), seed {run.config.seed}",
+    )
 
 
 def report(run: Run) -> dict[str, Any]:
@@ -56,7 +82,9 @@ def report(run: Run) -> dict[str, Any]:
     if not run.is_chief:
         return {}
     result = write_report(run.model_dir, run.space)
+    console.say("")
     print(format_summary(result.summary), flush=True)
+    console.say(f"Pictures and summary are in {run.folder('report')}")
     return result.summary
 
 

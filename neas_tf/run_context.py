@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 import yaml
-from absl import logging
 
 from neas_tf import data
 from neas_tf.budget import Budget
@@ -20,11 +20,19 @@ from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
+from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
+from neas_tf.parse_config import load_yaml
+from neas_tf.preflight import check_settings
 from neas_tf.resolving import resolve_space
 from neas_tf.search_state import difference
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
+# What stages leave, which must not be there without its identity.
+_RESULTS = {
+    "supernet": ("supernet/ckpt-*.index", "shrink/*.json"),
+    "retrain": ("retrain/ckpt-*.index", "retrain/model", "retrain/results.json"),
+}
 _STAGE_SECTIONS = {
     "supernet": ("seed", "num_paths", "heterogeneous", "space", "data", "supernet", "shrink"),
     "retrain": ("seed", "space", "data", "retrain"),
@@ -75,20 +83,54 @@ class Run:
             return False
         return True
 
-    def record_identity(self, stage: str, extra: dict[str, Any] | None = None) -> None:
-        """Writes what a stage's results depend on, or refuses a folder with something else."""
-        content = {name: _essential(self._section(name)) for name in _STAGE_SECTIONS[stage]}
-        identity = {"format": "neas-identity/1", **content, **(extra or {})}
+    def check_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:
+        """Refuses a folder whose stage holds the results of other settings; writes nothing.
+
+        Args:
+          stage: supernet or retrain.
+          extra: what the results depend on besides the config's sections; None where that is not
+            known yet.
+        """
         path = self.folder(stage, "identity.json")
-        if path.exists():
-            changes = difference(read_json(path, "identity"), identity)
-            if changes:
+        if not path.exists():
+            self._refuse_leftovers(stage)
+            return
+        found, identity = read_json(path, "identity"), self._identity(stage, extra or {})
+        if not isinstance(found, Mapping):
+            raise NeasError(f"identity: {str(path)!r} holds no JSON object.")
+        if extra is None:
+            found = {key: value for key, value in found.items() if key in identity}
+        # What was not recorded cannot be compared.
+        identity = {key: value for key, value in identity.items() if key in found}
+        changes = difference(found, identity)
+        if changes:
+            more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
+            raise NeasError(
+                f"model_dir: {str(self.folder(stage))!r} holds another run "
+                f"({'; '.join(changes[:6])}{more}); allowed is the same run again or another "
+                "folder."
+            )
+
+    def record_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:
+        """Writes what a stage's results depend on, or refuses a folder with something else."""
+        self.check_identity(stage, extra or {})
+        path = self.folder(stage, "identity.json")
+        if self.is_chief and not path.exists():
+            write_json_atomic(path, self._identity(stage, extra or {}))
+
+    def _identity(self, stage: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        content = {name: _essential(self._section(name)) for name in _STAGE_SECTIONS[stage]}
+        return {"format": "neas-identity/1", **content, "images": self.info.sizes, **extra}
+
+    def _refuse_leftovers(self, stage: str) -> None:
+        """Results without the record of what made them must not be taken for this run's."""
+        for pattern in _RESULTS[stage]:
+            found = sorted(self.model_dir.glob(pattern))
+            if found:
                 raise NeasError(
-                    f"model_dir: {str(self.folder(stage))!r} holds another run "
-                    f"({'; '.join(changes[:6])}); allowed is the same run again or another folder."
+                    f"model_dir: {str(found[0])!r} is there without {stage}/identity.json that says "
+                    "what made it; move it away or choose another folder."
                 )
-        else:
-            write_json_atomic(path, identity)
 
     def _section(self, name: str) -> Any:
         value = getattr(self.config, name)
@@ -101,50 +143,101 @@ class Run:
         try:
             yield
         finally:
-            path = self.folder("timing.json")
-            times = read_json(path, "timing") if path.exists() else {}
-            times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
-            write_json_atomic(path, times)
+            if self.is_chief:
+                path = self.folder("timing.json")
+                times = read_json(path, "timing") if path.exists() else {}
+                times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
+                write_json_atomic(path, times)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Makes the folder this process's own for a block, and writes the settings into it.
+
+        Raises:
+          NeasError: when the folder cannot be written, or another process works in it.
+        """
+        if not self.is_chief:
+            yield
+            return
+        try:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.model_dir, error) from None
+        with lock_folder(self.model_dir):
+            sweep(self.model_dir)
+            text = yaml.safe_dump(_plain(self.config.as_dict()), sort_keys=False)
+            try:
+                write_text_atomic(self.folder("params.yaml"), text)
+                write_json_atomic(self.folder("data.json"), self.info.describe())
+            except OSError as error:
+                raise _unwritable(self.model_dir, error) from None
+            yield
 
 
 def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strategy) -> Run:
-    """Opens the data and the folder, and checks everything that can be checked at once.
+    """Opens the data and looks at the folder; checks everything that can be checked at once.
+
+    Nothing is written before `Run.writing`.
 
     Raises:
-      NeasError: for missing data, a space or budget that cannot be, a folder that is not writable
-        or belongs to something else. Nothing is written then.
+      NeasError: for missing data, a space or budget that cannot be, settings that a later stage
+        would refuse, a folder that is not writable or belongs to something else.
     """
-    folder = Path(model_dir)
-    _check_folder(folder)
+    folder = _check_folder(model_dir)
+    # The sections are filled in and checked; the caller's config stays as it is.
+    config = copy.deepcopy(config)
     info = data.load(config.data)
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
+    check_settings(config, info, space, strategy.num_replicas_in_sync)
     table = CostTable(space)
     budget = Budget(config.search.max_macs, config.search.min_macs, config.search.max_params)
     budget.check_attainable(full, table)
-    run = Run(config, folder, strategy, info, space, full, table, budget)
-    logging.info("Data %s: %s", info.name, info.sizes)
-    if run.is_chief:
-        text = yaml.safe_dump(_plain(config.as_dict()), sort_keys=False)
-        write_text_atomic(folder / "params.yaml", text)
-        write_json_atomic(folder / "data.json", info.describe())
-    return run
+    return Run(config, folder, strategy, info, space, full, table, budget)
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "params.yaml").exists():
-        raise NeasError(
-            f"model_dir: {str(folder)!r} holds files of something else (no params.yaml); allowed "
-            "is an empty or new folder, or one of an earlier run."
-        )
+def _check_folder(model_dir: str) -> Path:
+    """The folder, absolute; it may be missing, empty, or that of a run."""
+    if "://" in model_dir or not model_dir.strip() or "\0" in model_dir:
+        raise NeasError(f"model_dir: received {model_dir!r}, allowed is a folder of this machine.")
+    folder = Path(model_dir).absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not folder.is_dir():
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+        if folder.is_dir() and not _is_unused(folder) and not _is_run(folder):
+            raise NeasError(
+                f"model_dir: {str(folder)!r} holds files of something else (no params.yaml of a "
+                "run); allowed is an empty or new folder, or one of an earlier run."
+            )
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
     except OSError as error:
-        raise NeasError(f"model_dir: {str(folder)!r} cannot be made ({error.strerror}).") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise NeasError(f"model_dir: {str(folder)!r} is not writable.")
+        raise _unwritable(folder, error) from None
+    if not nearest.is_dir():
+        raise NeasError(f"model_dir: {str(folder)!r} cannot be made, {str(nearest)!r} is a file.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise NeasError(f"model_dir: {str(folder)!r} is not writable ({str(nearest)!r}).")
+    return folder
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run that was killed at its start leaves."""
+    return all(path.name == LOCK_FILE or is_leftover(path) for path in folder.iterdir())
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether params.yaml is there and ours; Model Garden's own runs have one as well."""
+    path = folder / "params.yaml"
+    if not path.is_file():
+        return False
+    try:
+        settings = load_yaml(path.read_text(encoding="utf-8"), "params.yaml")
+    except (NeasError, UnicodeDecodeError):
+        return False
+    return {"num_paths", "space", "supernet"} <= set(settings)
+
+
+def _unwritable(folder: Path, error: OSError) -> NeasError:
+    return NeasError(f"model_dir: {str(folder)!r} cannot be written ({error.strerror or error}).")
 
 
 def _plain(value: Any) -> Any:

@@ -239,25 +239,12 @@ class History:
             a line that does not belong there, naming it. Nothing is changed then.
         """
         search = json.loads(json.dumps(search, allow_nan=False))
-        begun = self.path.exists() and self.path.stat().st_size > 0
-        if not self.state_path.exists() and begun:
-            raise NeasError(
-                f"search: {str(self.path)!r} has no state.json beside it that says which search it "
-                f"belongs to; allowed is a folder with both or neither."
-            )
-        state = self._read_state() if self.state_path.exists() else {}
+        begun = self._begun()
+        state = self.check(search)
         if not begun and not state.get("candidates"):  # Nothing scored yet, so nothing to lose.
             state = {"format": STATE_FORMAT, "search": search, **first_state}
             self.write_state(state)
             return state
-        differences = difference(state["search"], search)
-        if differences:
-            raise NeasError(
-                f"search: {str(self.directory)!r} holds another search ("
-                + "; ".join(differences[:8])
-                + f"; and {len(differences) - 8} more" * (len(differences) > 8)
-                + "); allowed is the same search again or another folder."
-            )
         if not begun:
             return state
         candidates, content, tail = _parse(self.path)
@@ -281,6 +268,35 @@ class History:
             files.write_bytes_atomic(self.path, content)
         self.candidates = candidates
         return state
+
+    def check(self, search: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuses a folder that holds another search (see `open`), and changes nothing.
+
+        Returns:
+          The state that the folder holds; empty where there is none.
+        """
+        begun = self._begun()
+        if not self.state_path.exists():
+            if begun:
+                raise NeasError(
+                    f"search: {str(self.path)!r} has no state.json beside it that says which "
+                    f"search it belongs to; allowed is a folder with both or neither."
+                )
+            return {}
+        state = self._read_state()
+        search = json.loads(json.dumps(search, allow_nan=False))
+        differences = difference(state["search"], search)
+        if differences and (begun or state["candidates"]):
+            raise NeasError(
+                f"search: {str(self.directory)!r} holds another search ("
+                + "; ".join(differences[:8])
+                + f"; and {len(differences) - 8} more" * (len(differences) > 8)
+                + "); allowed is the same search again or another folder."
+            )
+        return state
+
+    def _begun(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def append(
         self, architecture: Architecture, generation: int, origin: str, score: Score

@@ -15,8 +15,8 @@ from official.modeling import optimization, performance
 from neas_tf.architecture import Architecture
 from neas_tf.config import RetrainConfig, SupernetConfig
 from neas_tf.ensemble import build_ensemble, trunk_variables
-from neas_tf.errors import NeasError
 from neas_tf.masked_sgd import MaskedSGD
+from neas_tf.preflight import check_supernet_optimizer
 from neas_tf.space import SearchSpace
 from neas_tf.supernet import Supernet, update_rules
 
@@ -158,16 +158,7 @@ class SupernetTask(_ClassificationTask):
         self, model: Supernet, config: optimization.OptimizationConfig, runtime
     ) -> tf_keras.optimizers.legacy.Optimizer:
         """Masked SGD with Model Garden's learning-rate schedule, slots included."""
-        if config.optimizer.type != "sgd":
-            raise NeasError(
-                "supernet.trainer.optimizer_config.optimizer.type: received "
-                f"{config.optimizer.type!r}, allowed is 'sgd' (only what was drawn may move)."
-            )
-        if config.ema is not None:
-            raise NeasError(
-                "supernet.trainer.optimizer_config.ema: allowed is null, for an average would "
-                "move operators that were not drawn."
-            )
+        check_supernet_optimizer(config)
         sgd = config.optimizer.get()
         rate = optimization.OptimizerFactory(config).build_learning_rate()
         optimizer = MaskedSGD(rate, sgd.momentum, sgd.nesterov, self.stage.weight_decay)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
+from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.paths import resolve_user_path
+
+# What a folder or its disk is to blame for, in the middle of a run as well.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", "neas_quickstart", "neas_quickstart, neas_cifar10 or neas_imagenet."
@@ -47,16 +52,35 @@ def main(argv: Sequence[str]) -> int:
         config = load_config(_EXPERIMENT.value, files, _OVERRIDE.value)
         run_pipeline(config, resolve_user_path(_MODEL_DIR.value), _STAGE.value)
     except NeasError as error:
-        print(f"neas_tf.train: {error}", file=sys.stderr)
+        console.say(f"neas_tf.train: {error}")
         return 2
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        where = error.filename or _MODEL_DIR.value
+        console.say(f"neas_tf.train: {where!r} cannot be written ({error.strerror}).")
+        return 2
+    except KeyboardInterrupt:
+        console.say("\nneas_tf.train: stopped; the same command goes on from here.")
+        return 130
     return 0
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; a mistake in them ends with one sentence and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        console.say(f"neas_tf.train: {' '.join(str(error).split())} (see --help)")
+        sys.exit(2)
 
 
 def _start_tensorflow(logical_cpus: int, threads: int) -> None:
     """Imports TensorFlow quietly and splits the CPU, which must precede everything else."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not flags.FLAGS["verbosity"].present:
+        console.quiet_libraries()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    print("Starting TensorFlow …", file=sys.stderr, flush=True)
+    console.say("Starting TensorFlow …")
     import tensorflow as tf
 
     if threads:
@@ -68,4 +92,4 @@ def _start_tensorflow(logical_cpus: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -15,8 +15,9 @@ import tf_keras
 from absl import logging
 from official.core import base_task, base_trainer, train_lib
 from official.core import config_definitions as cfg
-from tqdm import tqdm
 
+from neas_tf import console
+from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
 
 # (first step, input_context) → batches from that step on.
@@ -67,24 +68,32 @@ class TrainingLoop:
             evaluate=False,
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
         )
-        self._bar = tqdm(
-            total=self.total, initial=self.first_step, desc=title, unit="step", mininterval=1.0
-        )
+        # Keras leaves the generators of dropout layers out of checkpoints: a resumed training
+        # would draw what it drew at its beginning.
+        self.trainer.checkpoint.generators = tf.train.Checkpoint(**random_generators(model))
+        self._bar = console.bar(title, self.total, "steps", self.first_step)
         self._steps_per_epoch = steps_per_epoch
-        runner = train_lib.OrbitExperimentRunner(
-            strategy,
-            task,
-            "train",
-            experiment,
-            str(folder),
-            trainer=self.trainer,
-            train_actions=[self._progress],
-        )
+        try:
+            runner = train_lib.OrbitExperimentRunner(
+                strategy,
+                task,
+                "train",
+                experiment,
+                str(folder),
+                trainer=self.trainer,
+                train_actions=[self._progress],
+            )
+        except tf.errors.OpError as error:
+            self.close()
+            raise NeasError(
+                f"checkpoint: the newest one in {str(folder)!r} (step {self.first_step}) cannot be "
+                f"read ({' '.join(error.message.split())})."
+            ) from None
         self._controller = runner.controller
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
-            logging.info("%s: goes on at step %d of %d.", title, self.first_step, self.total)
+            console.say(f"   Goes on at step {self.first_step:,} of {self.total:,}.")
 
     @property
     def step(self) -> int:
@@ -116,6 +125,19 @@ class TrainingLoop:
         self.metrics.append(
             {"step": step, "epoch": round(step / self._steps_per_epoch, 4)} | values
         )
+
+
+def random_generators(model: tf_keras.Model) -> dict[str, tf.random.Generator]:
+    """The generators of a model's layers that draw at random, by the layer's place.
+
+    Needs `tf_keras.backend.experimental.enable_tf_random_generator()` before the model is built.
+    """
+    found = {}
+    for place, layer in enumerate(model.layers):
+        generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+        if generator is not None:
+            found[f"layer_{place}"] = generator
+    return found
 
 
 class MetricsLog:

@@ -24,6 +24,7 @@ from toy_search import (
 from neas_tf.architecture import Architecture
 from neas_tf.budget import Budget
 from neas_tf.budget_sampling import BudgetSampler
+from neas_tf.console import short_count
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.evolution import (
@@ -410,9 +411,8 @@ def test_bar_and_callback(tmp_path):
     )
     (bar,) = bars
     assert (bar.total, bar.count, bar.closed) == (18, 18, True)
-    assert (
-        bar.texts[-1] == f"best {result.best.accuracy:.4f} at {result.best.macs / 1e6:.2f} M MACs"
-    )
+    best = result.best
+    assert bar.texts[-1] == f"best {best.accuracy:.2%} at {short_count(best.macs)} MACs"
     assert [g for g, _, _ in seen] == [0, 1, 2] and seen[1][1] == list(range(6, 12))
     assert seen[-1][2] == result.best
 
@@ -420,7 +420,7 @@ def test_bar_and_callback(tmp_path):
 def test_tqdm_bar(tmp_path, capsys):
     shrunk = ShrunkSpace.full(toy_space(), 2)
     toy_search(tmp_path, SearchSettings(population=3, generations=2), shrunk, make_bar=tqdm_bar)
-    assert "6/6" in capsys.readouterr().err
+    assert "search: 6 of 6 ensembles" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from absl import logging
 
-from neas_tf import data, exporting, model_store
-from neas_tf.errors import NeasError, unknown_name
+from neas_tf import console, data, exporting, model_store
+from neas_tf.errors import NeasError
 from neas_tf.files import read_json
 from neas_tf.run_context import Run
 
 _FILES = {"tflite": "model.tflite", "saved_model": "saved_model"}
+
+
+def check_export(run: Run, alone: bool) -> None:
+    """Refuses, without writing, a folder that holds nothing to export, when run `alone`."""
+    if alone and not run.folder("retrain", "model").exists():
+        raise NeasError(
+            f"stage: {str(run.model_dir)!r} holds no retrained model; run --stage=retrain first."
+        )
 
 
 def export(run: Run) -> list[dict[str, Any]]:
@@ -21,14 +28,9 @@ def export(run: Run) -> list[dict[str, Any]]:
     Returns:
       The reports, one a format.
     """
-    for name in run.config.export.formats:
-        if name not in _FILES:
-            unknown_name("export.formats", name, _FILES)
+    check_export(run, alone=True)
     folder = run.folder("retrain", "model")
-    if not folder.exists():
-        raise NeasError(
-            f"stage: {str(run.model_dir)!r} holds no retrained model; run --stage=retrain first."
-        )
+    console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
     reports, loaded = [], None
     with run.timed("export"):
         for name in run.config.export.formats:
@@ -36,6 +38,7 @@ def export(run: Run) -> list[dict[str, Any]]:
             report = output.with_name(output.name + ".json")
             if output.exists() and report.exists():
                 reports.append(read_json(report, "export report"))
+                console.say(f"   {output} was written before.")
                 continue
             loaded = loaded or model_store.load_model(folder)
             model, info = loaded
@@ -44,8 +47,13 @@ def export(run: Run) -> list[dict[str, Any]]:
                 "tflite": exporting.export_tflite,
                 "saved_model": exporting.export_saved_model,
             }[name]
-            reports.append(function(model, info, output, images=images, overwrite=True))
-            logging.info("Wrote %s", output)
+            with console.native_noise_off():
+                reports.append(function(model, info, output, images=images, overwrite=True))
+            parity = reports[-1]["parity"]
+            console.say(
+                f"   {output}: {reports[-1]['bytes'] / 1e3:,.0f} kB, differs by at most "
+                f"{parity['max_abs_diff']:.1e} from the trained model."
+            )
     return reports
 
 

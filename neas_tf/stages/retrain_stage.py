@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from absl import logging
 from official.core import config_definitions as cfg
 from official.modeling import optimization
 
-from neas_tf import data, model_store, zoo
+from neas_tf import console, data, model_store, zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
@@ -38,6 +37,20 @@ def chosen_architecture(run: Run) -> Architecture:
     return Architecture.from_dict(read_json(path, "search/best.json")).check_in(run.space)
 
 
+def check_retrain(run: Run, alone: bool) -> None:
+    """Refuses, without writing, a folder with the retraining of something else.
+
+    Args:
+      run: the run.
+      alone: whether the architecture must be known already.
+    """
+    known = run.config.retrain.architecture or run.folder("search", "best.json").exists()
+    if alone or known:
+        run.check_identity("retrain", {"architecture": chosen_architecture(run).key})
+    else:
+        run.check_identity("retrain")
+
+
 def retrain(run: Run) -> dict[str, Any]:
     """Trains the ensemble on the whole training split and tests it once; resumes.
 
@@ -47,20 +60,45 @@ def retrain(run: Run) -> dict[str, Any]:
     architecture = chosen_architecture(run)
     run.record_identity("retrain", {"architecture": architecture.key})
     results = run.folder("retrain", "results.json")
+    cost = run.table.cost(architecture)
+    what = f"{architecture.key}: {console.short_count(cost.macs)} MACs, {cost.params:,} parameters"
     if results.exists():
-        return read_json(results, "retrain/results.json")
+        test = read_json(results, "retrain/results.json")
+        console.heading("Retrain", what, "finished before")
+        console.say(f"   {_told(test)}")
+        return test
+    console.heading("Retrain", what, *_plan(run))
     with run.timed("retrain"):
         if not run.folder("retrain", "model").exists():
             _train(run, architecture)
-        model, info = model_store.load_model(run.folder("retrain", "model"))
+        model, _ = model_store.load_model(run.folder("retrain", "model"))
         test = evaluate(model, run.info, "test", run.config.retrain.evaluation_batch)
-    cost = run.table.cost(info.architecture)
     test |= {"architecture": architecture.key, "macs": cost.macs, "params": cost.params}
     test["paper_flops"] = cost.paper_flops
     if run.is_chief:
         write_json_atomic(results, test)
-    logging.info("Test accuracy of the ensemble: %.2f %%.", 100 * test["ensemble_accuracy"])
+    console.say(f"   {_told(test)}")
     return test
+
+
+def _plan(run: Run) -> list[str]:
+    if run.folder("retrain", "model").exists():
+        return ["trained before, not tested yet"]
+    examples = run.info.sizes["train"]
+    stage = resolve_steps(run.config.retrain, examples, "retrain")
+    steps = stage.trainer.train_steps
+    return [
+        f"from scratch on all {examples:,} training images: {steps:,} steps of {stage.batch_size} "
+        f"({steps * stage.batch_size / examples:.4g} epochs)"
+    ]
+
+
+def _told(test: dict[str, Any]) -> str:
+    paths = ", ".join(f"{accuracy:.2%}" for accuracy in test["path_accuracies"])
+    return (
+        f"Test accuracy {test['ensemble_accuracy']:.2%}, paths alone {paths} "
+        f"({test['test_examples']:,} images)."
+    )
 
 
 def _train(run: Run, architecture: Architecture) -> None:
@@ -68,7 +106,7 @@ def _train(run: Run, architecture: Architecture) -> None:
     examples = run.info.sizes["train"]
     stage = resolve_steps(config.retrain, examples, "retrain")
     info = with_augmentation(run.info, stage)
-    # Generators with their state in the checkpoint, so that dropout resumes exactly.
+    # Generators with a state that `TrainingLoop` saves, so that dropout resumes exactly.
     tf_keras.backend.experimental.enable_tf_random_generator()
     tf_keras.utils.set_random_seed(seed)
     with run.strategy.scope():

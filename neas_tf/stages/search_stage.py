@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from absl import logging
 
-from neas_tf import data, sampling
+from neas_tf import console, data, sampling
 from neas_tf.architecture import Architecture
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.errors import NeasError
 from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.evolution import SearchResult, run_search, tqdm_bar
+from neas_tf.evolution import SearchResult, describe_search, run_search, tqdm_bar
 from neas_tf.files import read_json
+from neas_tf.preflight import search_settings
 from neas_tf.run_context import Run
-from neas_tf.search_state import History, Score
+from neas_tf.search_state import Candidate, History, Score
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.stages.supernet_stage import load_supernet
 from neas_tf.supernet import Supernet
 from neas_tf.training_loop import latest_step
 from neas_tf.variation import SearchSettings
+
+
+def check_search(run: Run, alone: bool) -> None:
+    """Refuses, without writing, a folder with another search or settings that cannot work.
+
+    Args:
+      run: the run.
+      alone: whether the supernet's stage must have finished already.
+    """
+    run.check_identity("supernet")
+    if run.info.sizes["search"] == 0:
+        raise NeasError(
+            "data.search_fraction: received 0, allowed is a fraction > 0 of the training split, "
+            "on which the search measures accuracy."
+        )
+    if alone or run.folder("shrink", "alive.json").exists():
+        shrunk = load_shrunk(run)
+        run.budget.check_attainable(shrunk, run.table)
+        search_of = describe_search(search_settings(run.config), shrunk, _context(run))
+        _history(run).check(search_of)
+    elif _history(run).path.exists():
+        raise NeasError(
+            f"model_dir: {str(run.folder('search'))!r} holds a search without the supernet it "
+            "belongs to; move it away or choose another folder."
+        )
 
 
 def search(run: Run) -> SearchResult:
@@ -31,46 +55,35 @@ def search(run: Run) -> SearchResult:
     Returns:
       The result, also in `search/best.json` and `search/history.jsonl`.
     """
-    shrunk = load_shrunk(run)
-    run.budget.check_attainable(shrunk, run.table)
-    config = run.config.search
-    names = [field.name for field in dataclasses.fields(SearchSettings)]
-    values = {name: getattr(config, name) for name in names}
-    for name in ("crossover", "mutation"):
-        values[name] = None if values[name] < 0 else values[name]
-    values["seed"] = config.seed if config.seed >= 0 else run.config.seed
-    settings = SearchSettings(**values)
-    evaluate = _LazyEvaluator(run)
+    check_search(run, alone=True)
+    shrunk, settings, history = load_shrunk(run), search_settings(run.config), _history(run)
+    _announce(run, shrunk, settings)
     if run.budget.limits:
-        sampler = BudgetSampler(shrunk, run.table, run.budget, even_splits=config.even_splits)
-        sample = sampler.sample
+        even = run.config.search.even_splits
+        sample = BudgetSampler(shrunk, run.table, run.budget, even_splits=even).sample
     else:
 
         def sample(rng: np.random.Generator) -> Architecture:
             return sampling.uniform(shrunk, rng)
 
-    def costs(architecture: Architecture) -> dict[str, int]:
-        cost = run.table.cost(architecture)
-        return {"macs": cost.macs, "paper_flops": cost.paper_flops, "params": cost.params}
-
-    history = History(run.folder("search"), costs)
     with run.timed("search"):
         result = run_search(
             settings,
             shrunk,
             sample,
             lambda architecture: run.budget.admits(run.table.cost(architecture)),
-            evaluate,
+            _LazyEvaluator(run),
             history,
             context=_context(run),
+            on_generation=_tell_generation,
             make_bar=tqdm_bar,
         )
     best = result.best
-    logging.info(
-        "Found %s: %.2f %% with the supernet's weights, %.2f M MACs.",
-        best.architecture.key,
-        100 * best.accuracy,
-        best.macs / 1e6,
+    if result.reason:
+        console.say(f"   The search ended early: {result.reason}.")
+    console.say(
+        f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
+        f"{console.short_count(best.macs)} MACs, {len(result.candidates)} ensembles scored."
     )
     return result
 
@@ -78,7 +91,7 @@ def search(run: Run) -> SearchResult:
 def load_shrunk(run: Run) -> ShrunkSpace:
     """The shrunk space that stage 1 left."""
     path = run.folder("shrink", "alive.json")
-    if not path.exists():
+    if not path.exists() or not latest_step(run.folder("supernet")):
         raise NeasError(
             f"stage: {str(run.model_dir)!r} holds no finished supernet; run --stage=supernet first."
         )
@@ -92,14 +105,8 @@ def make_evaluator(run: Run, supernet: Supernet) -> CandidateEvaluator:
       NeasError: when no training images are held out for the search.
     """
     config, seed = run.config.search, run.config.seed
-    if run.info.sizes["search"] == 0:
-        raise NeasError(
-            "data.search_fraction: received 0, allowed is a fraction > 0 of the training split, "
-            "on which the search measures accuracy."
-        )
     calibration, _ = data.make_arrays(run.info, "supernet", config.calibration_images, seed)
-    count = config.validation_images or run.info.sizes["search"]
-    images, labels = data.make_arrays(run.info, "search", count, seed)
+    images, labels = data.make_arrays(run.info, "search", _validation_images(run), seed)
     return CandidateEvaluator(
         supernet, calibration, images, labels, config.calibration_batch, config.batch_size
     )
@@ -122,6 +129,18 @@ class _LazyEvaluator:
             yield Score(result.accuracy, result.path_accuracies)
 
 
+def _history(run: Run) -> History:
+    def costs(architecture: Architecture) -> dict[str, int]:
+        cost = run.table.cost(architecture)
+        return {"macs": cost.macs, "paper_flops": cost.paper_flops, "params": cost.params}
+
+    return History(run.folder("search"), costs)
+
+
+def _validation_images(run: Run) -> int:
+    return run.config.search.validation_images or run.info.sizes["search"]
+
+
 def _context(run: Run) -> dict[str, object]:
     """What a score depends on besides the candidate."""
     config = run.config.search
@@ -131,3 +150,28 @@ def _context(run: Run) -> dict[str, object]:
         "supernet": hashlib.sha256(identity).hexdigest()[:16],
         "supernet_step": latest_step(run.folder("supernet")),
     }
+
+
+def _announce(run: Run, shrunk: ShrunkSpace, settings: SearchSettings) -> None:
+    words = {1: "at most", -1: "at least"}
+    units = {"macs": "MACs", "params": "parameters"}
+    budget = ", ".join(
+        f"{words[x.sign]} {console.short_count(x.value)} {units[x.metric]}"
+        for x in run.budget.limits
+    )
+    console.heading(
+        "Search",
+        f"{settings.method}, {settings.generations} generations of {settings.population} ensembles "
+        f"out of {shrunk.num_combinations} combinations",
+        f"budget: {budget or 'none'}",
+        f"accuracy on {min(_validation_images(run), run.info.sizes['search']):,} held-out training "
+        "images",
+    )
+
+
+def _tell_generation(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
+    top = max((c.accuracy for c in new), default=0.0)
+    console.say(
+        f"   Generation {generation + 1}: {len(new)} new, the best of them {top:.2%}; best so far "
+        f"{best.accuracy:.2%} at {console.short_count(best.macs)} MACs."
+    )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from official.core import config_definitions as cfg
-from tqdm import tqdm
 
-from neas_tf import data, sampling
+from neas_tf import console, data, sampling
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.measurements import Measurements
+from neas_tf.preflight import shrink_settings
 from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
 from neas_tf.run_context import Run
 from neas_tf.scoring import path_distances
@@ -28,6 +25,17 @@ _TAG = 0x5C04E  # Keeps the random numbers of shrinking apart from those of othe
 _MAX_DRAWS = 8192
 
 
+def check_supernet(run: Run, alone: bool = False) -> None:
+    """Refuses, without writing, a folder with the supernet of other settings, or half of one."""
+    del alone  # It is the first stage.
+    run.check_identity("supernet")
+    if run.folder("shrink", "alive.json").exists() and not latest_step(run.folder("supernet")):
+        raise NeasError(
+            f"model_dir: {str(run.folder('shrink'))!r} is there without the checkpoints of "
+            "'supernet'; move it away or choose another folder."
+        )
+
+
 def train_supernet(run: Run) -> ShrunkSpace:
     """Trains and shrinks until all steps are done; goes on from the newest checkpoint.
 
@@ -35,9 +43,12 @@ def train_supernet(run: Run) -> ShrunkSpace:
       The shrunk space, also in `shrink/alive.json`.
     """
     final = run.folder("shrink", "alive.json")
+    check_supernet(run)
     run.record_identity("supernet")
     if final.exists():
-        return ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), run.space)
+        shrunk = ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), run.space)
+        console.heading("Supernet", f"finished before: {_alive(run, shrunk)}")
+        return shrunk
     config, seed = run.config, run.config.seed
     part = "supernet" if config.data.search_fraction else "train"
     examples = run.info.sizes[part]
@@ -45,7 +56,8 @@ def train_supernet(run: Run) -> ShrunkSpace:
     info = with_augmentation(run.info, stage)
     total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
     boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
-    settings = shrink_settings(run)
+    settings = shrink_settings(run.config)
+    _announce(run, total, per_epoch, boundaries, settings)
     with run.timed("supernet"), run.strategy.scope():
         task = SupernetTask(
             SupernetTaskConfig(),
@@ -95,13 +107,30 @@ def train_supernet(run: Run) -> ShrunkSpace:
             loop.close()
     if run.is_chief:
         write_json_atomic(final, shrunk.to_dict())
+    console.say(f"   Trained: {_alive(run, shrunk)}, in {run.folder('supernet')}")
     return shrunk
 
 
-def shrink_settings(run: Run) -> ShrinkSettings:
-    """The settings of Algorithm 1 from the config."""
-    names = [field.name for field in dataclasses.fields(ShrinkSettings)]
-    return ShrinkSettings(**{name: getattr(run.config.shrink, name) for name in names})
+def _announce(
+    run: Run, total: int, per_epoch: float, boundaries: list[int], settings: ShrinkSettings
+) -> None:
+    config, space = run.config, run.space
+    plan = "no shrinking"
+    if settings.metric != "none" and boundaries:
+        plan = (
+            f"{len(boundaries)} shrinks by {settings.metric}, {settings.remove} combinations each"
+        )
+    console.heading(
+        "Supernet",
+        f"space {space.name!r}: {space.num_layers} layers, {len(space.operators)} operators, "
+        f"{config.num_paths} paths, {run.full.num_combinations:,} combinations",
+        f"{total:,} steps of {config.supernet.batch_size} images ({total / per_epoch:.4g} epochs), "
+        + plan,
+    )
+
+
+def _alive(run: Run, shrunk: ShrunkSpace) -> str:
+    return f"{shrunk.num_combinations:,} of {run.full.num_combinations:,} combinations alive"
 
 
 def load_supernet(run: Run) -> Supernet:
@@ -128,14 +157,15 @@ def load_supernet(run: Run) -> Supernet:
         tf.train.Checkpoint(model=model).restore(
             path
         ).expect_partial().assert_existing_objects_matched()
-    logging.info("Supernet of step %d from %s.", latest_step(folder), folder)
     return model
 
 
 def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end: int, seed: int):
     """Trains to a step; the architectures of the steps are drawn beforehand, as a table."""
+    capacity = task.draws.capacity
     while (first := loop.step) < end:
-        count = min(end - first, task.draws.capacity)
+        # Tables end at the same steps wherever the training was taken up.
+        count = min(end - first, capacity - first % capacity)
         task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, count))
         loop.train_to(first + count, save=first + count == end)
 
@@ -153,6 +183,8 @@ def _shrink(
     path = run.folder("shrink", f"shrink_{index:02d}.json")
     if path.exists():
         report = read_json(path, "shrink report")
+        if not isinstance(report, dict) or report.get("step") != step or "alive" not in report:
+            raise NeasError(f"shrink report {str(path)!r}: is not the one of step {step}.")
         return ShrunkSpace.from_dict(report["alive"], run.space)
     if settings.metric == "none" or shrunk.num_combinations <= settings.min_combinations:
         return shrunk
@@ -169,7 +201,9 @@ def _shrink(
     )
     if run.is_chief:
         write_json_atomic(path, report)
-    logging.info("Shrink %d: %d -> %d combinations.", index, before, shrunk.num_combinations)
+    console.say(
+        f"   Shrink {index} at step {step:,}: {before:,} -> {shrunk.num_combinations:,} combinations."
+    )
     return shrunk
 
 
@@ -198,10 +232,12 @@ def measure(
         return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
 
     codes, distances, accuracies = [], [], []
-    for ensemble in tqdm(ensembles, desc=f"shrink {index}", unit="ensemble", mininterval=1.0):
-        code = ensemble.to_array(run.space)
-        parts = [forward(x, y, tf.constant(code)) for x, y in batches]
-        codes.append(code)
-        distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
-        accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))
+    with console.bar(f"shrink {index}", len(ensembles), "ensembles", leave=False) as bar:
+        for ensemble in ensembles:
+            code = ensemble.to_array(run.space)
+            parts = [forward(x, y, tf.constant(code)) for x, y in batches]
+            codes.append(code)
+            distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
+            accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))
+            bar.update()
     return Measurements(np.stack(codes), np.stack(distances), np.stack(accuracies))

@@ -1,0 +1,155 @@
+"""What people see while a run goes on: lines, progress bars, and no noise of libraries.
+
+Everything goes to stderr; stdout is for results. Where stderr is no terminal, bars become one
+plain line every few seconds, so that logs stay readable and small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging as standard_logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from absl import logging
+from tqdm import tqdm
+
+LOG_INTERVAL = 10.0  # seconds between the lines of a bar in a log
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}, {elapsed} + {remaining}{postfix}"
+)
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
+# Model Garden's remark on lists in overrides, which is how `space.stages` is set.
+_UNTRUE = ("The list/tuple don't match the value dictionaries",)
+
+
+def say(text: str) -> None:
+    """Writes a line to stderr, above the bars that are shown."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def heading(title: str, *details: str) -> None:
+    """Announces a stage: its title, and what will be done, one indented line each."""
+    say(f"\n━━ {title} {'━' * max(4, 68 - len(title))}")
+    for detail in details:
+        say(f"   {detail}")
+
+
+class _Bar(tqdm):
+    """A bar whose text waits for the next drawing: in a log every drawing is a line."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
+        """Shows a text behind the bar."""
+        super().set_postfix_str(s, refresh)
+
+
+def bar(title: str, total: int, unit: str, initial: int = 0, leave: bool = True) -> tqdm:
+    """A progress bar with the time left.
+
+    Args:
+      title: in front.
+      total: units altogether.
+      unit: what is counted, in the plural.
+      initial: units that were done before.
+      leave: whether it stays on the terminal behind its end.
+    """
+    common: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
+    if sys.stderr.isatty():
+        return _Bar(**common, leave=leave, dynamic_ncols=True, mininterval=0.5, bar_format=_BAR)
+    return _Bar(
+        **common,
+        file=_Lines(sys.stderr),
+        position=0,
+        ascii=False,
+        ncols=100,
+        mininterval=LOG_INTERVAL,
+        maxinterval=3 * LOG_INTERVAL,
+        delay=1e-9,  # no line before the first unit
+        bar_format=_LINE,
+    )
+
+
+class _Lines:
+    """A stream that turns what tqdm draws over and over into lines."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._last = stream, ""
+
+    def write(self, text: str) -> int:
+        line = text.replace("\x1b[A", "").strip("\r\n ")
+        if line and line != self._last:
+            self._stream.write(line + "\n")
+            self._last = line
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def native_noise_off() -> Iterator[None]:
+    """Drops what C++ code writes to stderr in a block, unless the block fails."""
+    try:
+        number = sys.__stderr__.fileno()
+        kept = os.dup(number)
+    except (AttributeError, OSError, ValueError):
+        yield
+        return
+    with tempfile.TemporaryFile() as store:
+        sys.stderr.flush()
+        os.dup2(store.fileno(), number)
+        try:
+            yield
+        except BaseException:
+            store.seek(0)
+            os.write(kept, store.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def short_count(value: float) -> str:
+    """301500768 → '301.50 M'."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:,.0f}"
+
+
+def quiet_libraries() -> None:
+    """Silences what TensorFlow and its kin tell of themselves; call before importing TensorFlow.
+
+    Warnings of this project's own remain, as plain lines.
+    """
+    # "failed call to cuInit" on machines without a GPU has the level of an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.WARNING)
+    root = standard_logging.getLogger()
+    root.removeHandler(logging.get_absl_handler())
+    root.addHandler(_AboveBars())
+    logging.get_absl_logger().addFilter(_worth_telling)
+    standard_logging.getLogger("tensorflow").setLevel(standard_logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+class _AboveBars(standard_logging.Handler):
+    """Shows log records as plain lines that do not tear the bars."""
+
+    def emit(self, record: standard_logging.LogRecord) -> None:
+        """Writes a record."""
+        try:
+            say(f"{record.levelname.capitalize()}: {record.getMessage()}")
+        except Exception:
+            self.handleError(record)
+
+
+def _worth_telling(record: standard_logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_UNTRUE)

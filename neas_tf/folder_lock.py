@@ -1,0 +1,75 @@
+"""One process a model_dir at a time, and tidying up behind one that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from neas_tf.errors import NeasError
+
+LOCK_FILE = ".lock"
+# Names of what is renamed when it is whole: files of `neas_tf.files`, model and export folders,
+# and the shards of a checkpoint.
+_LEFTOVER = re.compile(
+    r"\..+\.[a-z0-9_]{8}\.tmp|\.(model|model\.tflite|saved_model)\.[a-z0-9_]{8}"
+    r"|ckpt-\d+_temp|ckpt-\d+(\.\S+)?\.tempstate\d+"
+)
+_FOLDERS = ("", "supernet", "shrink", "search", "retrain", "export", "report")
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock for a block; the system gives it back however the process ends.
+
+    Where the file system knows no locks (some network drives), nothing is locked.
+
+    Raises:
+      NeasError: when another process holds it, or the lock file cannot be made.
+    """
+    path = folder / LOCK_FILE
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise NeasError(
+            f"model_dir: {str(folder)!r} cannot be written ({error.strerror})."
+        ) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+                raise NeasError(
+                    f"model_dir: {str(folder)!r} is in use by another process"
+                    f"{f' ({owner})' if owner else ''}; allowed is one at a time."
+                ) from None
+        else:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()}\n".encode("ascii"), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a path's name is one of those that exist only while something is written."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written; only for who holds the lock."""
+    for name in _FOLDERS:
+        part = folder / name
+        if not part.is_dir():
+            continue
+        for path in filter(is_leftover, list(part.iterdir())):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Checks every stage's settings before the first one starts: none may fail after hours."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from official.modeling import optimization
+
+from neas_tf import zoo
+from neas_tf.config import NeasConfig, RetrainConfig, StageConfig, SupernetConfig
+from neas_tf.data import DatasetInfo
+from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.resolving import resolve_steps, with_augmentation
+from neas_tf.shrinking import ShrinkSettings
+from neas_tf.space import SearchSpace
+from neas_tf.variation import SearchSettings
+
+EXPORT_FORMATS = ("tflite", "saved_model")
+_COUNTS = {
+    "shrink": {"images": 1, "batch_size": 1},
+    "search": {
+        "calibration_images": 1,
+        "calibration_batch": 1,
+        "validation_images": 0,
+        "batch_size": 1,
+        "crossover": -1,
+        "mutation": -1,
+        "seed": -1,
+    },
+    "retrain": {"evaluation_batch": 1},
+    "export": {"parity_examples": 1},
+}
+_TRAINER_COUNTS = {
+    "train_steps": 0,
+    "steps_per_loop": 0,
+    "summary_interval": 0,
+    "checkpoint_interval": 0,
+    "validation_interval": 0,
+    "max_to_keep": 1,
+}
+
+
+def check_settings(
+    config: NeasConfig, info: DatasetInfo, space: SearchSpace, num_replicas: int = 1
+) -> None:
+    """Raises for the first setting that a stage would refuse later.
+
+    Args:
+      config: of the run.
+      info: the data.
+      space: the resolved space.
+      num_replicas: that share a batch.
+
+    Raises:
+      NeasError: names the field, what was received and what is allowed.
+    """
+    check_int("seed", config.seed, 0, (1 << 31) - 2)
+    for section, fields in _COUNTS.items():
+        for field, low in fields.items():
+            check_int(f"{section}.{field}", getattr(getattr(config, section), field), low)
+    part = "supernet" if config.data.search_fraction else "train"
+    _check_stage("supernet", config.supernet, info.sizes[part], num_replicas)
+    _check_stage("retrain", config.retrain, info.sizes["train"], num_replicas)
+    for name in ("supernet", "retrain"):
+        try:
+            with_augmentation(info, getattr(config, name))
+        except NeasError as error:
+            raise NeasError(f"{name}: {error}") from None
+    check_supernet_optimizer(config.supernet.trainer.optimizer_config)
+    every = config.shrink.every_epochs
+    check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
+    shrink_settings(config)
+    search_settings(config)
+    for name in config.export.formats:
+        if name not in EXPORT_FORMATS:
+            unknown_name("export.formats", name, EXPORT_FORMATS)
+    if config.retrain.architecture:
+        try:
+            zoo.load_architecture(config.retrain.architecture, space)
+        except NeasError as error:
+            raise NeasError(f"retrain.architecture: {error}") from None
+
+
+def shrink_settings(config: NeasConfig) -> ShrinkSettings:
+    """The settings of Algorithm 1 from the config."""
+    names = [field.name for field in dataclasses.fields(ShrinkSettings)]
+    return ShrinkSettings(**{name: getattr(config.shrink, name) for name in names})
+
+
+def search_settings(config: NeasConfig) -> SearchSettings:
+    """The settings of Algorithm 2 from the config."""
+    names = [field.name for field in dataclasses.fields(SearchSettings)]
+    values = {name: getattr(config.search, name) for name in names}
+    for name in ("crossover", "mutation"):
+        values[name] = None if values[name] < 0 else values[name]
+    if values["seed"] < 0:
+        values["seed"] = config.seed
+    return SearchSettings(**values)
+
+
+def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
+    """Raises unless the optimizer can keep still what was not drawn: SGD without averaging."""
+    field = "supernet.trainer.optimizer_config"
+    if config.optimizer.type != "sgd":
+        raise NeasError(
+            f"{field}.optimizer.type: received {config.optimizer.type!r}, allowed is 'sgd' "
+            "(only what was drawn may move)."
+        )
+    if config.ema is not None:
+        raise NeasError(
+            f"{field}.ema: allowed is null, for an average would move operators that were not drawn."
+        )
+
+
+def _check_stage(name: str, stage: StageConfig, images: int, num_replicas: int) -> None:
+    """One training stage: sizes, rates, trainer and optimizer."""
+    for field, high in _rates(stage).items():
+        value = getattr(stage, field)
+        check(0 <= value < high, f"{name}.{field}", value, f"a number in [0, {high})")
+    check(stage.epochs >= 0, f"{name}.epochs", stage.epochs, "0 or more")
+    check(stage.warmup_epochs >= 0, f"{name}.warmup_epochs", stage.warmup_epochs, "0 or more")
+    check(
+        stage.batch_size % num_replicas == 0,
+        f"{name}.batch_size",
+        stage.batch_size,
+        f"a multiple of the {num_replicas} replicas",
+    )
+    for field, low in _TRAINER_COUNTS.items():
+        check_int(f"{name}.trainer.{field}", getattr(stage.trainer, field), low)
+    trainer = resolve_steps(stage, images, name).trainer
+    check(
+        trainer.summary_interval % trainer.steps_per_loop == 0,
+        f"{name}.trainer.summary_interval",
+        trainer.summary_interval,
+        f"a multiple of steps_per_loop = {trainer.steps_per_loop}",
+    )
+    _check_optimizer(f"{name}.trainer.optimizer_config", trainer.optimizer_config)
+
+
+def _rates(stage: StageConfig) -> dict[str, Any]:
+    limits: dict[str, Any] = {"weight_decay": 1e6, "label_smoothing": 1.0}
+    if isinstance(stage, (SupernetConfig, RetrainConfig)):
+        limits["batch_norm_momentum"] = 1.0
+    if isinstance(stage, RetrainConfig):
+        limits["dropout"] = 1.0
+    return limits
+
+
+def _check_optimizer(field: str, config: optimization.OptimizationConfig) -> None:
+    """Builds schedule and optimizer once, for Model Garden checks them nowhere else."""
+    for part in ("optimizer", "learning_rate"):
+        if getattr(config, part).type is None:
+            raise NeasError(f"{field}.{part}.type: received None, allowed is the name of one.")
+    try:
+        factory = optimization.OptimizerFactory(config)
+        factory.build_optimizer(factory.build_learning_rate())
+    except Exception as error:  # Whatever Model Garden stumbles over is in the settings.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NeasError(f"{field}: not usable ({reason}).") from None

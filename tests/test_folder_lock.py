@@ -1,0 +1,91 @@
+"""One process a folder, and what is swept away behind a killed one."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from neas_tf import paths
+from neas_tf.errors import NeasError
+from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
+
+_HOLD = """
+import pathlib, sys, time
+from neas_tf.folder_lock import lock_folder
+with lock_folder(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_at_a_time(tmp_path):
+    words = rf"in use by another process \(process {os.getpid()}\)"
+    with lock_folder(tmp_path), pytest.raises(NeasError, match=words), lock_folder(tmp_path):
+        pass
+    with lock_folder(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=paths.project_file(),
+    )
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(NeasError, match=f"process {process.pid}"), lock_folder(tmp_path):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    with pytest.raises(NeasError, match="cannot be written"), lock_folder(tmp_path / "missing"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name,left",
+    [
+        (".params.yaml.ab_c12xy.tmp", True),
+        (".model.abcdefgh", True),
+        (".model.tflite.r2m48s7h", True),
+        (".saved_model.rg1oix6k", True),
+        ("ckpt-12_temp", True),
+        ("ckpt-12.data-00000-of-00001.tempstate123", True),
+        ("ckpt-12.index", False),
+        ("params.yaml", False),
+        (".lock", False),
+        (".git", False),
+        ("notes.tmp", False),
+    ],
+)
+def test_is_leftover(name, left):
+    assert is_leftover(pathlib.Path("x") / name) is left
+
+
+def test_sweep(tmp_path):
+    (tmp_path / "retrain/.model.abcdefgh/new").mkdir(parents=True)
+    (tmp_path / "retrain/model").mkdir()
+    (tmp_path / "supernet/ckpt-3_temp").mkdir(parents=True)
+    for name in (".params.yaml.ab_c12xy.tmp", "params.yaml", "mine.txt", "supernet/ckpt-3.index"):
+        (tmp_path / name).write_text("x")
+    sweep(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {
+        "retrain",
+        "retrain/model",
+        "supernet",
+        "supernet/ckpt-3.index",
+        "params.yaml",
+        "mine.txt",
+    }

@@ -1,0 +1,269 @@
+"""Reading settings: what works, and that nothing but one sentence comes of what does not."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neas_tf.errors import NeasError
+from neas_tf.parse_config import (
+    check_known,
+    load_config,
+    load_file,
+    load_yaml,
+    parse_override,
+    with_stage_shapes,
+)
+
+
+def one_sentence(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert text and "\n" not in text and text[-1] in ".?)", text
+    return text
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ("", {}),
+        ("  ", {}),
+        ("seed=3", {"seed": 3}),
+        ("a.b=1,a.c=x", {"a": {"b": 1, "c": "x"}}),
+        (
+            "supernet.epochs=1e-1,search.seed=-1",
+            {"supernet": {"epochs": 0.1}, "search": {"seed": -1}},
+        ),
+        ("a=[1,2],b={c: 1, d: 2}", {"a": [1, 2], "b": {"c": 1, "d": 2}}),
+        ("a='x,y',b=null", {"a": "x,y", "b": None}),
+        ("{seed: 3}", {"seed": 3}),
+        ('{"seed": 3, "space": {"name": "x"}}', {"seed": 3, "space": {"name": "x"}}),
+        ("seed: 3\nnum_paths: 2", {"seed": 3, "num_paths": 2}),
+    ],
+)
+def test_parse_override(text, expected):
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("seed", "allowed is a mapping"),
+        ("a=1,b", "'b', allowed is section.key=value"),
+        ("a=1,a.b=2", "sets a part of a value"),
+        ("a={b", "no valid YAML"),
+        ("a=b: c: d", "no valid YAML"),
+        ("a=1\nb: 2", "allowed is section.key=value"),
+        ("[1, 2]", "allowed is a mapping"),
+        ("{a: &x [*x]}", "nested endlessly"),
+        ("{a: 2024-13-45}", "no valid YAML"),
+        ("{a: !!python/object:os.system 1}", "no valid YAML"),
+        ("missing.yaml", "no file at 'missing.yaml'"),
+    ],
+)
+def test_parse_override_refuses(text, words):
+    with pytest.raises(NeasError) as error:
+        parse_override(text)
+    assert words in one_sentence(error)
+
+
+def test_override_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"seed": 4}))
+    assert parse_override(str(path)) == {"seed": 4}
+
+
+@pytest.mark.parametrize(
+    "content,words",
+    [
+        (b"a: [1", "no valid YAML"),
+        (b"- 1\n- 2\n", "allowed is a mapping"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"a: \x00", "no valid YAML"),
+    ],
+)
+def test_broken_files(tmp_path, content, words):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(NeasError) as error:
+        load_file(str(path))
+    assert words in one_sentence(error)
+    assert str(path) in str(error.value)
+    with pytest.raises(NeasError, match="cannot be read"):
+        load_file(str(tmp_path))
+    with pytest.raises(NeasError, match="no file at"):
+        load_file(str(tmp_path / "b.yaml"))
+
+
+def test_empty_file_sets_nothing(tmp_path):
+    (tmp_path / "a.yaml").write_text("# nothing\n")
+    assert load_file(str(tmp_path / "a.yaml")) == {}
+
+
+@pytest.mark.parametrize(
+    "override,words",
+    [
+        ("sead=1", "sead: unknown name 'sead'"),
+        ("sead=1", "Did you mean 'seed'?"),
+        ("serch.population=3", "Did you mean 'search'?"),
+        ("search.popluation=3", "Did you mean 'population'?"),
+        ("supernet.trainer.step_per_loop=3", "Did you mean 'steps_per_loop'?"),
+        (
+            "retrain.trainer.optimizer_config.ema.avrage_decay=0.9",
+            "Did you mean 'average_decay'?",
+        ),
+        (
+            "supernet.trainer.optimizer_config.learning_rate.polynomial.powr=1",
+            "Did you mean 'power'?",
+        ),
+        (
+            "supernet.trainer.optimizer_config.learning_rate.type=cosin",
+            "Did you mean 'cosine'?",
+        ),
+        ("runtime.num_gpu=1", "Did you mean 'num_gpus'?"),
+        ("data.sorce=digits", "Did you mean 'source'?"),
+        ("{space: {stages: [{channel: 3}]}}", "Did you mean 'channels'?"),
+        ("{space: {stages: [[1, 2]]}}", "allowed is [channels, layers, stride]"),
+        ("{space: {stages: [7]}}", "space.stages[0]: received 7"),
+        ("{1: 2}", "unknown name 1"),
+        ("seed=x", "seed: received 'x', allowed is an integer"),
+        ("seed=1.5", "allowed is an integer"),
+        ("seed=true", "allowed is an integer"),
+        ("seed=null", "seed: received None"),
+        ("seed={a: 1}", "allowed is an integer"),
+        ("heterogeneous=1", "allowed is true or false"),
+        ("supernet.epochs=many", "allowed is a number"),
+        ("supernet.epochs=.nan", "allowed is a number"),
+        ("supernet.epochs=.inf", "allowed is a number"),
+        ("supernet=3", "allowed is a mapping of settings"),
+        ("retrain=null", "allowed is a mapping of settings"),
+        ("space.operators=k3e4", "allowed is a list, each a text"),
+        ("space.operators=[1, 2]", "allowed is a list, each a text"),
+        ("data.mean=[a]", "allowed is a list, each a number"),
+        ("data.name=7", "allowed is a text"),
+        ("shrink.beta=automatic", "allowed is 'auto' or a number"),
+        ("search={default_params: 1}", "unknown name 'default_params'"),
+    ],
+)
+def test_load_config_refuses(override, words):
+    with pytest.raises(NeasError) as error:
+        load_config("neas_quickstart", (), override)
+    assert words in one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "override,get,expected",
+    [
+        ("shrink.beta=auto", lambda c: c.shrink.beta, "auto"),
+        ("shrink.beta=0.5", lambda c: c.shrink.beta, 0.5),
+        ("supernet.epochs=3", lambda c: c.supernet.epochs, 3),
+        (
+            "retrain.trainer.optimizer_config.ema=null",
+            lambda c: c.retrain.trainer.optimizer_config.ema,
+            None,
+        ),
+        (
+            "supernet.trainer.optimizer_config.ema.average_decay=0.5",
+            lambda c: c.supernet.trainer.optimizer_config.ema.average_decay,
+            0.5,
+        ),
+        (
+            "{retrain: {trainer: {optimizer_config: {learning_rate: {type: stepwise, stepwise: "
+            "{boundaries: [10, 20], values: [0.1, 0.01, 0.001]}}}}}}",
+            lambda c: c.retrain.trainer.optimizer_config.learning_rate.get().boundaries,
+            [10, 20],
+        ),
+        (
+            "retrain.trainer.optimizer_config.warmup.type=null",
+            lambda c: c.retrain.trainer.optimizer_config.warmup.type,
+            None,
+        ),
+        (
+            "retrain.trainer.optimizer_config.optimizer.type=adam",
+            lambda c: type(c.retrain.trainer.optimizer_config.optimizer.get()).__name__,
+            "AdamConfig",
+        ),
+        ("space.stages=[[16, 1, 2]]", lambda c: c.space.stages[0].stride, 2),
+        ("{space: {stages: [{channels: 8, layers: 2}]}}", lambda c: c.space.stages[0].stride, 1),
+        ("space.input_size=[8, 8]", lambda c: list(c.space.input_size), [8, 8]),
+        ("data.input_size=[8,8],data.mean=[1]", lambda c: list(c.data.mean), [1]),
+        (
+            "runtime.mixed_precision_dtype=bfloat16",
+            lambda c: c.runtime.mixed_precision_dtype,
+            "bfloat16",
+        ),
+        ("runtime.loss_scale=dynamic", lambda c: c.runtime.loss_scale, "dynamic"),
+        ("runtime.loss_scale=128", lambda c: c.runtime.loss_scale, 128),
+    ],
+)
+def test_load_config_takes(override, get, expected):
+    assert get(load_config("neas_quickstart", (), override)) == expected
+
+
+def test_later_settings_win(tmp_path):
+    (tmp_path / "a.yaml").write_text("seed: 1\nnum_paths: 3\n")
+    (tmp_path / "b.yaml").write_text("seed: 2\n")
+    files = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    config = load_config("neas_quickstart", files, "num_paths=4")
+    assert (config.seed, config.num_paths) == (2, 4)
+
+
+def test_unknown_experiment():
+    with pytest.raises(NeasError, match="Did you mean 'neas_quickstart'"):
+        load_config("neas_quikstart")
+
+
+@given(st.text(max_size=60) | st.text(alphabet="ab.=,:{}[]'\"&*!|>-?# \n\t1e_<%@`", max_size=40))
+@settings(max_examples=400)
+def test_any_text(text):
+    try:
+        assert isinstance(parse_override(text), dict)
+    except NeasError as error:
+        assert str(error)
+
+
+@given(st.text(alphabet="ab:{}[]'\"&*!|>-?# \n\t1e_<%@`.", max_size=60))
+@settings(max_examples=300)
+def test_any_yaml(text):
+    try:
+        assert isinstance(load_yaml(text, "text"), dict)
+    except NeasError as error:
+        assert str(error).startswith("text: ")
+
+
+_NAMES = """seed space stages name operators supernet trainer optimizer_config optimizer type sgd
+    momentum learning_rate ema shrink beta search data mean runtime loss_scale retrain x"""
+_KEYS = st.sampled_from(_NAMES.split()) | st.text(max_size=3)
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["auto", "sgd", "cosine", "x"])
+)
+_VALUES = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=3))
+@settings(max_examples=200)
+def test_any_settings(override):
+    config = _config()
+    try:
+        check_known(override, config)
+        override = with_stage_shapes(override)
+    except NeasError as error:
+        assert str(error)
+        return
+    config.override(override, is_strict=True)  # What passes the check can be set.
+
+
+def _config():
+    import copy
+
+    if not hasattr(_config, "value"):
+        _config.value = load_config("neas_quickstart")
+    return copy.deepcopy(_config.value)

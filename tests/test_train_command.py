@@ -1,0 +1,123 @@
+"""The command's manners: one sentence on stderr, exit code 2, nothing written, no traceback."""
+
+import errno
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from tiny_run import TINY, contents, start_train
+
+from neas_tf import train
+
+
+def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
+    try:
+        _, text = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, text
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ((), "model_dir: received nothing"),
+        (("--modl_dir=x",), "Did you mean: model_dir"),
+        (("--logical_cpus=none", "--model_dir=x"), "logical_cpus"),
+        (("--logical_cpus=0", "--model_dir=x"), "logical_cpus"),
+        (("--model_dir=x", "supernet"), "received 'supernet', allowed are flags only"),
+    ],
+)
+def test_flags(arguments, words):
+    code, text = finish(start_train(*arguments))
+    assert code == 2
+    (line,) = text.splitlines()
+    assert line.startswith("neas_tf.train: ") and words in line
+
+
+def test_help_is_quick():
+    begin = time.process_time()
+    process = start_train("--help")
+    code, _ = finish(process)
+    assert code in (0, 1) and time.process_time() - begin < 5
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    code, text = finish(start_train(f"--model_dir={tmp_path}"))
+    assert code == 2
+    assert [line for line in text.splitlines() if line != "Starting TensorFlow …"] == [
+        f"neas_tf.train: model_dir: {str(tmp_path)!r} holds files of something else (no "
+        "params.yaml of a run); allowed is an empty or new folder, or one of an earlier run."
+    ]
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Calls `main` with flags in this process; returns the exit code and what it said."""
+    monkeypatch.setattr(train, "_start_tensorflow", lambda cpus, threads: None)
+
+    def call(**values):
+        with flagsaver.flagsaver(**values):
+            code = train.main(["train"])
+        return code, capsys.readouterr().err
+
+    parsed = flags.FLAGS.is_parsed()
+    flags.FLAGS.mark_as_parsed()
+    yield call
+    if not parsed:
+        flags.FLAGS.unparse_flags()
+
+
+def test_bad_input(command, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    folder, tiny = str(tmp_path / "run"), [str(tmp_path / "tiny.yaml")]
+    for values, words in (
+        ({"experiment": "neas_cifar"}, "Did you mean 'neas_cifar10'"),
+        ({"stage": "retrian"}, "Did you mean 'retrain'"),
+        ({"config_file": ["none.yaml"]}, "no file at 'none.yaml'"),
+        ({"config_file": [f"{tiny[0]},none.yaml"]}, "no file at 'none.yaml'"),
+        ({"config_file": [str(tmp_path / "broken.yaml")]}, "no valid YAML"),
+        ({"params_override": "search.max_mac=3"}, "Did you mean 'max_macs'"),
+        ({"params_override": "search.max_macs=3"}, "allowed is at least"),
+        ({"params_override": "space.stages=[[1,2]]"}, "[channels, layers, stride]"),
+        ({"stage": "search"}, "run --stage=supernet first"),
+    ):
+        code, text = command(**({"model_dir": folder, "config_file": tiny} | values))
+        assert code == 2 and words in text, text
+        assert len(text.splitlines()) == 1 and text.startswith("neas_tf.train: ")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.yaml", "tiny.yaml"]
+
+
+def test_relative_folders_mean_the_callers(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    code, text = command(model_dir="run", stage="search")
+    assert code == 2 and repr(str(tmp_path / "run")) in text
+
+
+def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neas_tf.parse_config.load_config", stop)
+    code, text = command(model_dir=str(tmp_path / "run"))
+    assert code == 130 and "the same command goes on from here" in text
+
+
+def test_a_full_disk(command, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a.json"))
+
+    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", full)
+    code, text = command(model_dir=str(tmp_path / "run"))
+    assert code == 2 and text == (
+        f"neas_tf.train: {str(tmp_path / 'a.json')!r} cannot be written (No space left on device).\n"
+    )
