@@ -91,7 +91,7 @@ class StageConfig(hyperparams.Config):
       batch_size: global, over all replicas.
       weight_decay: of kernels, never of biases, gamma or beta.
       label_smoothing: of the targets.
-      augment, auto_augment, rand_augment: override those of `data` for this stage.
+      augment, auto_augment, rand_augment: overrides the key of `data` for this stage.
       trainer: Model Garden's trainer and optimizer.
     """
 
@@ -108,7 +108,11 @@ class StageConfig(hyperparams.Config):
 
 @dataclasses.dataclass
 class SupernetConfig(StageConfig):
-    """Phase 1 (paper sections 3.4 and 4.1); the defaults are the ImageNet recipe."""
+    """Phase 1 (paper sections 3.4 and 4.1); the defaults are the ImageNet recipe.
+
+    Attributes:
+      batch_norm_momentum: of the running statistics (the search recalculates its own).
+    """
 
     epochs: float = 120.0
     batch_size: int = 1024
@@ -131,7 +135,8 @@ class ShrinkConfig(hyperparams.Config):
       images: size of the part of the training set that they are measured on.
       batch_size: images of one forward pass of the measurement.
       beta: β of Eq. 5, or `auto` for 1 / median distance.
-      gamma, quality_power: r = γ · accuracy^p.
+      gamma: γ in r = γ · accuracy^p; it cancels in every ranking.
+      quality_power: p in r = γ · accuracy^p; larger puts quality before diversity.
       min_pair_count: every alive pair of operators is seen at least so often.
       shrink_shared_layers: whether layers that never split lose operators too.
       min_combinations: T, stop at so many combinations.
@@ -157,14 +162,19 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
-      population, parents, generations: Algorithm 2's sizes.
-      crossover, mutation: children a generation; −1 is half the population.
-      split_probability, layer_probability: P_s and P_m.
+      population: new ensembles a generation.
+      parents: the best so far that breed.
+      generations: populations scored, the random first one included.
+      crossover, mutation: children by it in a generation; −1 is half the population.
+      split_probability: P_s, of a split point that mutates.
+      layer_probability: P_m, of a layer that mutates.
       even_splits: random ensembles spread evenly over the split points that fit the budget;
         otherwise as in training, which under a tight budget gives hardly any early split.
       seed: −1 takes the run's.
-      max_macs, min_macs, max_params: the budget as plain counts; 0 is no bound.
-      calibration_images, calibration_batch: training images for the BN recalculation.
+      max_macs, min_macs: multiply-accumulates of the whole ensemble, a plain count; 0 is no bound.
+      max_params: trainable parameters, a plain count; 0 is no bound.
+      calibration_images: training images for the BN recalculation.
+      calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
       batch_size: of the accuracy's forward passes.
     """
@@ -234,7 +244,12 @@ class RetrainConfig(StageConfig):
 
 @dataclasses.dataclass
 class ExportConfig(hyperparams.Config):
-    """The deployable files that the last stage writes: tflite, saved_model."""
+    """The deployable files that the last stage writes.
+
+    Attributes:
+      formats: tflite, saved_model.
+      parity_examples: training images on which an export is compared with the Keras model.
+    """
 
     formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
     parity_examples: int = 64

@@ -1,0 +1,173 @@
+"""Runs what docs/*.md show: bash and python blocks at tiny size, YAML blocks as settings."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import yaml
+
+from neas_tf.paths import project_file
+
+# In place of the full settings: seconds instead of minutes.
+TINY = """
+space:
+  stages: [[8, 2, 2]]
+  operators: [k3e2, k5e2, skip]
+  min_split: 1
+  max_split: 1
+  head_channels: 16
+  feature_channels: 16
+supernet: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
+shrink: {every_epochs: 1.0, remove: 1, num_samples: 6, images: 32, batch_size: 32, min_pair_count: 1}
+search: {population: 3, parents: 2, generations: 2, crossover: 1, mutation: 1,
+  calibration_images: 64, calibration_batch: 64, validation_images: 64}
+retrain: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
+"""
+SMALLER = {
+    "bash": (
+        "--experiment=neas_quickstart",
+        "--experiment=neas_quickstart --config_file=tiny.yaml",
+    ),
+    "python": ('load_config("neas_quickstart"', 'load_config("neas_quickstart", ["tiny.yaml"]'),
+}
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return pathlib.Path(project_file("docs", name)).read_text("utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return [code for kind, code in _BLOCK.findall(page(name)) if kind == language]
+
+
+PAGES = sorted(path.name for path in pathlib.Path(project_file("docs")).glob("*.md"))
+
+
+def run(command: list[str], folder: pathlib.Path) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": project_file(),
+        # `python` of the page is the Python of the tests.
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+        "MPLBACKEND": "Agg",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory) -> pathlib.Path:
+    """A folder in which the page's commands and then its Python have been run."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "export").symlink_to(project_file("export"))
+    commands = "".join(blocks("quickstart.md", "bash"))
+    assert commands.count(SMALLER["bash"][0]) == 1
+    output = run(["bash", "-euo", "pipefail", "-c", commands.replace(*SMALLER["bash"])], folder)
+    assert "301,500,768" in output and "Test accuracy" in output
+    code = "".join(blocks("quickstart.md", "python"))
+    assert code.count(SMALLER["python"][0]) == 1
+    (folder / "page.py").write_text(code.replace(*SMALLER["python"]))
+    assert "Accuracies(accuracy=" in run([sys.executable, "page.py"], folder)
+    return folder
+
+
+def test_quickstart(quickstart):
+    for name in ("digits.tflite", "own.tflite", "best.png"):
+        assert (quickstart / name).stat().st_size > 1000
+    assert (quickstart / "pictures" / "search_scatter.png").exists()
+
+
+def test_architecture_names_every_file_of_a_run(quickstart):
+    """And every pattern of the page's table matches a file."""
+    table = page("architecture.md").split("## What model_dir holds")[1].split("\n## ")[0]
+    names = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    patterns = [pattern for row in names for pattern in re.findall(r"`([^`]+)`", row)]
+    model_dir = quickstart / "runs" / "digits"
+    files = {
+        path.relative_to(model_dir)
+        for path in model_dir.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    for pattern in patterns:
+        assert any(_matches(file, pattern) for file in files), pattern
+    unnamed = [file for file in files if not any(_matches(file, p) for p in patterns)]
+    assert not unnamed
+
+
+def _matches(file: pathlib.Path, pattern: str) -> bool:
+    """Whether a pattern names the file or a folder that it is in."""
+    depth = pattern.count("/") + 1
+    return len(file.parts) >= depth and pathlib.PurePath(*file.parts[:depth]).match(pattern)
+
+
+def yaml_blocks():
+    return [
+        pytest.param(code, id=f"{name}-{i}")
+        for name in PAGES
+        for i, code in enumerate(blocks(name, "yaml"), 1)
+    ]
+
+
+@pytest.mark.parametrize("code", yaml_blocks())
+def test_yaml_blocks_are_settings(code, tmp_path):
+    """Settings over neas_quickstart, or over the experiment that the block's first line names."""
+    from neas_tf.parse_config import load_config
+
+    experiment = re.match(r"# over (\w+)\n", code)
+    (tmp_path / "block.yaml").write_text(code)
+    name = experiment[1] if experiment else "neas_quickstart"
+    config = load_config(name, [str(tmp_path / "block.yaml")])
+    config.data.check()
+    assert yaml.safe_load(code)
+
+
+@pytest.mark.parametrize("source", ["digits", "image_folder", "tfrecord"])
+def test_sources_of_the_data_page_open(source, tmp_path, monkeypatch):
+    import image_files
+
+    from neas_tf import data
+    from neas_tf.parse_config import load_config
+
+    monkeypatch.chdir(tmp_path)
+    image_files.folder(tmp_path / "photos")
+    (tmp_path / "records").mkdir()
+    image_files.records(tmp_path / "records", "train", 2, 12, first_label=1)
+    image_files.records(tmp_path / "records", "validation", 1, 6, first_label=1)
+    code = next(code for code in blocks("data.md", "yaml") if f"source: {source}" in code)
+    config = load_config("neas_quickstart", params_override=code)
+    info = data.load(config.data)
+    images, _ = data.make_arrays(info, "search", 2, seed=0)
+    assert images.shape[1:] == info.input_shape
+    assert info.sizes["test"] == {"digits": 360, "image_folder": 9, "tfrecord": 6}[source]
+
+
+def test_the_counterexample_of_the_method_page():
+    for code in blocks("method.md", "python"):
+        exec(code, {})
+
+
+def test_configuration_is_up_to_date():
+    code = textwrap.dedent(
+        """
+        import runpy
+        module = runpy.run_path("make_configuration.py")
+        old = module["PAGE"].read_text("utf-8")
+        raise SystemExit(0 if module["updated"](old) == old else "run docs/make_configuration.py")
+        """
+    )
+    run([sys.executable, "-c", code], pathlib.Path(project_file("docs")))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files(name):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page(name)):
+        assert pathlib.Path(project_file("docs", target)).exists(), target
