@@ -91,7 +91,7 @@ class StageConfig(hyperparams.Config):
       batch_size: global, over all replicas.
       weight_decay: of kernels, never of biases, gamma or beta.
       label_smoothing: of the targets.
-      augment: overrides `data.augment` for this stage.
+      augment, auto_augment, rand_augment: override those of `data` for this stage.
       trainer: Model Garden's trainer and optimizer.
     """
 
@@ -101,6 +101,8 @@ class StageConfig(hyperparams.Config):
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     augment: str = ""
+    auto_augment: str = ""
+    rand_augment: int = 0
     trainer: StageTrainerConfig = dataclasses.field(default_factory=StageTrainerConfig)
 
 

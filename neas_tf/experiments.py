@@ -105,6 +105,7 @@ _IMAGENET: dict[str, Any] = {
     "runtime": {"distribution_strategy": "mirrored"},
     "data": {"source": "tfds", "name": "imagenet2012", "augment": "imagenet"},
     "search": {"max_macs": 300_000_000, "validation_images": 10_000},
+    "retrain": {"auto_augment": "v0"},
 }
 
 

@@ -90,8 +90,12 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
     return list(range(interval, total + 1, interval))
 
 
-def with_augmentation(info: DatasetInfo, augment: str) -> DatasetInfo:
-    """The data with a stage's own augmentation, or as they are when it is empty."""
-    if not augment:
+def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
+    """The data with what a stage overrides of their augmentation."""
+    names = ("augment", "auto_augment", "rand_augment")
+    changes = {name: getattr(stage, name) for name in names if getattr(stage, name)}
+    if not changes:
         return info
-    return dataclasses.replace(info, config=info.config.replace(augment=augment))
+    config = info.config.replace(**changes)
+    config.check()
+    return dataclasses.replace(info, config=config)

@@ -67,7 +67,7 @@ def _train(run: Run, architecture: Architecture) -> None:
     config, seed = run.config, run.config.seed
     examples = run.info.sizes["train"]
     stage = resolve_steps(config.retrain, examples, "retrain")
-    info = with_augmentation(run.info, stage.augment)
+    info = with_augmentation(run.info, stage)
     # Generators with their state in the checkpoint, so that dropout resumes exactly.
     tf_keras.backend.experimental.enable_tf_random_generator()
     tf_keras.utils.set_random_seed(seed)

@@ -42,7 +42,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
     part = "supernet" if config.data.search_fraction else "train"
     examples = run.info.sizes[part]
     stage = resolve_steps(config.supernet, examples, "supernet")
-    info = with_augmentation(run.info, stage.augment)
+    info = with_augmentation(run.info, stage)
     total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
     boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
     settings = shrink_settings(run)
