@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from neas_tf import zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.export_files import check_output
-from neas_tf.model_store import LoadedInfo, save_model
+from neas_tf.model_store import RUN_MODEL, LoadedInfo, save_model
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
@@ -25,7 +25,6 @@ from neas_tf.torch_file import READERS, Tensor, open_checkpoint
 from neas_tf.torch_names import Layout, Place, arrays, differences, torch_layout, without_prefix
 
 # The output is laid out like a run, so that every command with --model_dir takes it.
-MODEL_FOLDER = Path("retrain") / "model"
 SAVED_MODEL = Path("export") / "saved_model"
 
 
@@ -103,7 +102,7 @@ def convert(
     Raises:
       NeasError: for a file that does not fit or an output that must not be replaced.
     """
-    folder, saved_model = Path(output) / MODEL_FOLDER, Path(output) / SAVED_MODEL
+    folder, saved_model = Path(output) / RUN_MODEL, Path(output) / SAVED_MODEL
     if folder.exists() and not overwrite:
         raise NeasError(f"output: {str(folder)!r} is there already; --overwrite replaces it.")
     check_output(saved_model, overwrite)
@@ -113,9 +112,7 @@ def convert(
     from neas_tf.exporting import export_saved_model
 
     model = model_from(weights, info.architecture, info.space)
-    save_model(
-        folder, model, info.architecture, info.space, info.class_names, info.normalisation
-    )
+    save_model(folder, model, info.architecture, info.space, info.class_names, info.normalisation)
     return export_saved_model(model, info, saved_model, overwrite=overwrite)
 
 
@@ -172,6 +169,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.WARNING)
     try:
         if argv[1:]:
             fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
@@ -196,7 +194,7 @@ def main(argv: Sequence[str]) -> int:
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"model        {output / MODEL_FOLDER}")
+    print(f"model        {output / RUN_MODEL}")
     print(f"saved model  {output / SAVED_MODEL} ({report['bytes'] / 1e6:.1f} MB)")
     print(f"cost         {report['macs']:,} MACs, {report['params']:,} parameters")
     print(f"parity       SavedModel − model ≤ {report['parity']['max_abs_diff']:.1e}")
