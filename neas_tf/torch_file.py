@@ -309,47 +309,6 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 _NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
 _TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING")
 _LITERALS = (*_NUMBERS, *_TEXTS, "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
-_TUPLES:
-            count = _TUPLES[code]
-            stack[-count:] = [tuple(stack[-count:])]
-        elif code in ("APPEND", "APPENDS"):
-            items = marked() if code == "APPENDS" else [stack.pop()]
-            _of(stack[-1], list).extend(items)
-        elif code in ("SETITEM", "SETITEMS"):
-            items = marked() if code == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            _fill(stack[-1], zip(items[::2], items[1::2], strict=True))
-        elif code == "GLOBAL":
-            stack.append(_name(argument.replace(" ", ".")))
-        elif code == "STACK_GLOBAL":
-            last = _of(stack.pop(), str)
-            stack.append(_name(f"{_of(stack.pop(), str)}.{last}"))
-        elif code == "BINPERSID":
-            storage = _storage(stack.pop(), read)
-            if seen is not None:
-                seen[storage.key] = storage
-            stack.append(storage)
-        elif code in ("REDUCE", "NEWOBJ"):
-            arguments = _of(stack.pop(), tuple)
-            stack.append(_made(_of(stack.pop(), Name), arguments))
-        elif code == "BUILD":  # attributes, such as a state dict's `_metadata`
-            stack.pop()
-            if not isinstance(stack[-1], (dict, Ignored)):
-                raise ValueError("attributes for something that has none")
-        elif code == "STOP":
-            return stack.pop()
-        elif code not in ("PROTO", "FRAME"):
-            raise NeasError(
-                f"torch_checkpoint: received a file with the pickle instruction {code}, allowed "
-                "are those of plain weights."
-            )
-    raise ValueError("a pickle without an end")
-
-
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
