@@ -21,8 +21,9 @@ from neas_tf.model_store import RUN_MODEL, LoadedInfo, save_model
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
-from neas_tf.torch_file import READERS, Tensor, open_checkpoint
+from neas_tf.torch_file import READERS, open_checkpoint
 from neas_tf.torch_names import Layout, Place, arrays, differences, torch_layout, without_prefix
+from neas_tf.torch_pickle import Tensor
 
 # The output is laid out like a run, so that every command with --model_dir takes it.
 SAVED_MODEL = Path("export") / "saved_model"

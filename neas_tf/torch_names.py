@@ -11,7 +11,7 @@ from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check
 from neas_tf.operators import PAPER_OPERATORS, SKIP, Operator, bottleneck_width, squeeze_width
 from neas_tf.space import SearchSpace
-from neas_tf.torch_file import Tensor
+from neas_tf.torch_pickle import Tensor
 
 # (part, layer, path, role), as in `ensemble.Slot`.
 Place = tuple[str, int, int, str]
