@@ -145,7 +145,7 @@ def evaluate_folder(folder: Path, config: DataConfig, batch_size: int) -> dict[s
     try:
         result = evaluate(model, data_info, "test", batch_size)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        reason = " ".join(str(error.message).split())[:300]
+        reason = " ".join(str(error.message).split())[:400]
         raise NeasError(f"data: {data_info.name!r} cannot be read ({reason}).") from None
     top1 = [*result["path_accuracies"], result["ensemble_accuracy"]]
     top5 = [*result["path_top5"], result["top5"]] if "top5" in result else [None] * len(top1)
