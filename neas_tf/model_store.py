@@ -27,6 +27,8 @@ FORMAT = "neas-model/1"
 ARCHITECTURE_FILE = "architecture.json"
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.weights.h5"
+# Where a run has its retrained model.
+RUN_MODEL = Path("retrain") / "model"
 
 
 @dataclasses.dataclass(frozen=True)

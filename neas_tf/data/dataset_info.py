@@ -78,7 +78,7 @@ class DatasetInfo:
     @property
     def in_memory(self) -> bool:
         """Whether the decoded images are kept in memory."""
-        return self.parts["train"].store.kind == "arrays"
+        return self.parts.get("train", self.parts["test"]).store.kind == "arrays"
 
     def part(self, name: str) -> Part:
         """One part, which must not be empty.

@@ -30,24 +30,32 @@ _GREY = ((0.5,), (0.25,))
 _RGB = (preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM)
 
 
-def load(config: DataConfig) -> DatasetInfo:
+def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     """Opens the data set; small ones are decoded into memory.
 
     Args:
       config: what to open.
+      test_only: opens the test split alone; training data need not exist, and a folder may hold
+        the classes' folders itself. Images are decoded as they are needed.
 
     Returns:
-      The data set with its parts `train`, `supernet`, `search` and `test`. `search` is drawn from
-      the training split with `split_seed`, in the proportions of the classes where the labels are
-      known without reading every record.
+      The data set with its part `test`, and unless `test_only` its parts `train`, `supernet` and
+      `search`. `search` is drawn from the training split with `split_seed`, in the proportions of
+      the classes where the labels are known without reading every record.
 
     Raises:
       NeasError: for an unsound config, or data that are missing, empty, damaged or do not fit it.
     """
+    if test_only:
+        config = config.replace(
+            train_split=config.test_split, train_pattern=config.test_pattern, cache="none"
+        )
     config.check()
-    source = open_source(config)
+    source = open_source(config, test_only)
     shape = _input_shape(config, source)
     names = _class_names(config, source)
+    if test_only:
+        return _test_only(config, source, shape, names)
     train, test, skipped = source.train, source.test, {}
     if _wants_memory(config, source, shape):
         decoder = make_decoder(config, shape)
@@ -61,6 +69,18 @@ def load(config: DataConfig) -> DatasetInfo:
     )
     logging.info("Data set: %s", info.describe())
     return info
+
+
+def _test_only(
+    config: DataConfig, source: Source, shape: tuple[int, int, int], names: tuple[str, ...]
+) -> DatasetInfo:
+    store = source.test
+    if config.source == "digits":  # arrays already; in the size that is asked for
+        store, _ = decode_all(store, make_decoder(config, shape), f"{source.name}, test images")
+    _check_labels(store, names, config)
+    normalisation = _normalisation(config, source, shape)
+    parts = {"test": Part(store)}
+    return DatasetInfo(source.name, config, names, shape, normalisation, parts, {})
 
 
 def make_decoder(config: DataConfig, shape: tuple[int, int, int]) -> Decoder:

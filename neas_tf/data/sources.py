@@ -48,12 +48,18 @@ class Source:
     channels: int
 
 
-def open_source(config: DataConfig) -> Source:
+def open_source(config: DataConfig, test_only: bool = False) -> Source:
     """Opens the source that the config names; reads no image but the digits.
+
+    Args:
+      config: what to open.
+      test_only: the training split need not exist; `train` is then the test split too.
 
     Raises:
       NeasError: when something is missing, empty or contradictory.
     """
+    if test_only and config.source == "image_folder":
+        return _open_test_folder(config)
     return {
         "digits": _open_digits,
         "tfds": _open_tfds,
@@ -116,6 +122,24 @@ def _open_folder(config: DataConfig) -> Source:
         None,
         3,
     )
+
+
+def _open_test_folder(config: DataConfig) -> Source:
+    """Test images in test/, val/ or validation/, or in the folder itself; classes of train/."""
+    root = resolve_user_path(config.data_dir)
+    if not tf.io.gfile.isdir(root):
+        raise NeasError(
+            f"data.data_dir: there is no folder {root!r}; allowed is one with test/<class>/*.jpg or "
+            "<class>/*.jpg."
+        )
+    inside = _subfolders(root)
+    path = next((os.path.join(root, name) for name in _TEST_FOLDERS if name in inside), root)
+    classes = _subfolders(path)
+    if path != root and "train" in inside:
+        classes = sorted({*classes, *_subfolders(os.path.join(root, "train"))})
+    store = _folder_store(path, classes)
+    name = config.name or os.path.basename(os.path.normpath(root))
+    return Source(name, store, store, tuple(classes), None, 3)
 
 
 def _subfolders(path: str) -> list[str]:
@@ -213,7 +237,8 @@ def _open_tfds(config: DataConfig) -> Source:
     stores = {}
     for field in ("train_split", "test_split"):
         stores[field] = _tfds_store(info, config, field, image_key, label_key)
-    _warn_of_overlap(stores["train_split"], stores["test_split"], config)
+    if config.train_split != config.test_split:
+        _warn_of_overlap(stores["train_split"], stores["test_split"], config)
     return Source(
         config.name,
         stores["train_split"],

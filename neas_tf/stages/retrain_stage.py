@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
 
 from neas_tf import console, data, model_store, zoo
+from neas_tf.accuracy import evaluate
 from neas_tf.architecture import Architecture
 from neas_tf.averaging import create_slots, take_averages
 from neas_tf.ensemble import build_ensemble
@@ -161,27 +160,3 @@ def _train(run: Run, architecture: Architecture) -> None:
             run.info.class_names,
             run.info.normalisation.to_dict(),
         )
-
-
-def evaluate(
-    model: tf_keras.Model, info: data.DatasetInfo, part: str, batch_size: int
-) -> dict[str, Any]:
-    """Top-1 of every path and of the ensemble, top-5 too where there are more than 5 classes."""
-    forward = tf.function(lambda images: model(images, training=False))
-    dataset = data.make_dataset(info, part, batch_size, training=False, seed=0)
-    logits, labels = [], []
-    for images, batch_labels in dataset:
-        logits.append(forward(images).numpy())
-        labels.append(batch_labels.numpy())
-    scores, truth = np.concatenate(logits).astype(np.float64), np.concatenate(labels)
-    mean = scores.mean(1)  # (n, classes), Eq. 1
-    paths = [float(np.mean(scores[:, k].argmax(-1) == truth)) for k in range(scores.shape[1])]
-    result: dict[str, Any] = {
-        "path_accuracies": paths,
-        "ensemble_accuracy": float(np.mean(mean.argmax(-1) == truth)),
-        "test_examples": len(truth),
-    }
-    if mean.shape[1] > 5:
-        top5 = np.argsort(-mean, axis=-1, kind="stable")[:, :5]
-        result["top5"] = float(np.mean(np.any(top5 == truth[:, None], -1)))
-    return result

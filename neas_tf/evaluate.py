@@ -1,0 +1,241 @@
+"""Tests an ensemble: top-1 and top-5 of every path and of the mean of their logits.
+
+python -m neas_tf.evaluate --model_dir=RUN
+python -m neas_tf.evaluate --model=FOLDER --data=source=tfds,name=imagenet2012,test_split=validation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags, logging
+
+from neas_tf.errors import NeasError, check, fail
+from neas_tf.model_store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
+from neas_tf.paths import resolve_user_path
+
+if TYPE_CHECKING:
+    from neas_tf.data import DataConfig, DatasetInfo
+
+FORMAT = "neas-evaluation/1"
+
+
+def model_folder(model_dir: str | None, model: str | None) -> Path:
+    """The model folder that the flags name.
+
+    Raises:
+      NeasError: when they name none or two, or there is none.
+    """
+    if bool(model_dir) == bool(model):
+        raise NeasError("Give either --model_dir or --model.")
+    folder = Path(resolve_user_path(model or model_dir))
+    if model_dir:
+        folder /= RUN_MODEL
+    if not (folder / MODEL_FILE).is_file():
+        where = "no retrained model yet" if model_dir else f"no {MODEL_FILE}"
+        raise NeasError(f"{'model_dir' if model_dir else 'model'}: {str(folder)!r} has {where}.")
+    return folder
+
+
+def data_config(
+    info: LoadedInfo, run: Path | None, config_files: Sequence[str], overrides: Sequence[str]
+) -> DataConfig:
+    """What to test on: the run's data, then the files, then the overrides.
+
+    Settings that name a `source` start afresh, without the run's. Size, channels and
+    normalisation of the images are the model's. The centre crop is 0.875 by default.
+
+    Args:
+      info: of the model.
+      run: folder with `params.yaml`, or None.
+      config_files: YAML files with settings of `DataConfig`, at the top or under `data`.
+      overrides: `key=value,…`, a YAML mapping or a YAML file each.
+
+    Raises:
+      NeasError: for unknown settings, or when nothing says which data.
+    """
+    from neas_tf.data import DataConfig
+    from neas_tf.parse_config import check_known, load_file, parse_override
+
+    given = [load_file(path) for path in config_files]
+    given += [parse_override(text) for text in overrides]
+    given = [value["data"] if isinstance(value.get("data"), dict) else value for value in given]
+    if run is not None and (run / "params.yaml").is_file():
+        given.insert(0, load_file(str(run / "params.yaml")).get("data") or {})
+    starts = [i for i, value in enumerate(given) if "source" in value]
+    if not starts:
+        raise NeasError("data: received no source, allowed is --data=source=…,… (see --help).")
+    config = DataConfig()
+    for value in given[starts[-1] :]:
+        check_known(value, config, "data.")
+        try:
+            config.override(value, is_strict=True)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NeasError(f"data: {' '.join(str(error).split())}.") from None
+    space, size = info.space, list(config.input_size)
+    wanted = list(space.input_size)
+    check(size in ([], wanted), "data.input_size", size, f"the model's {wanted} or none")
+    channels = config.input_channels
+    fits = channels in (0, space.input_channels)
+    check(fits, "data.input_channels", channels, f"the model's {space.input_channels} or none")
+    config.override(
+        {
+            "input_size": wanted,
+            "input_channels": space.input_channels,
+            "mean": list(info.normalisation.mean),
+            "std": list(info.normalisation.std),
+        },
+        is_strict=True,
+    )
+    if config.source == "tfrecord" and not config.num_classes and not config.class_names:
+        config.num_classes = space.num_classes
+    return config
+
+
+def check_classes(info: LoadedInfo, data_info: DatasetInfo) -> str:
+    """Compares the model's classes with the data's.
+
+    Returns:
+      A warning, or '' when there is nothing to say.
+
+    Raises:
+      NeasError: when their number differs, or they are the same in another order.
+    """
+    ours, theirs = info.class_names, data_info.class_names
+    if len(ours) != len(theirs):
+        raise NeasError(
+            f"data: {data_info.name!r} has {len(theirs)} classes, the model {len(ours)}."
+        )
+    numbers = tuple(map(str, range(len(ours))))
+    if ours == theirs or numbers in (ours, theirs):
+        return ""
+    if sorted(ours) == sorted(theirs):
+        raise NeasError(f"data: {data_info.name!r} has the model's classes in another order.")
+    i = next(i for i in range(len(ours)) if ours[i] != theirs[i])
+    return (
+        f"warning: the classes have other names in {data_info.name!r} than in the model (class "
+        f"{i}: {theirs[i]!r}, {ours[i]!r}); they are taken to be in the same order."
+    )
+
+
+def evaluate_folder(folder: Path, config: DataConfig, batch_size: int) -> dict[str, Any]:
+    """Tests the model in a folder.
+
+    Returns:
+      A mapping with `format`, `model`, `architecture`, `data`, `test_examples`, `paths` (each with
+      `top1` and, for more than 5 classes, `top5`), `ensemble` likewise, and `warning`.
+
+    Raises:
+      NeasError: when model and data do not go together, or the data are damaged.
+    """
+    import tensorflow as tf
+
+    from neas_tf import data
+    from neas_tf.accuracy import evaluate
+    from neas_tf.model_store import load_model
+
+    data_info = data.load(config, test_only=True)
+    warning = check_classes(read_info(folder), data_info)
+    model, info = load_model(folder)
+    try:
+        result = evaluate(model, data_info, "test", batch_size)
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        reason = " ".join(str(error.message).split())[:400]
+        raise NeasError(f"data: {data_info.name!r} cannot be read ({reason}).") from None
+    top1 = [*result["path_accuracies"], result["ensemble_accuracy"]]
+    top5 = [*result["path_top5"], result["top5"]] if "top5" in result else [None] * len(top1)
+    rows = [
+        {"top1": a} if b is None else {"top1": a, "top5": b}
+        for a, b in zip(top1, top5, strict=True)
+    ]
+    return {
+        "format": FORMAT,
+        "model": str(folder),
+        "architecture": info.architecture.key,
+        "data": {
+            "name": data_info.name,
+            "source": config.source,
+            "center_crop_fraction": config.center_crop_fraction,
+            "input_shape": list(data_info.input_shape),
+        },
+        "test_examples": result["test_examples"],
+        "paths": rows[:-1],
+        "ensemble": rows[-1],
+        "warning": warning,
+    }
+
+
+def format_text(result: dict[str, Any]) -> str:
+    """The result as a table."""
+    height, width, _ = result["data"]["input_shape"]
+    lines = [
+        f"model  {result['model']}",
+        f"       {result['architecture']}",
+        f"data   {result['data']['name']}: {result['test_examples']:,} images at {height}×{width}",
+        "",
+        f"  {'':8}  {'top-1':>8}" + (f"  {'top-5':>8}" if "top5" in result["ensemble"] else ""),
+    ]
+    names = [f"path {k}" for k in range(1, len(result["paths"]) + 1)]
+    rows = zip([*names, "ensemble"], [*result["paths"], result["ensemble"]], strict=True)
+    for name, row in rows:
+        lines.append(f"  {name:8}" + "".join(f"  {100 * value:6.2f} %" for value in row.values()))
+    return "\n".join(lines) + "\n"
+
+
+def define_flags() -> None:
+    """Defines the command's flags; only the command itself does, importers do not."""
+    flags.DEFINE_string("model_dir", None, "Folder of a run, or of a converted checkpoint.")
+    flags.DEFINE_string("model", None, "Instead: a model folder, with model.json and weights.")
+    flags.DEFINE_multi_string(
+        "config_file", [], "YAML files with settings of the data, at the top or under 'data'."
+    )
+    flags.DEFINE_multi_string(
+        "data",
+        [],
+        "The data: source=tfds,name=imagenet2012,test_split=validation or "
+        "source=image_folder,data_dir=FOLDER or source=tfrecord,test_pattern=GLOB,label_offset=1; "
+        "or a YAML mapping or file. Without a source, the run's own data with these changes.",
+    )
+    flags.DEFINE_integer("batch_size", 100, "Images of one forward pass.", 1)
+    flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
+    flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    values = flags.FLAGS
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if argv[1:]:
+            fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
+        folder = model_folder(values.model_dir, values.model)
+        info = read_info(folder)
+        run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
+        print("Starting TensorFlow …", file=sys.stderr, flush=True)
+        if values.threads:
+            import tensorflow as tf
+
+            tf.config.threading.set_intra_op_parallelism_threads(values.threads)
+        config = data_config(info, run, values.config_file, values.data)
+        result = evaluate_folder(folder, config, values.batch_size)
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if result["warning"]:
+        print(result["warning"], file=sys.stderr)
+    sys.stdout.reconfigure(errors="replace")
+    text = json.dumps(result, indent=2) + "\n" if values.format == "json" else format_text(result)
+    print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

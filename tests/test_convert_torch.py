@@ -1,0 +1,324 @@
+"""Official checkpoints: the golden one, random ones for M and L, and every kind of misfit.
+
+PyTorch's side runs in an interpreter that has PyTorch: this one, or `NEAS_TORCH_PYTHON`.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tf_keras
+import torch_checkpoints
+from small_ensembles import ENSEMBLES, SPACE, images, randomise
+
+from neas_tf import zoo
+from neas_tf.architecture import Architecture
+from neas_tf.convert_torch import convert, model_from, read_checkpoint
+from neas_tf.ensemble import build_ensemble
+from neas_tf.errors import NeasError
+from neas_tf.exporting import predict_exported
+from neas_tf.model_store import LoadedInfo, load_model
+from neas_tf.normalisation import Normalisation
+from neas_tf.paths import project_file
+from neas_tf.space import SearchSpace
+from neas_tf.torch_names import torch_layout
+
+PAPER = SearchSpace()
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="session")
+def golden(shared_dir):
+    """The authors' network with random weights: its checkpoint, and what it computed."""
+    folder = shared_dir / "golden"
+    if not folder.is_dir():
+        pytest.skip("no golden checkpoint: ../shared/golden is missing")
+    return folder / "neas_s_random.pth.tar", np.load(folder / "neas_s_random.npz")
+
+
+@pytest.fixture(scope="session")
+def torch_python():
+    """An interpreter that has PyTorch."""
+    chosen = os.environ.get("NEAS_TORCH_PYTHON")
+    if chosen:
+        return chosen
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed and NEAS_TORCH_PYTHON names no interpreter with it")
+    return sys.executable
+
+
+def command(module, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", f"neas_tf.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": project_file()},
+        check=False,
+        timeout=300,
+        **options,
+    )
+
+
+def reference(python, *arguments):
+    script = pathlib.Path(__file__).with_name("torch_reference.py")
+    done = subprocess.run(
+        [python, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def official(name):
+    return ",".join(map(str, zoo.load_architecture(name).to_official()))
+
+
+def trunk_and_logits(model, architecture, space, pictures):
+    """What the trunk gives, (n, h, w, c), and the logits of all paths, (K, n, classes)."""
+    last = [n for n, op in enumerate(architecture.shared, 1) if op != "skip"][-1]
+    prefix = f"trunk_l{last:02d}_{architecture.shared[last - 1]}_"
+    end = [layer for layer in model.layers if layer.name.startswith(prefix)][-1]
+    both = tf_keras.Model(model.input, [end.output, model.output])
+    trunk, logits = both.predict(pictures, verbose=0)
+    return trunk, logits.transpose(1, 0, 2)
+
+
+def assert_same(model, name, pictures, wanted, prefix=""):
+    trunk, logits = trunk_and_logits(model, zoo.load_architecture(name), PAPER, pictures)
+    # The golden trunk reaches 65, where float32 itself resolves 1e-5 in each of 70 layers.
+    scale = max(1.0, float(np.abs(wanted[f"{prefix}trunk"]).max()))
+    assert trunk.shape == wanted[f"{prefix}trunk"].shape
+    assert np.abs(trunk - wanted[f"{prefix}trunk"]).max() <= TOLERANCE * scale
+    assert np.abs(logits - wanted[f"{prefix}head_logits"]).max() <= TOLERANCE
+    assert np.abs(logits.mean(0) - wanted[f"{prefix}ensemble_logits"]).max() <= TOLERANCE
+
+
+def test_the_golden_checkpoint(golden, tmp_path):
+    path, wanted = golden
+    done = command(
+        "convert_torch", "--arch=neas_s", f"--torch_checkpoint={path}", f"--output={tmp_path / 'o'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "301,500,768 MACs, 8,657,656 parameters" in done.stdout
+    model, info = load_model(tmp_path / "o" / "retrain" / "model")
+    assert info.architecture.name.lower().replace("-", "_") == "neas_s"
+    assert_same(model, "neas_s", wanted["normalised"], wanted)
+    found = predict_exported(tmp_path / "o" / "export" / "saved_model", wanted["image"])
+    assert np.abs(found["logits"] - wanted["ensemble_logits"]).max() <= TOLERANCE
+
+
+def test_the_reference_network_passes_the_golden_case(golden, torch_python, tmp_path):
+    path, wanted = golden
+    folder = pathlib.Path(path).parent
+    results = tmp_path / "found.npz"
+    reference(torch_python, "run", path, official("neas_s"), folder / "neas_s_random.npz", results)
+    found = np.load(results)
+    for key, scale in (("trunk", 65.2), ("head_logits", 1), ("ensemble_logits", 1)):
+        assert found[key].shape == wanted[key].shape
+        assert np.abs(found[key] - wanted[key]).max() <= TOLERANCE * scale
+
+
+@pytest.mark.parametrize("name", ["neas_m", "neas_l"])
+def test_random_checkpoints_equal_the_reference_network(name, torch_python, tmp_path):
+    pictures = np.random.default_rng(3).standard_normal((2, 224, 224, 3)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", normalised=pictures)
+    path, results = tmp_path / "c.pth.tar", tmp_path / "found.npz"
+    reference(torch_python, "make", path, official(name), tmp_path / "images.npz", results)
+    wanted, architecture = np.load(results), zoo.load_architecture(name)
+    plain = read_checkpoint(path, architecture, PAPER)
+    assert_same(
+        model_from(plain, architecture, PAPER), name, pictures, wanted, prefix="state_dict/"
+    )
+    averaged = read_checkpoint(path, architecture, PAPER, use_ema=True)
+    model = model_from(averaged, architecture, PAPER)
+    assert_same(model, name, pictures, wanted, prefix="state_dict_ema/")
+    old = read_checkpoint(f"{path}.old", architecture, PAPER)  # the form before PyTorch 1.6
+    assert all(np.array_equal(old[place], plain[place]) for place in plain)
+    if importlib.util.find_spec("torch"):
+        with pytest.raises(NeasError, match="PyTorch refuses"):  # it lists no Namespace
+            read_checkpoint(path, architecture, PAPER, reader="torch")
+
+
+@pytest.mark.parametrize("name", ["neas_s", "neas_m", "neas_l"])
+def test_names_and_shapes_of_the_published_networks(name, golden):
+    architecture = zoo.load_architecture(name)
+    layout = torch_layout(architecture, PAPER)
+    names = [weight.name for weight in layout.weights.values()]
+    assert len(set(names)) == len(names)
+    assert not layout.unused & set(names)
+    skips = [
+        sum(op != "skip" for op in row[architecture.split_point :]) for row in architecture.paths
+    ]
+    for path, count in enumerate(skips):
+        assert f"blocks.{path}.0.{count}.conv.weight" in names
+        assert f"blocks.{path}.0.{count + 1}.conv.weight" not in names
+    trainable = sum(
+        int(np.prod(weight.shape))
+        for weight in layout.weights.values()
+        if "running" not in weight.name
+    )
+    assert trainable == {"neas_s": 8_657_656, "neas_l": 12_444_832}.get(name, trainable)
+
+
+def written(architecture, path, seed=0, space=SPACE, change=None, wrap=True, **options):
+    """A checkpoint of a random small ensemble, and the model."""
+    model = build_ensemble(architecture, space)
+    randomise(model, seed)
+    state = torch_checkpoints.state_dict(model, architecture, space)
+    if change:
+        change(state)
+    content = {"epoch": 0, "state_dict": state} if wrap else state
+    torch_checkpoints.write(path, content, **options)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ENSEMBLES.values(), ids=ENSEMBLES)
+def test_there_and_back(architecture, tmp_path):
+    path = tmp_path / "c.pth.tar"
+    model = written(architecture, path)
+    again = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
+    np.testing.assert_array_equal(again(images()), model(images()))
+
+
+@pytest.mark.parametrize("name", ["neas_m", "neas_l"])
+def test_published_networks_there_and_back(name, tmp_path):
+    """Skips, both paths and all names of M and L, at full width."""
+    architecture, path = zoo.load_architecture(name), tmp_path / "c.pth.tar"
+    space = dataclasses.replace(PAPER, input_size=(32, 32))
+    model = written(architecture, path, space=space)
+    again = model_from(read_checkpoint(path, architecture, space), architecture, space)
+    for wanted, found in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_prefix_half_precision_ema_and_bare_state_dicts(tmp_path):
+    architecture, path = ENSEMBLES["two_paths"], tmp_path / "c.pth.tar"
+
+    def prefix(state):
+        for key in list(state):
+            state[f"module.{key}"] = state.pop(key)
+
+    def halve(state):
+        for key, value in state.items():
+            state[key] = value.astype("<f2") if value.dtype == "<f4" else value
+
+    model = written(architecture, path, change=prefix, wrap=False)
+    found = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
+    np.testing.assert_array_equal(found(images()), model(images()))
+    model = written(architecture, path, change=halve)
+    found = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
+    np.testing.assert_allclose(found(images()), model(images()), atol=0.1)
+    with pytest.raises(NeasError, match="epoch, state_dict, allowed is one with 'state_dict_ema'"):
+        read_checkpoint(path, architecture, SPACE, use_ema=True)
+    state = torch_checkpoints.state_dict(model, architecture, SPACE)
+    torch_checkpoints.write(
+        path, {"state_dict": {"x": np.zeros(1, "<f4")}, "state_dict_ema": state}
+    )
+    found = read_checkpoint(path, architecture, SPACE, use_ema=True)
+    np.testing.assert_array_equal(model_from(found, architecture, SPACE)(images()), model(images()))
+
+
+def test_all_that_does_not_fit_is_listed(tmp_path):
+    architecture, path = ENSEMBLES["two_paths"], tmp_path / "c.pth.tar"
+
+    def change(state):
+        del state["bn1.bias"], state["blocks.1.0.0.conv_dw.weight"]
+        state["sharing_blocks.0.9.conv_pw.weight"] = state["blocks.0.0.0.bn9.x"] = np.zeros(
+            1, "<f4"
+        )
+        state["classifiers.1.weight"] = state["classifiers.1.weight"].T
+        state["conv_stem.weight"] = np.zeros(3, "<f4")
+
+    written(architecture, path, change=change)
+    with pytest.raises(NeasError) as caught:
+        read_checkpoint(path, architecture, SPACE)
+    message = str(caught.value)
+    assert "missing (2): bn1.bias, blocks.1.0.0.conv_dw.weight" in message
+    assert "extra (2): sharing_blocks.0.9.conv_pw.weight, blocks.0.0.0.bn9.x" in message
+    assert "misshapen (2): conv_stem.weight 3 for 8×3×3×3, classifiers.1.weight 24×5 for 5×24" in (
+        message
+    )
+    assert "\n" not in message
+
+
+def test_weights_of_another_published_network_are_named(tmp_path):
+    path = tmp_path / "c.pth.tar"
+    space = dataclasses.replace(PAPER, input_size=(32, 32))
+    written(zoo.load_architecture("neas_s"), path, space=space)
+    with pytest.raises(NeasError, match=r"not those of .* but those of 'neas_s'; missing"):
+        read_checkpoint(path, zoo.load_architecture("neas_l"), PAPER)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("bn1.running_var", np.full(8, -1, "<f4"), "negative variance"),
+        ("bn1.weight", np.full(8, np.nan, "<f4"), "finite numbers"),
+        ("bn1.bias", np.zeros(8, "<i8"), "floating-point"),
+        ("module.bn1.bias", np.zeros(8, "<f4"), "with and without 'module.': bn1.bias"),
+        ("bn1.bias", "text", "not a mapping from names to tensors"),
+    ],
+)
+def test_unsound_numbers_are_refused(key, value, match, tmp_path):
+    architecture, path = ENSEMBLES["one_path"], tmp_path / "c.pth.tar"
+    written(architecture, path, change=lambda state: state.update({key: value}))
+    with pytest.raises(NeasError, match=match):
+        read_checkpoint(path, architecture, SPACE)
+
+
+def test_conversion_replaces_only_when_told(tmp_path):
+    architecture, path, output = ENSEMBLES["two_paths"], tmp_path / "c.pth.tar", tmp_path / "o"
+    names = tuple("abcde")
+    info = LoadedInfo(architecture, SPACE, names, Normalisation())
+    written(architecture, path)
+    report = convert(path, output, info)
+    assert report["parity"]["max_abs_diff"] < TOLERANCE
+    model = written(architecture, path, seed=9)
+    with pytest.raises(NeasError, match="is there already"):
+        convert(path, output, info)
+    convert(path, output, info, overwrite=True)
+    found, there = load_model(output / "retrain" / "model")
+    assert there.class_names == names
+    np.testing.assert_array_equal(found(images()), model(images()))
+    other = dataclasses.replace(info, class_names=tuple("vwxyz"))
+    with pytest.raises(NeasError, match="different model"):
+        convert(path, output, other, overwrite=True)
+
+
+def test_operators_that_the_authors_lack(tmp_path):
+    space = dataclasses.replace(SPACE, operators=("k3e2", "skip"))
+    with pytest.raises(NeasError, match="an operator of the paper"):
+        torch_layout(Architecture(2, (("k3e2", "skip", "k3e2", "skip"),)), space)
+
+
+def test_the_command_tells_mistakes_in_one_line_without_tensorflow(tmp_path):
+    begin = time.monotonic()
+    done = command("convert_torch", "--help")
+    assert time.monotonic() - begin < 3  # 0.3 s on an idle core; TensorFlow alone takes more
+    assert "--torch_checkpoint" in done.stdout and "--[no]use_ema" in done.stdout
+    (tmp_path / "x.pth.tar").write_bytes(b"no checkpoint")
+    file = f"--torch_checkpoint={tmp_path / 'x.pth.tar'}"
+    output = f"--output={tmp_path / 'o'}"
+    for arguments, said in (
+        ((), "arch"),
+        (("--arch=neas_xs", file, output), "Did you mean"),
+        (("--arch=neas_s", output), "torch_checkpoint"),
+        (("--arch=neas_s", file), "output"),
+        (("--arch=neas_s", file, output), "no file of torch.save"),
+        (("--arch=neas_s", file, output, "more"), "flags only"),
+    ):
+        done = command("convert_torch", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+    code = "import sys, neas_tf.convert_torch as c; sys.exit(bool({'tensorflow', 'torch'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=project_file()).returncode == 0
