@@ -32,7 +32,8 @@ def check_quantization(
     if quantize == "int8" and not has_representative:
         raise NeasError(
             "representative_dataset: quantize=int8 needs images like those of the application, "
-            "from which the ranges of the maps are measured; noise will not do."
+            "from which the ranges of the maps are measured ('run' takes the run's own); noise "
+            "will not do."
         )
 
 
