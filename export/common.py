@@ -166,7 +166,9 @@ def print_report(output: Path, report: dict[str, Any]) -> None:
     parts = report.get("ops") or report.get("layers") or {}
     print(f"operations    {_list(parts)}")
     if "xnnpack_partitions" in report:
-        print(f"format        {report['quantize']}, float islands {_list(report['float_islands'])}")
+        islands = report.get("float_islands")
+        text = "" if islands is None else f", float islands {_list(islands)}"
+        print(f"format        {report['quantize']}{text}")
         rest = _list(report["not_delegated"])
         print(f"XNNPACK       {report['xnnpack_partitions']} partitions, outside of them {rest}")
     print(

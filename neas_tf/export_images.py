@@ -53,6 +53,7 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
         input_channels=space.input_channels,
         mean=list(info.normalisation.mean),
         std=list(info.normalisation.std),
+        search_fraction=0.0,
     )
     return data.load(config)
 

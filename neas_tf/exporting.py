@@ -57,6 +57,7 @@ def serving_model(
     *,
     batch_size: int | None = None,
     scaled: bool = False,
+    probabilities: bool = True,
     keras: Any = tf_keras,
 ):
     """Wraps a fused ensemble between pixels and probabilities.
@@ -66,11 +67,12 @@ def serving_model(
       normalisation: put in front.
       batch_size: fixed batch size; None leaves it open.
       scaled: whether the stem holds the normalisation's scale already.
+      probabilities: whether there is a softmax at the end.
       keras: the module that `fused` was built with.
 
     Returns:
       A model from `image`, float32 (batch, h, w, c) in 0..255, to a dict with `logits` and
-      `probabilities`, both (batch, classes).
+      (where wanted) `probabilities`, (batch, classes) each.
     """
     shape = fused.input_shape[1:]
     normalisation.check_channels(shape[-1])
@@ -79,9 +81,11 @@ def serving_model(
     if scaled:
         scale, offset = 1.0, [o / s for o, s in zip(offset, scale, strict=True)]
     x = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")(image)
-    logits = fused(x)
-    softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
-    return keras.Model(image, {"logits": logits, "probabilities": softmax(logits)})
+    outputs = {"logits": fused(x)}
+    if probabilities:
+        softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
+        outputs["probabilities"] = softmax(outputs["logits"])
+    return keras.Model(image, outputs)
 
 
 def deployed_model(
@@ -90,6 +94,7 @@ def deployed_model(
     rewrites: Rewrites = NO_REWRITES,
     *,
     batch_size: int | None = None,
+    probabilities: bool = True,
     keras: Any = tf_keras,
 ):
     """The fused form of a trained ensemble, as `serving_model` describes it."""
@@ -106,6 +111,7 @@ def deployed_model(
         info.normalisation,
         batch_size=batch_size,
         scaled=rewrites.normalisation,
+        probabilities=probabilities,
         keras=keras,
     )
 
@@ -165,7 +171,9 @@ def export_tflite(
 ) -> dict[str, Any]:
     """Writes a TFLite file (batch 1, the converter folds batch normalisation).
 
-    The other arguments, result and errors are those of `export_saved_model`.
+    An int8 graph has the output `logits` only: XNNPACK has no int8 softmax, and steps of 1/256 say
+    little about 1000 classes. The other arguments, result and errors are those of
+    `export_saved_model`.
 
     Args:
       model: tf_keras, trainable form.
@@ -186,7 +194,7 @@ def export_tflite(
     def write(target: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             saved = Path(folder) / "model"
-            _write_saved_model(model, info, saved, 1, rewrites)
+            _write_saved_model(model, info, saved, 1, rewrites, quantize != "int8")
             content = convert(
                 saved,
                 quantize,
@@ -198,11 +206,12 @@ def export_tflite(
         inputs, outputs = end_details(target)
         inputs[0]["range"] = [0, 255]
         found = inspect(target) | {"inputs": inputs, "outputs": outputs}
-        if quantize == "int8" and found["float_islands"]:
-            raise NeasError(f"quantize=int8: the graph has float islands {found['float_islands']}.")
         found |= {"quantize": quantize, "rewrites": rewrites.to_dict()}
+        islands = found.pop("float_islands")
         if quantize == "int8":
-            found["representative_images"] = len(representative)
+            if islands:
+                raise NeasError(f"quantize=int8: the graph has float islands {islands}.")
+            found |= {"float_islands": {}, "representative_images": len(representative)}
         return found
 
     bound = tolerance if quantize == "none" else float("inf")
@@ -272,9 +281,12 @@ def _write_saved_model(
     target: Path,
     batch_size: int | None = None,
     rewrites: Rewrites = NO_REWRITES,
+    probabilities: bool = True,
 ) -> dict[str, int]:
     """Writes the SavedModel and returns the operations of its graph, counted."""
-    serving = deployed_model(model, info, rewrites, batch_size=batch_size)
+    serving = deployed_model(
+        model, info, rewrites, batch_size=batch_size, probabilities=probabilities
+    )
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         write_text_atomic(labels, labels_text(info))
