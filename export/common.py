@@ -25,6 +25,7 @@ MODEL_FOLDER = Path("retrain") / "model"
 flags.disclaim_key_flags()  # --help shows these flags as the command's own
 
 Exporter = Callable[..., dict[str, Any]]
+Options = Callable[[LoadedInfo], dict[str, Any]]
 
 
 def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
@@ -38,6 +39,9 @@ def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
     text("labels", help="With --arch: text file with a class name a line.")
     number("input_size", 224, "With --arch: side of the input image in pixels.")
     number("num_classes", 1000, "With --arch: number of classes.")
+    number("evaluate", 0, "Measure the accuracy before and after on so many test images.")
+    text("evaluation_dataset", help="For --evaluate: 'run' (default), a folder or a TFDS name.")
+    text("data_dir", help="Where TFDS data sets lie, when not where TFDS or the run has them.")
     flags.DEFINE_bool(
         "overwrite", False, "Replace an earlier export at --output.", flag_values=values
     )
@@ -90,18 +94,45 @@ def find_output(default_output: str) -> Path:
     return Path(resolve_user_path(FLAGS.model_dir)) / default_output
 
 
-def run(exporter: str, default_output: str) -> None:
+def test_images(info: LoadedInfo) -> dict[str, Any]:
+    """The exporter's argument `test`, where --evaluate asks for it.
+
+    Raises:
+      NeasError: when there are no such data, or their classes are not the model's.
+    """
+    check(FLAGS.evaluate >= 0, "--evaluate", FLAGS.evaluate, "a number of images, or 0")
+    if not FLAGS.evaluate:
+        named = FLAGS.evaluation_dataset
+        check(not named, "--evaluation_dataset", named, "none but with --evaluate")
+        return {}
+    from neas_tf.export_images import RUN, open_data, test_pixels
+
+    name = FLAGS.evaluation_dataset or RUN
+    check(
+        name != RUN or bool(FLAGS.model_dir),
+        "--evaluate",
+        FLAGS.evaluate,
+        "0 without --model_dir, or name an --evaluation_dataset",
+    )
+    dataset = open_data(name, info, FLAGS.model_dir or "", FLAGS.data_dir or "")
+    return {"test": test_pixels(dataset, FLAGS.evaluate, info)}
+
+
+def run(exporter: str, default_output: str, options: Options | None = None) -> None:
     """Main program of an export command.
 
     Args:
       exporter: name of the function of `neas_tf.exporting` that writes the file.
       default_output: relative to the model_dir.
+      options: makes further arguments of the function, from the command's own flags.
     """
     define_flags(default_output)
-    app.run(lambda argv: main(argv, exporter, default_output))
+    app.run(lambda argv: main(argv, exporter, default_output, options))
 
 
-def main(argv: Sequence[str], exporter: str, default_output: str) -> int:
+def main(
+    argv: Sequence[str], exporter: str, default_output: str, options: Options | None = None
+) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -110,10 +141,12 @@ def main(argv: Sequence[str], exporter: str, default_output: str) -> int:
         output = find_output(default_output)
         info, load = find_model()
         check_output(output, FLAGS.overwrite)
+        arguments = (options(info) if options else {}) | test_images(info)
         from neas_tf import exporting  # TensorFlow only now: a mistake is told at once
 
         export: Exporter = getattr(exporting, exporter)
-        print_report(output, export(load(), info, output, overwrite=FLAGS.overwrite))
+        report = export(load(), info, output, overwrite=FLAGS.overwrite, **arguments)
+        print_report(output, report)
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -130,8 +163,25 @@ def print_report(output: Path, report: dict[str, Any]) -> None:
     print(
         f"cost          {report['macs'] / 1e6:.1f} M MACs, {report['params'] / 1e6:.2f} M parameters"
     )
-    print(f"operations    {', '.join(f'{name} {n}' for name, n in report['ops'].items())}")
+    parts = report.get("ops") or report.get("layers") or {}
+    print(f"operations    {_list(parts)}")
+    if "xnnpack_partitions" in report:
+        islands = report.get("float_islands")
+        text = "" if islands is None else f", float islands {_list(islands)}"
+        print(f"format        {report['quantize']}{text}")
+        rest = _list(report["not_delegated"])
+        print(f"XNNPACK       {report['xnnpack_partitions']} partitions, outside of them {rest}")
     print(
         f"parity        largest difference of logits {parity['max_abs_diff']:.2e} over "
         f"{parity['examples']} images, same class {parity['agreement']:.0%}"
     )
+    if "accuracy" in report:
+        found = report["accuracy"]
+        print(
+            f"accuracy      {found['keras']:.2%} before, {found['exported']:.2%} after, on "
+            f"{found['examples']} test images"
+        )
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"

@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 from neas_tf.operators import Operator, divisible
+from neas_tf.rewrites import NO_REWRITES, Part, Rewrites, depthwise_parts, part_name
 from neas_tf.space import LayerSpec
 
 BATCH_NORM_EPSILON = 1e-5
@@ -24,6 +25,7 @@ class LayerFactory:
       synchronized: whether batch moments are taken over all replicas.
       dtype: dtype or policy of every layer; None takes the global policy.
       seed: makes every initial weight a function of the seed and the layer's name.
+      rewrites: of a deployed model; a trained one has none.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class LayerFactory:
         synchronized: bool = False,
         dtype: Any = None,
         seed: int | None = None,
+        rewrites: Rewrites = NO_REWRITES,
     ):
         self.keras = keras
         self.momentum = momentum
         self.synchronized = synchronized
         self.seed = seed
+        self.rewrites = rewrites
         self._options = {} if dtype is None else {"dtype": dtype}
 
     def _normal(self, name: str):
@@ -72,9 +76,17 @@ class LayerFactory:
         )(x)
 
     def depthwise(self, x, name: str, kernel: int, stride: int):
-        """k×k depthwise convolution without bias, (b, h, w, c) to (b, ⌈h/stride⌉, …, c)."""
+        """k×k depthwise convolution and its BN `<name>_bn`, (b, h, w, c) to (b, ⌈h/stride⌉, …, c).
+
+        Large kernels become a sum of convolutions, with BN inside, where the rewrites say so.
+        """
+        parts = ()
+        if self.rewrites.depthwise:
+            parts = depthwise_parts(kernel, stride, tuple(x.shape[1:3]))
+        if parts:
+            return self._depthwise_sum(x, name, kernel, stride, parts)
         x, padding = self._padded(x, name, kernel, stride)
-        return self.keras.layers.DepthwiseConv2D(
+        x = self.keras.layers.DepthwiseConv2D(
             kernel,
             strides=stride,
             padding=padding,
@@ -83,6 +95,31 @@ class LayerFactory:
             name=name,
             **self._options,
         )(x)
+        return self.batch_norm(x, f"{name}_bn")
+
+    def _depthwise_sum(self, x, name: str, kernel: int, stride: int, parts: tuple[Part, ...]):
+        layers, total = self.keras.layers, None
+        for part in parts:
+            own, y = part_name(name, part), x
+            if any(part.crop):
+                crop = (part.crop, (0, 0))
+                y = layers.Cropping2D(crop, name=f"{own}_crop", **self._options)(y)
+            if part.pad:
+                y = layers.ZeroPadding2D(part.pad, name=f"{own}_pad", **self._options)(y)
+            y = layers.DepthwiseConv2D(
+                (len(part.rows), kernel),
+                strides=stride,
+                padding="valid" if part.pad else "same",
+                dilation_rate=(part.dilation, 1),
+                use_bias=kernel // 2 in part.rows,
+                depthwise_initializer=self._normal(own),
+                name=own,
+                **self._options,
+            )(y)
+            if total is not None:
+                y = layers.Add(name=f"{own}_add", **self._options)([total, y])
+            total = y
+        return total
 
     def dense(self, x, name: str, units: int, dtype: Any = None):
         """Dense layer with bias over the last axis; small uniform weights as in EfficientNet."""
@@ -131,16 +168,18 @@ class LayerFactory:
         """Scales channels by relu6(x + 3) / 6 of a two-layer bottleneck of their global means.
 
         The bottleneck has a quarter of the channels of `x` itself, which for an MBConv is the
-        expanded width.
+        expanded width. Where the rewrites say so, the neighbouring convolutions hold the constants.
         """
         layers, channels = self.keras.layers, x.shape[-1]
         gate = self.pool(x, f"{prefix}_se_pool")
         gate = self.conv(gate, f"{prefix}_se_reduce", divisible(channels / 4), bias=True)
         gate = layers.ReLU(name=f"{prefix}_se_relu", **self._options)(gate)
         gate = self.conv(gate, f"{prefix}_se_expand", channels, bias=True)
-        gate = layers.Rescaling(1.0, 3.0, name=f"{prefix}_se_shift", **self._options)(gate)
+        if not self.rewrites.gates:
+            gate = layers.Rescaling(1.0, 3.0, name=f"{prefix}_se_shift", **self._options)(gate)
         gate = layers.ReLU(6.0, name=f"{prefix}_se_relu6", **self._options)(gate)
-        gate = layers.Rescaling(1.0 / 6.0, name=f"{prefix}_se_scale", **self._options)(gate)
+        if not self.rewrites.gates:
+            gate = layers.Rescaling(1.0 / 6.0, name=f"{prefix}_se_scale", **self._options)(gate)
         return layers.Multiply(name=f"{prefix}_se_apply", **self._options)([x, gate])
 
     def residual(self, x, shortcut, prefix: str, drop_path: float | None = None):
@@ -159,7 +198,7 @@ def separable_block(make: LayerFactory, x, channels: int, stride: int):
     """The fixed layer behind the stem: 3×3 depthwise, SE, 1×1; residual where shapes agree."""
     shortcut, prefix = x, "block"
     x = make.depthwise(x, f"{prefix}_dw", 3, stride)
-    x = make.swish(make.batch_norm(x, f"{prefix}_dw_bn"), f"{prefix}_dw_swish")
+    x = make.swish(x, f"{prefix}_dw_swish")
     x = make.squeeze_excite(x, prefix)
     x = make.batch_norm(make.conv(x, f"{prefix}_pw", channels), f"{prefix}_pw_bn")
     if stride == 1 and shortcut.shape[-1] == channels:
@@ -194,7 +233,7 @@ def mbconv(
     x = make.conv(x, f"{prefix}_expand", divisible(layer.c_in * operator.expansion))
     x = make.swish(make.batch_norm(x, f"{prefix}_expand_bn"), f"{prefix}_expand_swish")
     x = make.depthwise(x, f"{prefix}_dw", operator.kernel, layer.stride)
-    x = make.swish(make.batch_norm(x, f"{prefix}_dw_bn"), f"{prefix}_dw_swish")
+    x = make.swish(x, f"{prefix}_dw_swish")
     x = make.squeeze_excite(x, prefix)
     x = make.batch_norm(make.conv(x, f"{prefix}_project", layer.c_out), f"{prefix}_project_bn")
     if layer.keeps_shape:

@@ -247,12 +247,16 @@ class ExportConfig(hyperparams.Config):
     """The deployable files that the last stage writes.
 
     Attributes:
-      formats: tflite, saved_model.
+      formats: of tflite, tflite_float16, tflite_dynamic, tflite_int8, saved_model, keras.
       parity_examples: training images on which an export is compared with the Keras model.
+      calibration_images: training images that int8 ranges are measured on.
+      test_examples: test images for the accuracy before and after; 0 leaves it out.
     """
 
     formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
     parity_examples: int = 64
+    calibration_images: int = 256
+    test_examples: int = 0
 
 
 @dataclasses.dataclass

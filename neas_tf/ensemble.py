@@ -9,15 +9,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tf_keras
 
 from neas_tf.architecture import Architecture
-from neas_tf.blocks import LayerFactory, head_features, searchable_layer, separable_block, stem
+from neas_tf.blocks import (
+    BATCH_NORM_EPSILON,
+    LayerFactory,
+    head_features,
+    searchable_layer,
+    separable_block,
+    stem,
+)
 from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.operators import Operator
+from neas_tf.rewrites import NO_REWRITES, Rewrites, deployed_weights
 from neas_tf.space import SearchSpace
 
 OUTPUTS = ("logits", "mean", "features", "maps")
@@ -60,6 +68,7 @@ def build_ensemble(
     synchronized: bool = False,
     outputs: str = "logits",
     deploy: bool = False,
+    rewrites: Rewrites = NO_REWRITES,
     dtype: Any = None,
     seed: int | None = None,
     name: str = "neas",
@@ -84,6 +93,7 @@ def build_ensemble(
         Logits, means and features are float32 under any precision policy.
       deploy: builds the fused form instead: one output (batch, classes), the mean of the logits,
         from one Dense `classifier` over the concatenated features of all paths; no dropout.
+      rewrites: of the fused form, for `fold_for_deployment`, which fits the weights to them.
       dtype: dtype or policy of the layers; None takes the global policy.
       seed: makes the initial weights reproducible.
       name: of the model.
@@ -99,10 +109,16 @@ def build_ensemble(
     if outputs not in OUTPUTS:
         unknown_name("outputs", outputs, OUTPUTS)
     check(not deploy or outputs == "logits", "outputs", outputs, "'logits' when deploy=True")
+    check(deploy or rewrites == NO_REWRITES, "rewrites", rewrites, "none when deploy=False")
     for field, rate in (("dropout", dropout), ("drop_path", drop_path)):
         check(0.0 <= rate < 1.0, field, rate, "a rate in [0, 1)")
     make = LayerFactory(
-        keras, momentum=batch_norm_momentum, synchronized=synchronized, dtype=dtype, seed=seed
+        keras,
+        momentum=batch_norm_momentum,
+        synchronized=synchronized,
+        dtype=dtype,
+        seed=seed,
+        rewrites=rewrites,
     )
     image = keras.Input((*space.input_size, space.input_channels), name="input")
     maps = _maps(make, image, architecture, space, None if deploy else drop_path)
@@ -165,7 +181,13 @@ def _head(make: LayerFactory, maps: list, space: SearchSpace, outputs: str, depl
 
 
 def fold_for_deployment(
-    model, architecture: Architecture, space: SearchSpace, *, keras: Any = tf_keras
+    model,
+    architecture: Architecture,
+    space: SearchSpace,
+    *,
+    keras: Any = tf_keras,
+    rewrites: Rewrites = NO_REWRITES,
+    input_scale: Sequence[float] | None = None,
 ):
     """The fused float32 form of a trained ensemble, with copies of its weights.
 
@@ -177,6 +199,8 @@ def fold_for_deployment(
       architecture: of the model.
       space: of the model.
       keras: module to build the fused form with; it need not be the one of `model`.
+      rewrites: for small devices.
+      input_scale: with `rewrites.normalisation`: factor per channel that the input then lacks.
 
     Returns:
       `build_ensemble(..., deploy=True)`, (batch, h, w, c) to mean logits (batch, classes).
@@ -184,25 +208,15 @@ def fold_for_deployment(
     Raises:
       NeasError: when the model is not the architecture's.
     """
-    fused = build_ensemble(architecture, space, keras=keras, deploy=True, dtype="float32")
-    sources = {layer.name: layer for layer in model.layers if layer.weights}
-    classifiers = [f"path{k}_classifier" for k in range(1, architecture.num_paths + 1)]
+    fused = build_ensemble(
+        architecture, space, keras=keras, deploy=True, rewrites=rewrites, dtype="float32"
+    )
+    sources = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
     targets = {layer.name: layer for layer in fused.layers if layer.weights}
-    expected = [*(name for name in targets if name != "classifier"), *classifiers]
-    if set(expected) != set(sources):
-        raise NeasError(
-            f"model: its layers are not those of architecture {architecture.key!r}; differing are "
-            f"{', '.join(sorted(set(expected) ^ set(sources))[:4])}."
-        )
+    weights = deployed_weights(list(targets), sources, rewrites, BATCH_NORM_EPSILON, input_scale)
     for name, layer in targets.items():
-        if name == "classifier":
-            kernels, biases = zip(*(_arrays(sources[c]) for c in classifiers), strict=True)
-            count = np.float32(architecture.num_paths)
-            weights = [np.concatenate(kernels) / count, np.mean(biases, axis=0, dtype=np.float32)]
-        else:
-            weights = _arrays(sources[name])
         try:
-            layer.set_weights(weights)
+            layer.set_weights(weights[name])
         except ValueError as error:
             raise NeasError(
                 f"model: layer {name!r} does not fit space {space.name!r} ({error})."
@@ -257,7 +271,3 @@ def _place(name: str) -> tuple[str, int, int, str, str]:
     if match := _FIXED_NAME.fullmatch(name):
         return match[1], 0, 0, "", match[2]
     raise NeasError(f"model: layer {name!r} is not one of a trainable-form ensemble.")
-
-
-def _arrays(layer) -> list[np.ndarray]:
-    return [np.asarray(weight, np.float32) for weight in layer.get_weights()]

@@ -61,7 +61,7 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
 
 
 def describe_export(
-    info: LoadedInfo, output: Path, new: Path, kind: str, ops: dict[str, int], result: dict
+    info: LoadedInfo, output: Path, new: Path, kind: str, result: dict, found: dict[str, Any]
 ) -> dict[str, Any]:
     """The report of an export.
 
@@ -69,9 +69,9 @@ def describe_export(
       info: what the model is.
       output: where the export will lie.
       new: where it lies now.
-      kind: 'tflite' or 'saved_model'.
-      ops: how often each operation occurs.
+      kind: 'tflite', 'saved_model' or 'keras'.
       result: of the parity check.
+      found: what the writer knows; takes precedence. For graphs it has `ops`.
     """
     cost = CostTable(info.space).cost(info.architecture)
     batch = 1 if kind == "tflite" else None
@@ -85,7 +85,6 @@ def describe_export(
         "sha256": digest,
         "labels": labels_file(output).name,
         "parity": result,
-        "ops": ops,
         "signature": SIGNATURE,
         "inputs": [
             {
@@ -106,6 +105,7 @@ def describe_export(
         "class_names": list(info.class_names),
         "normalisation": info.normalisation.to_dict(),
         "versions": library_versions("tensorflow", "tf-keras", "ai-edge-litert", "numpy"),
+        **found,
     }
 
 

@@ -1,4 +1,4 @@
-"""One fused graph for deployment: SavedModel and TFLite, each with a parity check.
+"""One fused graph for deployment: SavedModel, TFLite and Keras 3, each with a parity check.
 
 Pixels in, mean of the K paths' logits out (Eq. 1): the normalisation is inside, the trunk is
 computed once, and the K classifiers are one matrix product. Beside an export lie `<file>.json`
@@ -7,10 +7,8 @@ computed once, and the K classifiers are one matrix product. Beside an export li
 
 from __future__ import annotations
 
-import collections
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +16,104 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from neas_tf.architecture import Architecture
-from neas_tf.ensemble import fold_for_deployment
+from neas_tf.ensemble import build_ensemble, fold_for_deployment, model_slots
 from neas_tf.errors import NeasError, check
-from neas_tf.export_files import (
-    SIGNATURE,
-    check_output,
-    describe_export,
-    labels_file,
-    labels_text,
-    report_file,
+from neas_tf.export_checks import (
+    TOLERANCE,
+    Job,
+    Runner,
+    accuracy,
+    expected_convolutions,
+    parity,
+    predict_exported,
+    random_images,
 )
-from neas_tf.files import write_json_atomic, write_text_atomic
-from neas_tf.model_store import LoadedInfo, replace_path
+from neas_tf.export_files import SIGNATURE, check_output, labels_text
+from neas_tf.files import write_text_atomic
+from neas_tf.model_store import LoadedInfo, library_versions
 from neas_tf.normalisation import Normalisation
-from neas_tf.operators import SKIP
-from neas_tf.space import SearchSpace
+from neas_tf.quantizing import check_quantization, convert
+from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES, Rewrites
+from neas_tf.tflite_files import counted, end_details, inspect
 
-TOLERANCE = 1e-4
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv2D", "DepthwiseConv2dNative")
+__all__ = [
+    "accuracy",
+    "check_output",
+    "deployed_model",
+    "expected_convolutions",
+    "export_keras",
+    "export_saved_model",
+    "export_tflite",
+    "parity",
+    "predict_exported",
+    "random_images",
+    "serving_model",
+]
 
 
-def serving_model(fused: Any, normalisation: Normalisation, *, batch_size: int | None = None):
+def serving_model(
+    fused: Any,
+    normalisation: Normalisation,
+    *,
+    batch_size: int | None = None,
+    scaled: bool = False,
+    probabilities: bool = True,
+    keras: Any = tf_keras,
+):
     """Wraps a fused ensemble between pixels and probabilities.
 
     Args:
       fused: `fold_for_deployment`'s model, from normalised images to mean logits.
       normalisation: put in front.
       batch_size: fixed batch size; None leaves it open.
+      scaled: whether the stem holds the normalisation's scale already.
+      probabilities: whether there is a softmax at the end.
+      keras: the module that `fused` was built with.
 
     Returns:
-      A tf_keras model from `image`, float32 (batch, h, w, c) in 0..255, to a dict with `logits`
-      and `probabilities`, both (batch, classes).
+      A model from `image`, float32 (batch, h, w, c) in 0..255, to a dict with `logits` and
+      (where wanted) `probabilities`, (batch, classes) each.
     """
     shape = fused.input_shape[1:]
     normalisation.check_channels(shape[-1])
-    image = tf_keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
-    x = tf_keras.layers.Rescaling(
-        normalisation.scale, normalisation.offset, name="normalisation", dtype="float32"
-    )(image)
-    logits = fused(x)
-    softmax = tf_keras.layers.Softmax(name="probabilities", dtype="float32")
-    return tf_keras.Model(image, {"logits": logits, "probabilities": softmax(logits)})
+    image = keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
+    scale, offset = normalisation.scale, normalisation.offset
+    if scaled:
+        scale, offset = 1.0, [o / s for o, s in zip(offset, scale, strict=True)]
+    x = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")(image)
+    outputs = {"logits": fused(x)}
+    if probabilities:
+        softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
+        outputs["probabilities"] = softmax(outputs["logits"])
+    return keras.Model(image, outputs)
+
+
+def deployed_model(
+    model: Any,
+    info: LoadedInfo,
+    rewrites: Rewrites = NO_REWRITES,
+    *,
+    batch_size: int | None = None,
+    probabilities: bool = True,
+    keras: Any = tf_keras,
+):
+    """The fused form of a trained ensemble, as `serving_model` describes it."""
+    fused = fold_for_deployment(
+        model,
+        info.architecture,
+        info.space,
+        keras=keras,
+        rewrites=rewrites,
+        input_scale=info.normalisation.scale,
+    )
+    return serving_model(
+        fused,
+        info.normalisation,
+        batch_size=batch_size,
+        scaled=rewrites.normalisation,
+        probabilities=probabilities,
+        keras=keras,
+    )
 
 
 def export_saved_model(
@@ -70,6 +124,7 @@ def export_saved_model(
     images: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Writes a SavedModel folder with the signatures `serving_default` and `class_names`.
 
@@ -83,6 +138,7 @@ def export_saved_model(
       images: (n, h, w, c) in 0..255 for the parity check; None takes random ones.
       tolerance: largest difference of logits that passes.
       overwrite: whether an earlier export may be replaced.
+      test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
 
     Returns:
       The report, as written to `<output>.json`.
@@ -91,10 +147,11 @@ def export_saved_model(
       NeasError: when the output is refused or the parity check fails; nothing is written then.
     """
 
-    def write(target: Path) -> dict[str, int]:
-        return _write_saved_model(model, info, target)
+    def write(target: Path) -> dict[str, Any]:
+        return {"ops": _write_saved_model(model, info, target)}
 
-    return _export(model, info, Path(output), "saved_model", write, images, tolerance, overwrite)
+    job = Job(info, Path(output), "saved_model", images, tolerance, overwrite, test)
+    return job.run(model, write)
 
 
 def export_tflite(
@@ -105,140 +162,131 @@ def export_tflite(
     images: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    rewrites: Rewrites = MOBILE_REWRITES,
+    quantize: str = "none",
+    representative: np.ndarray | None = None,
+    input_type: str = "float32",
+    output_type: str = "float32",
 ) -> dict[str, Any]:
-    """Writes a float32 TFLite file (batch 1, the converter folds batch normalisation).
+    """Writes a TFLite file (batch 1, the converter folds batch normalisation).
 
-    Arguments, result and errors are those of `export_saved_model`.
-    """
-
-    def write(target: Path) -> dict[str, int]:
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            _write_saved_model(model, info, Path(folder) / "model", batch_size=1)
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                str(Path(folder) / "model"), signature_keys=[SIGNATURE]
-            )
-            target.write_bytes(converter.convert())
-        return tflite_ops(target)
-
-    return _export(model, info, Path(output), "tflite", write, images, tolerance, overwrite)
-
-
-def parity(
-    model: Any, exported: str | os.PathLike[str], images: np.ndarray, normalisation: Normalisation
-) -> dict[str, Any]:
-    """Compares an export with the Keras model that it was made of.
+    An int8 graph has the output `logits` only: XNNPACK has no int8 softmax, and steps of 1/256 say
+    little about 1000 classes. The other arguments, result and errors are those of
+    `export_saved_model`.
 
     Args:
-      model: tf_keras, trainable form, from normalised images to logits (batch, K, classes).
-      exported: `.tflite` file or SavedModel folder.
-      images: (n, h, w, c) in 0..255.
-      normalisation: of the model.
-
-    Returns:
-      `max_abs_diff` of the ensemble's logits, `max_abs_logit`, number of `examples`, and
-      `agreement`: the share of images with the same first class.
+      model: tf_keras, trainable form.
+      info: what the model is.
+      output: file to write.
+      images: for the parity check.
+      tolerance: for `quantize='none'`; the other formats report differences, but must be finite.
+      overwrite: whether an earlier export may be replaced.
+      test: for the accuracy.
+      rewrites: exact ones for small devices.
+      quantize: one of `quantizing.QUANTIZATIONS`.
+      representative: for int8, (n, h, w, c) in 0..255.
+      input_type, output_type: with int8 also `uint8` or `int8`.
     """
-    images = np.asarray(images, np.float32)
-    check(images.ndim == 4 and len(images) > 0, "images", images.shape, "(n, h, w, c), n ≥ 1")
-    expected = np.mean(model.predict(normalisation.apply(images), verbose=0), axis=1)
-    logits = predict_exported(exported, images)["logits"]
-    return {
-        "max_abs_diff": float(np.max(np.abs(logits - expected))),
-        "max_abs_logit": float(np.max(np.abs(expected))),
-        "examples": len(images),
-        "agreement": float(np.mean(logits.argmax(-1) == expected.argmax(-1))),
-    }
+    has_images = representative is not None and len(representative) > 0
+    check_quantization(quantize, input_type, output_type, has_images)
+
+    def write(target: Path) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            saved = Path(folder) / "model"
+            _write_saved_model(model, info, saved, 1, rewrites, quantize != "int8")
+            content = convert(
+                saved,
+                quantize,
+                images=representative,
+                input_type=input_type,
+                output_type=output_type,
+            )
+        target.write_bytes(content)
+        inputs, outputs = end_details(target)
+        inputs[0]["range"] = [0, 255]
+        found = inspect(target) | {"inputs": inputs, "outputs": outputs}
+        found |= {"quantize": quantize, "rewrites": rewrites.to_dict()}
+        islands = found.pop("float_islands")
+        if quantize == "int8":
+            if islands:
+                raise NeasError(f"quantize=int8: the graph has float islands {islands}.")
+            found |= {"float_islands": {}, "representative_images": len(representative)}
+        return found
+
+    bound = tolerance if quantize == "none" else float("inf")
+    job = Job(info, Path(output), "tflite", images, bound, overwrite, test, rewrites)
+    return job.run(model, write)
 
 
-def predict_exported(exported: str | os.PathLike[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs an export on images (n, h, w, c) in 0..255, one by one; outputs (n, classes) by name."""
-    run = _runner(exported)
-    rows = [run(np.asarray(image[None], np.float32)) for image in images]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-
-def tflite_ops(path: str | os.PathLike[str]) -> dict[str, int]:
-    """How often each operation occurs in a TFLite file, by name."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    return _counted(op["op_name"] for op in interpreter._get_ops_details())
-
-
-def expected_convolutions(architecture: Architecture, space: SearchSpace) -> int:
-    """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
-    mbconv, block, head = 5, 4, 2  # SE has two
-    columns = [
-        architecture.shared,
-        *(row[architecture.split_point :] for row in architecture.paths),
-    ]
-    layers = sum(name != SKIP for column in columns for name in column)
-    fixed = 1 + (block if space.block_channels else 0)
-    return fixed + mbconv * layers + head * architecture.num_paths
-
-
-def random_images(space: SearchSpace, count: int = 8, seed: int = 0) -> np.ndarray:
-    """Pictures of smooth random colours, uint8 (count, h, w, c), for a parity check without data.
-
-    Noise pixel by pixel is unlike any picture: it can drive a network's activations to where
-    float32 rounds by more than the tolerance.
-    """
-    rng = np.random.default_rng(seed)
-    pictures = rng.uniform(0, 255, (count, 7, 7, space.input_channels))  # corners of patches
-    for axis, side in ((1, space.input_size[0]), (2, space.input_size[1])):
-        position = np.linspace(0, 6, side)
-        low = np.minimum(position.astype(int), 5)
-        rest = (position - low).reshape([-1 if i == axis else 1 for i in range(4)])
-        first, second = (np.take(pictures, low + i, axis) for i in (0, 1))
-        pictures = first * (1 - rest) + second * rest
-    return np.round(pictures).astype(np.uint8)
-
-
-def _export(
+def export_keras(
     model: Any,
     info: LoadedInfo,
-    output: Path,
-    kind: str,
-    write: Callable[[Path], dict[str, int]],
-    images: np.ndarray | None,
-    tolerance: float,
-    overwrite: bool,
+    output: str | os.PathLike[str],
+    *,
+    images: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
+    overwrite: bool = False,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Writes, checks and describes beside the output, then renames: all of it or nothing."""
-    check_output(output, overwrite)
-    images = random_images(info.space) if images is None else images
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            new = Path(folder) / output.name
-            ops = write(new)
-            _check_trunk_once(info, ops)
-            result = parity(model, new, images, info.normalisation)
-            if not result["max_abs_diff"] <= tolerance:
-                raise NeasError(
-                    f"export {str(output)!r}: its logits differ from the Keras model's by "
-                    f"{result['max_abs_diff']:.3g}, allowed is {tolerance:.3g}; nothing was written."
-                )
-            report = describe_export(info, output, new, kind, ops, result)
-            # The report first, for it says whose the rest is; the export last: where it is, the
-            # files that belong to it are too.
-            write_json_atomic(report_file(output), report)
-            write_text_atomic(labels_file(output), labels_text(info))
-            replace_path(new, output)
-    except OSError as error:
-        raise NeasError(f"export {str(output)!r}: cannot be written ({error}).") from None
-    return report
+    """Writes a file for Keras 3; arguments, result and errors as in `export_saved_model`.
+
+    A `.keras` file holds the whole model, pixels to logits and probabilities. A `.weights.h5` file
+    holds the weights of the trainable form, `build_ensemble(architecture, space, keras=keras)`.
+    """
+    import keras
+
+    name = str(output)
+    kinds = (".keras", ".weights.h5")
+    check(name.endswith(kinds), "output", name, f"a file that ends with {' or '.join(kinds)}")
+    whole = name.endswith(".keras")
+
+    def write(target: Path) -> dict[str, Any]:
+        if whole:
+            twin = deployed_model(model, info, keras=keras)
+            twin.save(str(target))
+        else:
+            twin = build_ensemble(info.architecture, info.space, keras=keras, dtype="float32")
+            if model_slots(twin) != model_slots(model):
+                raise NeasError(f"model: its layers are not {info.architecture.key!r}'s.")
+            twin.set_weights(model.get_weights())
+            twin.save_weights(str(target))
+        versions = library_versions("tensorflow", "tf-keras", "keras", "numpy")
+        layers = _layers_of(twin)
+        return {"form": "serving" if whole else "trainable", "layers": layers, "versions": versions}
+
+    def read_weights(path: Path) -> Runner:
+        twin = build_ensemble(info.architecture, info.space, keras=keras, dtype="float32")
+        twin.load_weights(str(path))
+        return lambda image: {
+            "logits": np.mean(twin.predict_on_batch(info.normalisation.apply(image)), axis=1)
+        }
+
+    reader = None if whole else read_weights
+    job = Job(info, Path(output), "keras", images, tolerance, overwrite, test, reader=reader)
+    return job.run(model, write)
+
+
+def _layers_of(model: Any) -> dict[str, int]:
+    """How often each kind of layer occurs, inner models included."""
+    layers = []
+    for layer in model.layers:
+        layers += layer.layers if hasattr(layer, "layers") else [layer]
+    return counted(type(layer).__name__ for layer in layers)
 
 
 def _write_saved_model(
-    model: Any, info: LoadedInfo, target: Path, batch_size: int | None = None
+    model: Any,
+    info: LoadedInfo,
+    target: Path,
+    batch_size: int | None = None,
+    rewrites: Rewrites = NO_REWRITES,
+    probabilities: bool = True,
 ) -> dict[str, int]:
     """Writes the SavedModel and returns the operations of its graph, counted."""
-    fused = fold_for_deployment(model, info.architecture, info.space)
-    serving = serving_model(fused, info.normalisation, batch_size=batch_size)
+    serving = deployed_model(
+        model, info, rewrites, batch_size=batch_size, probabilities=probabilities
+    )
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
         write_text_atomic(labels, labels_text(info))
@@ -260,33 +308,4 @@ def _write_saved_model(
             module, str(target), signatures={SIGNATURE: serve, "class_names": class_names}
         )
     operations = serve.get_concrete_function().graph.get_operations()
-    return _counted(op.type for op in operations)
-
-
-def _counted(names) -> dict[str, int]:
-    return dict(sorted(collections.Counter(names).items()))
-
-
-def _check_trunk_once(info: LoadedInfo, ops: dict[str, int]) -> None:
-    found = sum(ops.get(name, 0) for name in _CONVOLUTIONS)
-    expected = expected_convolutions(info.architecture, info.space)
-    if found != expected:
-        raise NeasError(
-            f"export: the graph has {found} convolutions, the ensemble {expected}; nothing was "
-            "written."
-        )
-
-
-def _runner(exported: str | os.PathLike[str]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    if os.path.isdir(exported):
-        loaded = tf.saved_model.load(str(exported))
-        serve = loaded.signatures[SIGNATURE]
-
-        def run_saved_model(image, _keeps_variables_alive=loaded):
-            return {name: value.numpy() for name, value in serve(image=tf.constant(image)).items()}
-
-        return run_saved_model
-    from ai_edge_litert.interpreter import Interpreter
-
-    runner = Interpreter(str(exported), num_threads=1).get_signature_runner(SIGNATURE)
-    return lambda image: {name: np.array(value) for name, value in runner(image=image).items()}
+    return counted(op.type for op in operations)

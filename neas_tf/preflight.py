@@ -16,7 +16,14 @@ from neas_tf.shrinking import ShrinkSettings
 from neas_tf.space import SearchSpace
 from neas_tf.variation import SearchSettings
 
-EXPORT_FORMATS = ("tflite", "saved_model")
+EXPORT_FORMATS = (
+    "tflite",
+    "tflite_float16",
+    "tflite_dynamic",
+    "tflite_int8",
+    "saved_model",
+    "keras",
+)
 _COUNTS = {
     "shrink": {"images": 1, "batch_size": 1},
     "search": {

@@ -13,6 +13,7 @@ from neas_tf.model_store import save_model
 from neas_tf.normalisation import Normalisation
 
 ROOT = Path(__file__).resolve().parents[1]
+MODEL = ("--model_dir=MODEL_DIR", "--output=x.tflite")
 
 
 def run(*args, cwd=ROOT, **env):
@@ -37,7 +38,7 @@ def model_dir(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", ["to_tflite", "to_saved_model"])
+@pytest.mark.parametrize("command", ["to_tflite", "to_saved_model", "to_keras"])
 def test_help_is_quick_and_names_the_flags(command):
     begin = time.monotonic()
     result = run(f"export/{command}.py", "--help")
@@ -90,19 +91,30 @@ def test_relative_paths_mean_the_folder_of_the_caller_of_bazel(model_dir, tmp_pa
         (["--arch=neas_s", "--weights=w.weights.h5", "--output=x"], "existing file"),
         (["--arch=neas_s", "--labels=none", "--weights=w", "--output=x"], "--labels"),
         (["stray", "--output=x"], "Unexpected arguments: stray"),
+        ([*MODEL, "--quantize=int4"], "quantize"),
+        ([*MODEL, "--quantize=int8"], "representative_dataset"),
+        ([*MODEL, "--representative_dataset=run"], "--representative_dataset"),
+        ([*MODEL, "--quantize=int8", "--representative_dataset=run"], "params.yaml"),
+        ([*MODEL, "--input_type=int8"], "input_type"),
+        ([*MODEL, "--evaluate=-1"], "--evaluate"),
+        ([*MODEL, "--evaluate=10"], "params.yaml"),
+        ([*MODEL, "--evaluation_dataset=cifar10"], "--evaluation_dataset"),
     ],
 )
-def test_bad_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(flags, message, model_dir, tmp_path, monkeypatch, capsys):
     from absl import flags as absl_flags
 
-    from export import common
+    from export import common, to_tflite
 
+    flags = [flag.replace("MODEL_DIR", str(model_dir)) for flag in flags]
     values = absl_flags.FlagValues()
     common.define_flags("export/model.tflite", values)
+    to_tflite.define_flags(values)
     monkeypatch.setattr(common, "FLAGS", values)
+    monkeypatch.setattr(to_tflite, "FLAGS", values)
     monkeypatch.chdir(tmp_path)
     rest = values(["to_tflite", *flags])
-    assert common.main(rest, "export_tflite", "export/model.tflite") == 2
+    assert common.main(rest, "export_tflite", "export/model.tflite", to_tflite.options) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not list(tmp_path.iterdir())
@@ -129,3 +141,56 @@ def test_a_published_architecture_with_weights_from_a_file(tmp_path):
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["class_names"] == ["a", "b", "c", "d"]
     assert report["architecture_name"].lower().replace("-", "_") == "neas_s"
+
+
+def test_int8_and_accuracy_from_the_runs_data(tmp_path):
+    from neas_tf.architecture import Architecture
+    from neas_tf.space import SearchSpace, Stage
+
+    space = SearchSpace(
+        name="digits",
+        input_size=(8, 8),
+        input_channels=1,
+        num_classes=10,
+        stem_channels=8,
+        stem_stride=1,
+        stages=(Stage(8, 2, 1), Stage(16, 2, 2)),
+        min_split=0,
+        max_split=4,
+        head_channels=16,
+        feature_channels=16,
+    )
+    architecture = Architecture(
+        2, (("k7e4", "skip", "k3e4", "k5e4"), ("k7e4", "skip", "k7e4", "skip"))
+    )
+    model = build_ensemble(architecture, space)
+    randomise(model)
+    names = [str(i) for i in range(10)]
+    normalisation = Normalisation((0.3,), (0.4,))
+    save_model(tmp_path / "retrain" / "model", model, architecture, space, names, normalisation)
+    (tmp_path / "params.yaml").write_text("data: {source: digits}\n")
+    result = run(
+        "export/to_tflite.py",
+        f"--model_dir={tmp_path}",
+        f"--output={tmp_path / 'm.tflite'}",
+        "--quantize=int8",
+        "--representative_dataset=run",
+        "--representative_images=32",
+        "--input_type=uint8",
+        "--evaluate=50",
+        "--norewrite_depthwise",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "float islands none" in result.stdout and "50 test images" in result.stdout
+    report = json.loads((tmp_path / "m.tflite.json").read_text())
+    assert report["accuracy"]["examples"] == 50 and report["representative_images"] == 32
+    assert report["rewrites"] == {"depthwise": False, "gates": True, "normalisation": True}
+    assert report["inputs"][0]["dtype"] == "uint8"
+
+
+def test_to_keras_writes_into_the_model_dir(model_dir):
+    result = run("-m", "export.to_keras", f"--model_dir={model_dir}")
+    assert result.returncode == 0, result.stderr
+    assert (model_dir / "export" / "model.keras").is_file()
+    report = json.loads((model_dir / "export" / "model.keras.json").read_text())
+    assert report["kind"] == "keras" and report["parity"]["max_abs_diff"] <= 1e-4

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf import exporting
+from neas_tf import export_checks, exporting
 from neas_tf.cost import CostTable
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
@@ -21,6 +21,7 @@ from neas_tf.exporting import (
 )
 from neas_tf.model_store import LoadedInfo
 from neas_tf.normalisation import Normalisation
+from neas_tf.rewrites import MOBILE_REWRITES
 
 NAMES = ("cat", "dog", "cow", "hen", "füchse")
 
@@ -50,13 +51,17 @@ def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(architecture,
     assert report["parity"]["max_abs_diff"] <= 1e-4
     assert report["parity"]["examples"] == 8 and report["parity"]["agreement"] == 1.0
     ops = report["ops"]
-    convolutions = expected_convolutions(architecture, SPACE)
+    convolutions = expected_convolutions(architecture, SPACE, MOBILE_REWRITES)
     assert ops["CONV_2D"] + ops["DEPTHWISE_CONV_2D"] == convolutions
     active = sum(name != "skip" for name in architecture.shared)
     active += sum(
         n != "skip" for row in architecture.paths for n in row[len(architecture.shared) :]
     )
-    assert ops["DEPTHWISE_CONV_2D"] == 1 + active
+    assert ops["DEPTHWISE_CONV_2D"] == 1 + active + convolutions - expected_convolutions(
+        architecture, SPACE
+    )
+    assert report["rewrites"] == {"depthwise": True, "gates": True, "normalisation": True}
+    assert not any("BATCH" in op for op in ops)  # dilation is an attribute, not a shuffle
     assert ops["FULLY_CONNECTED"] == 1
     images = random_images(SPACE, 2, seed=5)
     outputs = predict_exported(path, images)
@@ -129,7 +134,7 @@ def test_parity_sees_not_a_number(two_paths, tmp_path, monkeypatch):
         "examples": 1,
         "agreement": 0.0,
     }
-    monkeypatch.setattr(exporting, "parity", lambda *args: nothing)
+    monkeypatch.setattr(export_checks, "parity", lambda *args: nothing)
     with pytest.raises(NeasError, match="nan"):
         export_saved_model(model, info, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -137,7 +142,7 @@ def test_parity_sees_not_a_number(two_paths, tmp_path, monkeypatch):
 
 def test_a_trunk_computed_twice_is_refused(two_paths, tmp_path, monkeypatch):
     model, info = two_paths
-    monkeypatch.setattr(exporting, "expected_convolutions", lambda *args: 3)
+    monkeypatch.setattr(export_checks, "expected_convolutions", lambda *args: 3)
     with pytest.raises(NeasError, match="convolutions, the ensemble 3"):
         export_saved_model(model, info, tmp_path / "out")
     assert not list(tmp_path.iterdir())

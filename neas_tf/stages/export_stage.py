@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf import console, data, exporting, model_store
+from neas_tf import console, export_images, exporting, model_store
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json
 from neas_tf.run_context import Run
 
-_FILES = {"tflite": "model.tflite", "saved_model": "saved_model"}
+_FILES = {
+    "tflite": "model.tflite",
+    "tflite_float16": "model_float16.tflite",
+    "tflite_dynamic": "model_dynamic.tflite",
+    "tflite_int8": "model_int8.tflite",
+    "saved_model": "saved_model",
+    "keras": "model.keras",
+}
 
 
 def check_export(run: Run, alone: bool) -> None:
@@ -29,7 +36,6 @@ def export(run: Run) -> list[dict[str, Any]]:
       The reports, one a format.
     """
     check_export(run, alone=True)
-    folder = run.folder("retrain", "model")
     console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
     reports, loaded = [], None
     with run.timed("export"):
@@ -40,15 +46,9 @@ def export(run: Run) -> list[dict[str, Any]]:
                 reports.append(read_json(report, "export report"))
                 console.say(f"   {output} was written before.")
                 continue
-            loaded = loaded or model_store.load_model(folder)
-            model, info = loaded
-            images = pixels(run, run.config.export.parity_examples)
-            function = {
-                "tflite": exporting.export_tflite,
-                "saved_model": exporting.export_saved_model,
-            }[name]
+            loaded = loaded or _load(run)
             with console.native_noise_off():
-                reports.append(function(model, info, output, images=images, overwrite=True))
+                reports.append(_export(run, name, output, *loaded))
             parity = reports[-1]["parity"]
             console.say(
                 f"   {output}: {reports[-1]['bytes'] / 1e3:,.0f} kB, differs by at most "
@@ -57,8 +57,27 @@ def export(run: Run) -> list[dict[str, Any]]:
     return reports
 
 
+def _load(run: Run) -> tuple[Any, model_store.LoadedInfo, dict[str, Any]]:
+    """The model, what it is, and the arguments that all formats share."""
+    model, info = model_store.load_model(run.folder("retrain", "model"))
+    settings = run.config.export
+    common = {"images": pixels(run, settings.parity_examples), "overwrite": True}
+    if settings.test_examples:
+        common["test"] = export_images.test_pixels(run.info, settings.test_examples, info)
+    return model, info, common
+
+
+def _export(run: Run, name: str, output: Any, model: Any, info: Any, common: dict) -> dict:
+    if name == "saved_model":
+        return exporting.export_saved_model(model, info, output, **common)
+    if name == "keras":
+        return exporting.export_keras(model, info, output, **common)
+    quantize = name.removeprefix("tflite").removeprefix("_") or "none"
+    if quantize == "int8":
+        common = common | {"representative": pixels(run, run.config.export.calibration_images)}
+    return exporting.export_tflite(model, info, output, quantize=quantize, **common)
+
+
 def pixels(run: Run, count: int) -> np.ndarray:
     """Training images as an exported model takes them: float32 (n, H, W, C) in 0..255."""
-    images, _ = data.make_arrays(run.info, "train", count, run.config.seed)
-    normalisation = run.info.normalisation
-    return (images * np.asarray(normalisation.std) + np.asarray(normalisation.mean)) * 255.0
+    return export_images.training_pixels(run.info, count, run.config.seed)

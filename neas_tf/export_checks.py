@@ -1,0 +1,240 @@
+"""What an export must pass before it is put in place: same logits, the trunk computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError, check
+from neas_tf.export_files import (
+    SIGNATURE,
+    check_output,
+    describe_export,
+    labels_file,
+    labels_text,
+    report_file,
+)
+from neas_tf.files import write_json_atomic, write_text_atomic
+from neas_tf.model_store import LoadedInfo, replace_path
+from neas_tf.normalisation import Normalisation
+from neas_tf.operators import SKIP, Operator
+from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
+from neas_tf.space import SearchSpace
+from neas_tf.tflite_files import runner
+
+TOLERANCE = 1e-4
+# From float pixels (b, h, w, c) in 0..255 to outputs by name.
+Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv2D", "DepthwiseConv2dNative")
+
+
+def parity(
+    model: Any,
+    exported: str | os.PathLike[str] | Runner,
+    images: np.ndarray,
+    normalisation: Normalisation,
+) -> dict[str, Any]:
+    """Compares an export with the Keras model that it was made of.
+
+    Args:
+      model: tf_keras, trainable form, from normalised images to logits (batch, K, classes).
+      exported: `.tflite` or `.keras` file, SavedModel folder, or what runs another one.
+      images: (n, h, w, c) in 0..255.
+      normalisation: of the model.
+
+    Returns:
+      `max_abs_diff` of the ensemble's logits, `max_abs_logit`, number of `examples`, and
+      `agreement`: the share of images with the same first class.
+    """
+    images = np.asarray(images, np.float32)
+    check(images.ndim == 4 and len(images) > 0, "images", images.shape, "(n, h, w, c), n ≥ 1")
+    expected = _mean_logits(model, images, normalisation)
+    logits = predict_exported(exported, images)["logits"]
+    return {
+        "max_abs_diff": float(np.max(np.abs(logits - expected))),
+        "max_abs_logit": float(np.max(np.abs(expected))),
+        "examples": len(images),
+        "agreement": float(np.mean(logits.argmax(-1) == expected.argmax(-1))),
+    }
+
+
+def predict_exported(
+    exported: str | os.PathLike[str] | Runner, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs an export on images (n, h, w, c) in 0..255, one by one; outputs (n, classes) by name."""
+    run = _runner(exported)
+    rows = [run(np.asarray(image[None], np.float32)) for image in images]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def accuracy(
+    model: Any,
+    exported: str | os.PathLike[str] | Runner,
+    test: tuple[np.ndarray, np.ndarray],
+    normalisation: Normalisation,
+) -> dict[str, Any]:
+    """Share of test images whose first class is right, before and after the export.
+
+    Args:
+      model, exported, normalisation: as for `parity`.
+      test: images (n, h, w, c) in 0..255 and labels (n,).
+    """
+    images, labels = test
+    check(len(images) == len(labels) > 0, "test", len(labels), "as many images as labels, n ≥ 1")
+    before = _mean_logits(model, np.asarray(images, np.float32), normalisation).argmax(-1)
+    after = predict_exported(exported, images)["logits"].argmax(-1)
+    return {
+        "examples": len(labels),
+        "keras": float(np.mean(before == labels)),
+        "exported": float(np.mean(after == labels)),
+        "agreement": float(np.mean(before == after)),
+    }
+
+
+def expected_convolutions(
+    architecture: Architecture, space: SearchSpace, rewrites: Rewrites = NO_REWRITES
+) -> int:
+    """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
+    mbconv, block, head = 5, 4, 2  # SE has two
+    split = architecture.split_point
+    columns = [(0, architecture.shared), *((split, row[split:]) for row in architecture.paths)]
+    total = 1 + (block if space.block_channels else 0) + head * architecture.num_paths
+    for first, names in columns:
+        for layer, name in zip(space.layers[first:], names, strict=False):
+            if name == SKIP:
+                continue
+            total += mbconv
+            if rewrites.depthwise:
+                kernel = Operator.parse(name).kernel
+                total += max(len(depthwise_parts(kernel, layer.stride, layer.in_size)) - 1, 0)
+    return total
+
+
+def random_images(space: SearchSpace, count: int = 8, seed: int = 0) -> np.ndarray:
+    """Pictures of smooth random colours, uint8 (count, h, w, c), for a parity check without data.
+
+    Noise pixel by pixel is unlike any picture: it can drive a network's activations to where
+    float32 rounds by more than the tolerance.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = rng.uniform(0, 255, (count, 7, 7, space.input_channels))  # corners of patches
+    for axis, side in ((1, space.input_size[0]), (2, space.input_size[1])):
+        position = np.linspace(0, 6, side)
+        low = np.minimum(position.astype(int), 5)
+        rest = (position - low).reshape([-1 if i == axis else 1 for i in range(4)])
+        first, second = (np.take(pictures, low + i, axis) for i in (0, 1))
+        pictures = first * (1 - rest) + second * rest
+    return np.round(pictures).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One export: written, checked and described beside the output, then renamed, or nothing.
+
+    Attributes:
+      info: what the model is.
+      output: file or folder to write.
+      kind: for the report.
+      images: for the parity check; None takes smooth random ones.
+      tolerance: largest difference of logits; it must be finite in any case.
+      overwrite: whether an earlier export may be replaced.
+      test: images and labels for the accuracy, or None.
+      rewrites: that the graph has.
+      reader: makes what runs the written file, where `predict_exported` cannot by itself.
+    """
+
+    info: LoadedInfo
+    output: Path
+    kind: str
+    images: np.ndarray | None
+    tolerance: float
+    overwrite: bool
+    test: tuple[np.ndarray, np.ndarray] | None = None
+    rewrites: Rewrites = NO_REWRITES
+    reader: Callable[[Path], Runner] | None = None
+
+    def run(self, model: Any, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Runs `write(path)`, which returns its part of the report; returns the whole report."""
+        info, output = self.info, self.output
+        check_output(output, self.overwrite)
+        images = random_images(info.space) if self.images is None else self.images
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                dir=output.parent, prefix=f".{output.name}."
+            ) as folder:
+                new = Path(folder) / output.name
+                found = write(new)
+                if "ops" in found:
+                    self._check_trunk_once(found["ops"])
+                exported = self.reader(new) if self.reader else new
+                result = parity(model, exported, images, info.normalisation)
+                self._check_parity(result)
+                if self.test is not None:
+                    found["accuracy"] = accuracy(model, exported, self.test, info.normalisation)
+                report = describe_export(info, output, new, self.kind, result, found)
+                # The report first, for it says whose the rest is; the export last: where it is,
+                # the files that belong to it are too.
+                write_json_atomic(report_file(output), report)
+                write_text_atomic(labels_file(output), labels_text(info))
+                replace_path(new, output)
+        except OSError as error:
+            raise NeasError(f"export {str(output)!r}: cannot be written ({error}).") from None
+        return report
+
+    def _check_parity(self, result: dict[str, Any]) -> None:
+        difference = result["max_abs_diff"]
+        if not (np.isfinite(difference) and difference <= self.tolerance):
+            raise NeasError(
+                f"export {str(self.output)!r}: its logits differ from the Keras model's by "
+                f"{difference:.3g}, allowed is {self.tolerance:.3g}; nothing was written."
+            )
+
+    def _check_trunk_once(self, ops: dict[str, int]) -> None:
+        found = sum(ops.get(name, 0) for name in _CONVOLUTIONS)
+        expected = expected_convolutions(self.info.architecture, self.info.space, self.rewrites)
+        if found != expected:
+            raise NeasError(
+                f"export: the graph has {found} convolutions, the ensemble {expected}; nothing "
+                "was written."
+            )
+
+
+def _mean_logits(model: Any, images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+    return np.mean(model.predict(normalisation.apply(images), verbose=0), axis=1)
+
+
+def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
+    if callable(exported):
+        return exported
+    if str(exported).endswith(".keras"):
+        return _keras_runner(exported)
+    if os.path.isdir(exported):
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(exported))
+        serve = loaded.signatures[SIGNATURE]
+
+        def run_saved_model(image, _keeps_variables_alive=loaded):
+            return {name: value.numpy() for name, value in serve(image=tf.constant(image)).items()}
+
+        return run_saved_model
+    return runner(exported)
+
+
+def _keras_runner(
+    exported: str | os.PathLike[str] | Runner,
+) -> Runner:
+    import keras
+
+    model = keras.saving.load_model(str(exported), compile=False)
+    return lambda image: {
+        name: np.asarray(value) for name, value in model.predict_on_batch(image).items()
+    }

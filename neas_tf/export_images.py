@@ -1,0 +1,144 @@
+"""Images for an export: what int8 ranges are measured on, and what accuracy is measured on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neas_tf.errors import NeasError, check
+from neas_tf.model_store import LoadedInfo
+from neas_tf.paths import resolve_user_path
+
+RUN = "run"
+_EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = "") -> Any:
+    """Opens the data set that a flag names.
+
+    Args:
+      name: `run`, the data of the run in `model_dir`; a folder with `train/<class>/` and
+        `test/<class>/`; or the name of a TFDS data set.
+      info: of the model; gives size and channels of the images.
+      model_dir: folder of the run.
+      data_dir: where TFDS sets lie; empty means TFDS's own place, or the run's.
+
+    Returns:
+      A `neas_tf.data.DatasetInfo`.
+
+    Raises:
+      NeasError: when there are no such data.
+    """
+    from neas_tf import data
+    from neas_tf.parse_config import load_file
+
+    if name == RUN:
+        check(bool(model_dir), "representative_dataset", name, "'run' only with --model_dir")
+        path = Path(resolve_user_path(model_dir)) / "params.yaml"
+        check(path.is_file(), "representative_dataset", name, f"'run' with a file {path}")
+        config = data.DataConfig()
+        config.override(load_file(str(path)).get("data") or {}, is_strict=True)
+    elif (folder := Path(resolve_user_path(name))).is_dir():
+        config = data.DataConfig(source="image_folder", data_dir=str(folder))
+    else:
+        config = data.DataConfig(source="tfds", name=name, data_dir=data_dir)
+    if name == RUN and data_dir:
+        config = config.replace(data_dir=data_dir)
+    space = info.space
+    config = config.replace(
+        input_size=list(space.input_size),
+        input_channels=space.input_channels,
+        mean=list(info.normalisation.mean),
+        std=list(info.normalisation.std),
+        search_fraction=0.0,
+    )
+    return data.load(config)
+
+
+def representative_images(
+    name: str, info: LoadedInfo, count: int, *, model_dir: str = "", data_dir: str = ""
+) -> np.ndarray:
+    """Training images as an exported model takes them.
+
+    Args:
+      name: as for `open_data`; also any folder with JPEG or PNG files, at any depth.
+      info: of the model.
+      count: of images; fewer where there are fewer.
+      model_dir, data_dir: as for `open_data`.
+
+    Returns:
+      float32 (n, h, w, c) in 0..255.
+    """
+    folder = Path(resolve_user_path(name))
+    if name != RUN and folder.is_dir() and not (folder / "train").is_dir():
+        return _images_of_folder(folder, info, count)
+    return training_pixels(open_data(name, info, model_dir, data_dir), count)
+
+
+def training_pixels(dataset: Any, count: int, seed: int = 0) -> np.ndarray:
+    """Training images of an opened data set, the classes evenly: float32 (n, h, w, c), 0..255."""
+    from neas_tf import data
+
+    images, _ = data.make_arrays(dataset, "train", count, seed)
+    return to_pixels(images, dataset.normalisation)
+
+
+def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray, np.ndarray]:
+    """The first test images of an opened data set.
+
+    Returns:
+      float32 (n, h, w, c) in 0..255, and their labels, int32 (n,).
+
+    Raises:
+      NeasError: when the classes are not the model's.
+    """
+    from neas_tf import data
+
+    classes, wanted = dataset.num_classes, info.space.num_classes
+    check(classes == wanted, "evaluate", f"data with {classes} classes", f"{wanted} classes")
+    images, labels, seen = [], [], 0
+    for batch, batch_labels in data.make_dataset(dataset, "test", 256, training=False):
+        images.append(batch.numpy()[: count - seen])
+        labels.append(batch_labels.numpy()[: count - seen])
+        seen += len(labels[-1])
+        if seen >= count:
+            break
+    return to_pixels(np.concatenate(images), dataset.normalisation), np.concatenate(labels)
+
+
+def to_pixels(images: np.ndarray, normalisation: Any) -> np.ndarray:
+    """Normalised images as whole numbers in 0..255, float32."""
+    scale, offset = np.float32(normalisation.scale), np.float32(normalisation.offset)
+    return np.clip(np.round((images - offset) / scale), 0, 255).astype(np.float32)
+
+
+def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
+    import tensorflow as tf
+
+    from neas_tf.data.decoding import Decoder
+
+    paths = sorted(
+        Path(root) / file
+        for root, _, files in os.walk(folder)
+        for file in files
+        if file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
+    )
+    if not paths:
+        raise NeasError(
+            f"representative_dataset: {str(folder)!r} holds no image; allowed are files "
+            f"{', '.join(_EXTENSIONS)}."
+        )
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    decoder = Decoder(*info.space.input_size, info.space.input_channels)
+    images = []
+    for i in chosen:
+        try:
+            images.append(decoder.fixed(tf.io.read_file(str(paths[i]))).numpy())
+        except tf.errors.InvalidArgumentError:
+            raise NeasError(
+                f"representative_dataset: {str(paths[i])!r} cannot be decoded."
+            ) from None
+    return np.stack(images).astype(np.float32)

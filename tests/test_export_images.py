@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_ensembles import ENSEMBLES, SPACE
+
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError
+from neas_tf.export_images import open_data, representative_images, test_pixels, training_pixels
+from neas_tf.model_store import LoadedInfo
+from neas_tf.normalisation import Normalisation
+from neas_tf.space import SearchSpace, Stage
+
+test_pixels.__test__ = False
+INFO = LoadedInfo(ENSEMBLES["two_paths"], SPACE, tuple("abcde"), Normalisation())
+
+
+@pytest.fixture
+def digits():
+    space = SearchSpace(
+        name="digits",
+        input_size=(8, 8),
+        input_channels=1,
+        num_classes=10,
+        stages=(Stage(8, 2, 1),),
+        min_split=0,
+        max_split=2,
+    )
+    architecture = Architecture(2, (("k3e4", "k3e4"),))
+    return LoadedInfo(architecture, space, tuple("0123456789"), Normalisation((0.3,), (0.4,)))
+
+
+def write_image(path, value, size=(30, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = tf.fill((*size, 3), tf.constant(value, tf.uint8))
+    path.write_bytes(tf.io.encode_png(image).numpy())
+
+
+def test_the_runs_own_data(digits, tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {source: digits, search_fraction: 0.2}\n")
+    images = representative_images("run", digits, 20, model_dir=str(tmp_path))
+    assert images.shape == (20, 8, 8, 1) and images.dtype == np.float32
+    assert images.min() == 0 and images.max() == 255 and np.all(images == images.round())
+    dataset = open_data("run", digits, str(tmp_path))
+    assert dataset.normalisation.mean == (0.3,)
+    pixels, labels = test_pixels(dataset, 300, digits)
+    assert pixels.shape == (300, 8, 8, 1) and labels.shape == (300,)
+    stored = tf.gather(dataset.part("test").store.images, range(300))
+    np.testing.assert_array_equal(pixels, stored)
+    np.testing.assert_array_equal(labels, dataset.part("test").labels[:300])
+    assert len(test_pixels(dataset, 10**6, digits)[1]) == 360
+    assert len(np.unique(training_pixels(dataset, 10).reshape(10, -1), axis=0)) == 10
+
+
+def test_classes_must_be_the_models(digits, tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {source: digits}\n")
+    dataset = open_data("run", digits, str(tmp_path))
+    with pytest.raises(NeasError, match="evaluate"):
+        test_pixels(dataset, 5, INFO)
+
+
+def test_any_folder_of_images(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / "a" / f"{i}.png", 50 * i)
+    (tmp_path / "notes.txt").write_text("no image")
+    images = representative_images(str(tmp_path), INFO, 3)
+    assert images.shape == (3, 24, 20, 3)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [0, 100, 200])
+
+
+def test_a_folder_with_classes(tmp_path):
+    for part in ("train", "test"):
+        for name in "abcde":
+            write_image(tmp_path / part / name / "0.png", 10 if part == "train" else 20)
+    images = representative_images(str(tmp_path), INFO, 8)
+    assert images.shape == (5, 24, 20, 3) and np.all(images == 10)
+    pixels, labels = test_pixels(open_data(str(tmp_path), INFO), 8, INFO)
+    assert np.all(pixels == 20) and sorted(labels) == [0, 1, 2, 3, 4]
+
+
+def test_missing_data_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.jpg").write_bytes(b"no image")
+    for name, message in (
+        ("run", "model_dir"),
+        (str(tmp_path / "empty"), "holds no image"),
+        (str(tmp_path / "bad"), "cannot be decoded"),
+        ("no_such_set", "no_such_set"),
+    ):
+        with pytest.raises(NeasError, match=message):
+            representative_images(name, INFO, 4, data_dir=str(tmp_path))
+    with pytest.raises(NeasError, match=r"params\.yaml"):
+        representative_images("run", INFO, 4, model_dir=str(tmp_path))
