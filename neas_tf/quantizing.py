@@ -83,5 +83,12 @@ def convert(
 
 
 def _examples(images: np.ndarray) -> Any:
-    for image in images:
-        yield {"image": np.asarray(image[None], np.float32)}
+    """The images, and in the first one a black and a white pixel.
+
+    The input's range is then 0..255 whatever the images, so that a uint8 is the pixel itself.
+    """
+    for number, image in enumerate(images):
+        image = np.array(image[None], np.float32)
+        if number == 0:
+            image[0, 0, 0], image[0, -1, -1] = 0.0, 255.0
+        yield {"image": image}
