@@ -86,8 +86,10 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
     """Steps behind which the space shrinks: every so many epochs, the last one included."""
     if every_epochs <= 0:
         return []
-    interval = max(1, round(every_epochs * epochs_to_steps))
-    return list(range(interval, total + 1, interval))
+    # A last boundary that rounding puts behind the end of training belongs to it.
+    count = int(total / (every_epochs * epochs_to_steps) + 1e-3)
+    steps = [round(i * every_epochs * epochs_to_steps) for i in range(1, count + 1)]
+    return sorted({min(max(step, 1), total) for step in steps})
 
 
 def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
