@@ -86,10 +86,10 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
     """Steps behind which the space shrinks: every so many epochs, the last one included."""
     if every_epochs <= 0:
         return []
-    # A last boundary that rounding puts behind the end of training belongs to it.
-    count = int(total / (every_epochs * epochs_to_steps) + 1e-3)
-    steps = [round(i * every_epochs * epochs_to_steps) for i in range(1, count + 1)]
-    return sorted({min(max(step, 1), total) for step in steps})
+    interval = every_epochs * epochs_to_steps
+    # Each boundary is rounded by itself, so that the last one is not lost behind the end.
+    steps = {max(1, round(i * interval)) for i in range(1, int(total / interval) + 2)}
+    return sorted(step for step in steps if step <= total)
 
 
 def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
