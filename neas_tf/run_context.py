@@ -89,11 +89,7 @@ class Run:
 
     def keeps_budget(self, shrunk: ShrunkSpace) -> bool:
         """Whether an ensemble of the space fits the budget (method section 8.8)."""
-        try:
-            self.budget.check_attainable(shrunk, self.table)
-        except NeasError:
-            return False
-        return True
+        return self.budget.attainable(shrunk, self.table)
 
     def check_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:
         """Refuses a folder whose stage holds the results of other settings; writes nothing.

@@ -27,11 +27,6 @@ def counted(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(collections.Counter(names).items()))
 
 
-def tflite_ops(path: str | os.PathLike[str]) -> dict[str, int]:
-    """How often each operation occurs in a TFLite file, by name."""
-    return counted(op["op_name"] for op in interpreter(path, delegate=False)._get_ops_details())
-
-
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a TFLite file is made of and how XNNPACK takes it.
 

@@ -13,20 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from neas_tf.evolution import pareto_front
 from neas_tf.report import style
 from neas_tf.report.reading import Candidate, number
-
-
-def pareto_front(macs: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Indices of the candidates that no cheaper-or-equal one beats, by rising MACs.
-
-    Args:
-      macs, accuracy: (n,).
-    """
-    order = np.lexsort((-accuracy, macs))
-    best = np.maximum.accumulate(accuracy[order])
-    first = np.concatenate([[True], accuracy[order][1:] > best[:-1]]) if len(order) else []
-    return order[np.asarray(first, bool)]
 
 
 def progress(accuracy: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
