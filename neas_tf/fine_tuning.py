@@ -149,7 +149,15 @@ def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> 
     """
     check_sparsity(sparsity)
     stage = _stage(tuning, 1e-3)
-    plain = build_ensemble(info.architecture, info.space, dropout=0.0, dtype="float32")
+    # Statistics of the batches must forget those of the unpruned network before the end.
+    momentum = 1.0 - min(0.5, max(0.01, 10.0 / stage.trainer.train_steps))
+    plain = build_ensemble(
+        info.architecture,
+        info.space,
+        dropout=0.0,
+        batch_norm_momentum=momentum,
+        dtype="float32",
+    )
     plain.set_weights(model.get_weights())
     pruned = with_pruning(plain, sparsity, stage.trainer.train_steps)
     task = PruningTask(EnsembleTaskConfig(), info.architecture, info.space, stage)
