@@ -128,14 +128,20 @@ def run(exporter: str, default_output: str, options: Options | None = None) -> N
       options: makes further arguments of the function, from the command's own flags.
     """
     define_flags(default_output)
-    app.run(lambda argv: main(argv, exporter, default_output, options))
+
+    def start(argv: Sequence[str]) -> int:
+        if not FLAGS["verbosity"].present:
+            console.quiet_libraries()
+        return main(argv, exporter, default_output, options)
+
+    app.run(start)
 
 
 def main(
     argv: Sequence[str], exporter: str, default_output: str, options: Options | None = None
 ) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
-    console.quiet_libraries()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if argv[1:]:
             raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
