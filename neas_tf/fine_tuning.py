@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from neas_tf.resolving import resolve_steps
 from neas_tf.rewrites import Rewrites
 from neas_tf.search_state import difference
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
-from neas_tf.training_loop import TrainingLoop, latest_step
+from neas_tf.training_loop import TrainingLoop
 
 IDENTITY_FILE = "fine_tuning.json"
 FORMAT = "neas-fine-tuning/1"
@@ -106,9 +106,18 @@ class PruningTask(EnsembleTask):
 
     def use(self, pruned: Any, plain: Any) -> None:
         """Scales the trunk's gradients as retraining does; `plain` is the model without wrappers."""
-        trunk = {v.name for v in trunk_variables(plain)}
-        names = [v.name.split("prune_low_magnitude_")[-1] for v in pruned.trainable_variables]
-        self._scales = [1.0 / self.num_paths if name in trunk else 1.0 for name in names]
+        shared = {v.ref() for v in trunk_variables(plain)}
+        names = {n.name for n in plain.layers if any(v.ref() in shared for v in n.variables)}
+        trunk = {
+            variable.ref()
+            for layer in pruned.layers
+            if unwrapped(layer).name in names
+            for variable in layer.trainable_variables
+        }
+        self._scales = [
+            1.0 / self.num_paths if variable.ref() in trunk else 1.0
+            for variable in pruned.trainable_variables
+        ]
 
 
 class QuantizationTask(EnsembleTask):
@@ -149,6 +158,7 @@ def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> 
     """
     check_sparsity(sparsity)
     stage = _stage(tuning, 1e-3)
+    identity = _begin("pruned", model, info, tuning, stage, {"sparsity": sparsity})
     # Statistics of the batches must forget those of the unpruned network before the end.
     momentum = 1.0 - min(0.5, max(0.01, 10.0 / stage.trainer.train_steps))
     plain = build_ensemble(
@@ -162,8 +172,7 @@ def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> 
     pruned = with_pruning(plain, sparsity, stage.trainer.train_steps)
     task = PruningTask(EnsembleTaskConfig(), info.architecture, info.space, stage)
     task.use(pruned, plain)
-    extra = {"sparsity": sparsity}
-    steps = _train("pruned", task, pruned, model, info, tuning, stage, extra, lambda images: images)
+    steps = _train(identity, task, pruned, tuning, stage, lambda images: images)
     without_pruning(pruned, plain)
     kernels = [
         (n.name, n.get_weights()[0]) for n in map(unwrapped, pruned.layers) if is_prunable(n)
@@ -191,6 +200,9 @@ def quantize(
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
     """
     stage = _stage(tuning, 1e-4)
+    extra = {"rewrites": rewrites.to_dict(), "calibration_images": tuning.calibration_images}
+    kind = "pruned_int8_qat" if keep_zeros else "int8_qat"
+    identity = _begin(kind, model, info, tuning, stage, extra)
     network = begin_quantization(model, info, tuning, rewrites)
     task = QuantizationTask(EnsembleTaskConfig(), info.architecture, info.space, stage)
     variables = network.trainable_variables
@@ -202,12 +214,7 @@ def quantize(
         tf.constant(value, tf.float32)
         for value in (tuning.data.normalisation.scale, tuning.data.normalisation.offset)
     )
-    extra = {"rewrites": rewrites.to_dict(), "calibration_images": tuning.calibration_images}
-    extra["keep_zeros"] = keep_zeros
-    kind = "pruned_int8_qat" if keep_zeros else "int8_qat"
-    steps = _train(
-        kind, task, network, model, info, tuning, stage, extra, lambda x: (x - offset) / scale
-    )
+    steps = _train(identity, task, network, tuning, stage, lambda x: (x - offset) / scale)
     return FineTuned(network, {"fine_tuning": steps})
 
 
@@ -272,33 +279,25 @@ def _stage(tuning: FineTuning, rate: float) -> RetrainConfig:
     return resolve_steps(stage, images, "fine_tune")
 
 
-def _train(
+def _begin(
     kind: str,
-    task: EnsembleTask,
-    network: Any,
     model: Any,
     info: LoadedInfo,
     tuning: FineTuning,
     stage: RetrainConfig,
     extra: Mapping[str, Any],
-    prepare: Any,
 ) -> dict[str, Any]:
-    """Trains `network`, or what is left of it, and says how."""
-    folder = tuning.folder / kind
-    trainer = stage.trainer
-    rate = trainer.optimizer_config.learning_rate.get().initial_learning_rate
-    how = {
-        "epochs": tuning.epochs,
-        "steps": trainer.train_steps,
-        "batch_size": tuning.batch_size,
-        "rate": rate,
-        "seed": tuning.seed,
-    }
+    """What the result will depend on; refuses a folder with something else, before any work."""
+    rate = stage.trainer.optimizer_config.learning_rate.get().initial_learning_rate
     config = tuning.data.config.as_dict()
     identity = {
         "format": FORMAT,
         "kind": kind,
-        **how,
+        "epochs": tuning.epochs,
+        "steps": stage.trainer.train_steps,
+        "batch_size": tuning.batch_size,
+        "rate": rate,
+        "seed": tuning.seed,
         "label_smoothing": tuning.label_smoothing,
         **extra,
         "architecture": info.architecture.key,
@@ -312,7 +311,21 @@ def _train(
         },
     }
     identity = json.loads(json.dumps(identity))  # as it is read back
-    _check_identity(folder, identity)
+    _check_identity(tuning.folder / kind, identity)
+    return identity
+
+
+def _train(
+    identity: Mapping[str, Any],
+    task: EnsembleTask,
+    network: Any,
+    tuning: FineTuning,
+    stage: RetrainConfig,
+    prepare: Callable[[tf.Tensor], tf.Tensor],
+) -> dict[str, Any]:
+    """Trains `network`, or what is left of it, and says how."""
+    kind, trainer = identity["kind"], stage.trainer
+    folder = tuning.folder / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -339,7 +352,7 @@ def _train(
 
         console.say(
             f"   Fine-tuning ({kind}): {trainer.train_steps:,} steps of {tuning.batch_size}, "
-            f"rate {rate:g}, in {folder}"
+            f"rate {identity['rate']:g}, in {folder}"
         )
         loop = TrainingLoop(
             cfg.ExperimentConfig(task=EnsembleTaskConfig(), trainer=trainer, runtime=runtime),
@@ -355,7 +368,7 @@ def _train(
             loop.train_to(trainer.train_steps)
         finally:
             loop.close()
-    return how
+    return {name: identity[name] for name in ("epochs", "steps", "batch_size", "rate", "seed")}
 
 
 def _digest(model: Any) -> str:
@@ -370,7 +383,7 @@ def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuses a folder with another fine-tuning, or with results of nobody knows what."""
     path = folder / IDENTITY_FILE
     if not path.exists():
-        if folder.is_dir() and latest_step(folder):
+        if any(folder.glob("ckpt-*.index")):
             raise NeasError(
                 f"fine_tune_dir: {str(folder)!r} holds checkpoints without {path.name}."
             )

@@ -17,7 +17,7 @@ from neas_tf.preflight import EXPORT_FORMATS
 from neas_tf.run_context import open_run
 from neas_tf.stages.export_stage import export
 
-ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "skip", "k3e2")))
+ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "k3e2", "k3e1")))
 FILES = {
     "tflite": "model.tflite",
     "tflite_float16": "model_float16.tflite",

@@ -8,6 +8,7 @@ from neas_tf import fine_tuning
 from neas_tf.errors import NeasError
 from neas_tf.exporting import export_tflite
 from neas_tf.rewrites import MOBILE_REWRITES
+from neas_tf.training_loop import latest_step
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_a_stopped_pruning_goes_on_as_if_it_had_not(pruned, trained, digits, tmp
         patch.setattr(fine_tuning.TrainingLoop, "train_to", stop)
         with pytest.raises(KeyboardInterrupt):
             fine_tuning.prune(*trained, settings, 0.7)
-    assert fine_tuning.latest_step(tmp_path / "pruned") == 5
+    assert latest_step(tmp_path / "pruned") == 5
     again = fine_tuning.prune(*trained, settings, 0.7)
     for one, other in zip(again.model.weights, pruned[0].model.weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.name)
@@ -118,6 +119,10 @@ def test_quantization_keeps_the_zeros_and_moves_the_rest(quantized, pruned, trai
             assert not np.any(new[old == 0]), "a zero of the pruning was trained"
         moved += not np.array_equal(new, old)
     assert moved > len(begin.trainable_variables) // 2
+    # The same command again trains nothing and ends with the same kernels and ranges.
+    again = fine_tuning.quantize(pruned[0].model, trained[1], settings, MOBILE_REWRITES, True)
+    for one, other in zip(again.model.variables, result.model.variables, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.name)
     assert result.report["fine_tuning"]["rate"] == 1e-4
 
 
