@@ -104,13 +104,11 @@ class LayerFactory:
             if any(part.crop):
                 crop = (part.crop, (0, 0))
                 y = layers.Cropping2D(crop, name=f"{own}_crop", **self._options)(y)
-            if part.pad:
-                y = layers.ZeroPadding2D(part.pad, name=f"{own}_pad", **self._options)(y)
+            y = layers.ZeroPadding2D(part.pad, name=f"{own}_pad", **self._options)(y)
             y = layers.DepthwiseConv2D(
                 (len(part.rows), kernel),
                 strides=stride,
-                padding="valid" if part.pad else "same",
-                dilation_rate=(part.dilation, 1),
+                padding="valid",
                 use_bias=kernel // 2 in part.rows,
                 depthwise_initializer=self._normal(own),
                 name=own,
