@@ -12,6 +12,8 @@ import numpy as np
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import check, unknown_name
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import LatencyTable
 from neas_tf.operators import Operator, Step, operator_steps, squeeze_width
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import LayerSpec, SearchSpace
@@ -49,6 +51,7 @@ class Cost:
       shared_macs: part of `macs` computed once: stem, fixed block, layers 1..s.
       path_macs: what each path adds behind the split, its head included;
         `macs == shared_macs + sum(path_macs)`.
+      latency_ns: predicted by a latency table; None without one.
     """
 
     macs: int
@@ -56,6 +59,7 @@ class Cost:
     params: int
     shared_macs: int
     path_macs: tuple[int, ...]
+    latency_ns: int | None = None
 
 
 def convolution(
@@ -136,6 +140,8 @@ class CostTable:
 
     Attributes:
       space: the space.
+      latency: of its operators, a further column `latency_ns`; None leaves it out.
+      metrics: names of the columns.
       parts: `fixed_amounts(space)`.
       operators: per metric int64 (d, N): layer and operator, as in `space.operators` (0 for
         an operator that the layer does not allow).
@@ -143,8 +149,8 @@ class CostTable:
       head: per metric, head and classifier of one path.
     """
 
-    def __init__(self, space: SearchSpace):
-        self.space = space
+    def __init__(self, space: SearchSpace, latency: LatencyTable | None = None):
+        self.space, self.latency = space, latency
         self.parts = fixed_amounts(space)
         operators = [Operator.parse(name) for name in space.operators]
         rows = [
@@ -160,6 +166,14 @@ class CostTable:
         }
         self.trunk = {m: self._sum(m, ("stem", "block")) for m in METRICS}
         self.head = {m: self._sum(m, ("head", "classifier")) for m in METRICS}
+        if latency is not None:
+            latency.check_fits(space, latency.num_paths)
+            self.operators[LATENCY] = latency.layer_ns(space)
+            self.trunk[LATENCY], self.head[LATENCY] = (
+                latency.trunk_ns(space),
+                latency.head_ns(space),
+            )
+        self.metrics = tuple(self.operators)
 
     def _sum(self, metric: str, parts: tuple[str, ...]) -> int:
         return sum(getattr(self.parts[p], metric) for p in parts if p in self.parts)
