@@ -18,11 +18,16 @@ from neas_tf.space import PAPER_STAGES, SearchSpace
 
 @dataclasses.dataclass
 class StageShape(hyperparams.Config):
-    """One stage of the space: channels, number of layers, stride of the first."""
+    """One stage of the space: channels, number of layers, stride of the first.
+
+    Attributes:
+      operators: those of `space.operators` that its layers may use; empty means all.
+    """
 
     channels: int = 0
     layers: int = 0
     stride: int = 1
+    operators: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -48,6 +53,7 @@ class SpaceConfig(hyperparams.Config):
     max_split: int = 20
     head_channels: int = 960
     feature_channels: int = 1280
+    activation: str = "swish"
 
 
 @dataclasses.dataclass
@@ -173,6 +179,8 @@ class SearchConfig(hyperparams.Config):
       seed: −1 takes the run's.
       max_macs, min_macs: multiply-accumulates of the whole ensemble, a plain count; 0 is no bound.
       max_params: trainable parameters, a plain count; 0 is no bound.
+      max_latency_ms: milliseconds that `latency_table` predicts for one image; 0 is no bound.
+      latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
       calibration_images: training images for the BN recalculation.
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
@@ -192,6 +200,8 @@ class SearchConfig(hyperparams.Config):
     max_macs: int = 0
     min_macs: int = 0
     max_params: int = 0
+    max_latency_ms: float = 0.0
+    latency_table: str = ""
     calibration_images: int = 2048
     calibration_batch: int = 128
     validation_images: int = 0

@@ -232,7 +232,7 @@ def deployed_layers(model: Any, info: LoadedInfo, rewrites: Rewrites) -> list[Fl
         rewrites=rewrites,
         input_scale=info.normalisation.scale,
     )
-    return flat_layers(fused, info.normalisation, scaled=rewrites.normalisation)
+    return flat_layers(fused, info.normalisation, rewrites)
 
 
 def begin_quantization(

@@ -17,7 +17,7 @@ import tf_keras
 from neas_tf.blocks import BATCH_NORM_EPSILON
 from neas_tf.errors import NeasError
 from neas_tf.normalisation import Normalisation
-from neas_tf.rewrites import folded_depthwise
+from neas_tf.rewrites import Rewrites, folded_depthwise, input_constants
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 
@@ -45,19 +45,22 @@ class FlatLayer:
         return getattr(tf_keras.layers, self.kind).from_config(self.config)
 
 
-def flat_layers(fused: Any, normalisation: Normalisation, *, scaled: bool) -> list[FlatLayer]:
+def flat_layers(fused: Any, normalisation: Normalisation, rewrites: Rewrites) -> list[FlatLayer]:
     """The layers between pixels and mean logits, in an order in which they can be run.
 
     Args:
       fused: `fold_for_deployment`'s model, float32.
       normalisation: put in front.
-      scaled: whether the stem holds the normalisation's scale already.
+      rewrites: that `fused` was made with.
 
     Raises:
       NeasError: for a batch normalisation without a convolution before it, or an activation other
         than swish, sigmoid and relu.
     """
-    layers, source = _normalisation_layers(normalisation, scaled), {}
+    scale, offset = input_constants(
+        normalisation.scale, normalisation.offset, fused.input_shape[2], rewrites
+    )
+    layers, source = _normalisation_layers(scale, offset), {}
     source[fused.input_names[0]] = layers[-1].name
     for layer in fused.layers:
         if type(layer).__name__ == "InputLayer":
@@ -124,18 +127,14 @@ def build(
     return tf_keras.Model(image, tensors[layers[-1].name], name="flat")
 
 
-def _normalisation_layers(normalisation: Normalisation, scaled: bool) -> list[FlatLayer]:
+def _normalisation_layers(scale: Any, offset: Any) -> list[FlatLayer]:
     """x · scale + offset as a product and a sum: each is one operation of the integer graph."""
-    scale = np.asarray(normalisation.scale, np.float64)
-    offset = np.asarray(normalisation.offset, np.float64)
-    if scaled:
-        offset, scale = offset / scale, np.ones_like(scale)
     layers, source = [], "image"
-    if not scaled:
-        config = {"name": "normalisation_scale", "scale": scale.tolist(), "offset": 0.0}
+    if not np.all(np.equal(scale, 1.0)):
+        config = {"name": "normalisation_scale", "scale": scale, "offset": 0.0, "dtype": "float32"}
         layers.append(FlatLayer(config["name"], "Rescaling", config, [source], []))
         source = config["name"]
-    config = {"name": "normalisation", "scale": 1.0, "offset": offset.tolist()}
+    config = {"name": "normalisation", "scale": 1.0, "offset": offset, "dtype": "float32"}
     layers.append(FlatLayer("normalisation", "Rescaling", config, [source], []))
     return layers
 

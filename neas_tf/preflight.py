@@ -8,9 +8,11 @@ from typing import Any
 from official.modeling import optimization
 
 from neas_tf import zoo
+from neas_tf.budget import Budget, latency_bound
 from neas_tf.config import ExportConfig, NeasConfig, RetrainConfig, StageConfig, SupernetConfig
 from neas_tf.data import DatasetInfo
 from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.latency_table import LatencyTable, load_table
 from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.shrinking import ShrinkSettings
 from neas_tf.space import SearchSpace
@@ -116,6 +118,33 @@ def search_settings(config: NeasConfig) -> SearchSettings:
     if values["seed"] < 0:
         values["seed"] = config.seed
     return SearchSettings(**values)
+
+
+def search_budget(config: NeasConfig) -> Budget:
+    """The bounds of the search from the config."""
+    search = config.search
+    return Budget(
+        search.max_macs, search.min_macs, search.max_params, latency_bound(search.max_latency_ms)
+    )
+
+
+def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:
+    """The latency table that the config names, None where it names none.
+
+    Raises:
+      NeasError: for a table that is needed and not named, cannot be read or is not the space's.
+    """
+    search = config.search
+    if not search.latency_table:
+        if search.max_latency_ms:
+            raise NeasError(
+                f"search.max_latency_ms: received {search.max_latency_ms} without a "
+                "search.latency_table that predicts latencies; measure one on the target with "
+                "python -m neas_tf.measure_latency."
+            )
+        return None
+    table = load_table(search.latency_table, "search.latency_table")
+    return table.check_fits(space, config.num_paths)
 
 
 def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:

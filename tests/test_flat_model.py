@@ -24,7 +24,7 @@ def flat(name, rewrites):
         rewrites=rewrites,
         input_scale=NORMALISATION.scale,
     )
-    return model, flat_layers(fused, NORMALISATION, scaled=rewrites.normalisation)
+    return model, flat_layers(fused, NORMALISATION, rewrites)
 
 
 @pytest.mark.parametrize("rewrites", [NO_REWRITES, MOBILE_REWRITES], ids=["plain", "mobile"])
@@ -80,13 +80,13 @@ def small(*layers):
 )
 def test_what_has_no_integer_form_is_refused(model, message):
     with pytest.raises(NeasError, match=message):
-        flat_layers(model(), NORMALISATION, scaled=False)
+        flat_layers(model(), NORMALISATION, NO_REWRITES)
 
 
 def test_relu_as_an_activation_becomes_the_layer():
     layers = flat_layers(
         small(tf_keras.layers.Conv2D(2, 1), tf_keras.layers.Activation("relu", name="r")),
         NORMALISATION,
-        scaled=True,
+        MOBILE_REWRITES,
     )
     assert [layer.kind for layer in layers] == ["Rescaling", "Conv2D", "ReLU"]

@@ -23,7 +23,7 @@ def parts():
         rewrites=MOBILE_REWRITES,
         input_scale=info.normalisation.scale,
     )
-    layers = flat_layers(fused, info.normalisation, scaled=True)
+    layers = flat_layers(fused, info.normalisation, MOBILE_REWRITES)
     images = training_pixels(digits, 48)
     return layers, images, quantization_aware(layers, SHAPE, images)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import milliseconds
 from neas_tf.report.reading import RunFiles, find_key, number, read_run
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
@@ -52,11 +54,16 @@ def summarise(
     }
 
 
-def budget(params: Mapping[str, Any]) -> dict[str, int]:
-    """`min_macs`, `max_macs`, `max_params` of the config, those that are set."""
+def budget(params: Mapping[str, Any]) -> dict[str, float]:
+    """`min_macs`, `max_macs`, `max_params`, `max_latency_ms` of the config, those that are set."""
     search = find_key(params, "search") or {}
-    found = {name: number(search.get(name)) for name in ("min_macs", "max_macs", "max_params")}
-    return {name: int(value) for name, value in found.items() if value}
+    names = ("min_macs", "max_macs", "max_params", "max_latency_ms")
+    found = {name: number(search.get(name)) for name in names}
+    return {
+        name: value if name == "max_latency_ms" else int(value)
+        for name, value in found.items()
+        if value
+    }
 
 
 def _space(run: RunFiles) -> dict[str, Any] | None:
@@ -227,13 +234,19 @@ def _ensemble_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ):
         if name in cost:
             rows.append((label, count(cost[name])))
+    if LATENCY in cost:
+        rows.append(("predicted latency", milliseconds(cost[LATENCY])))
     limits = summary["budget"]
     words = {
         "min_macs": ("≥", "MACs"),
         "max_macs": ("≤", "MACs"),
         "max_params": ("≤", "parameters"),
     }
-    texts = [f"{words[n][0]} {count(v).split(' (')[0]} {words[n][1]}" for n, v in limits.items()]
+    texts = [
+        f"≤ {v:g} ms" if n == "max_latency_ms"
+        else f"{words[n][0]} {count(v).split(' (')[0]} {words[n][1]}"
+        for n, v in limits.items()
+    ]  # fmt: skip
     if texts:
         rows.append(("budget", ", ".join(texts)))
     if found:
