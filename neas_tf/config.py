@@ -18,11 +18,16 @@ from neas_tf.space import PAPER_STAGES, SearchSpace
 
 @dataclasses.dataclass
 class StageShape(hyperparams.Config):
-    """One stage of the space: channels, number of layers, stride of the first."""
+    """One stage of the space: channels, number of layers, stride of the first.
+
+    Attributes:
+      operators: those of `space.operators` that its layers may use; empty means all.
+    """
 
     channels: int = 0
     layers: int = 0
     stride: int = 1
+    operators: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -48,6 +53,7 @@ class SpaceConfig(hyperparams.Config):
     max_split: int = 20
     head_channels: int = 960
     feature_channels: int = 1280
+    activation: str = "swish"
 
 
 @dataclasses.dataclass

@@ -24,7 +24,7 @@ from neas_tf.export_files import (
 from neas_tf.files import write_json_atomic, write_text_atomic
 from neas_tf.model_store import LoadedInfo, replace_path
 from neas_tf.normalisation import Normalisation
-from neas_tf.operators import SKIP, Operator
+from neas_tf.operators import Operator, operator_steps
 from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
 from neas_tf.space import SearchSpace
 from neas_tf.tflite_files import runner
@@ -102,18 +102,17 @@ def expected_convolutions(
     architecture: Architecture, space: SearchSpace, rewrites: Rewrites = NO_REWRITES
 ) -> int:
     """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
-    mbconv, block, head = 5, 4, 2  # SE has two
+    block, head = 4, 2  # SE has two
     split = architecture.split_point
     columns = [(0, architecture.shared), *((split, row[split:]) for row in architecture.paths)]
     total = 1 + (block if space.block_channels else 0) + head * architecture.num_paths
     for first, names in columns:
         for layer, name in zip(space.layers[first:], names, strict=False):
-            if name == SKIP:
-                continue
-            total += mbconv
-            if rewrites.depthwise:
-                kernel = Operator.parse(name).kernel
-                total += max(len(depthwise_parts(kernel, layer.stride, layer.in_size)) - 1, 0)
+            for step in operator_steps(Operator.parse(name), layer):
+                total += 2 if step.kind == "squeeze_excite" else 1
+                if rewrites.depthwise and step.kind == "depthwise":
+                    parts = depthwise_parts(step.kernel, step.stride, step.in_size)
+                    total += max(len(parts) - 1, 0)
     return total
 
 

@@ -33,7 +33,7 @@ from neas_tf.files import write_text_atomic
 from neas_tf.model_store import LoadedInfo, library_versions
 from neas_tf.normalisation import Normalisation
 from neas_tf.quantizing import check_quantization, convert
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES, Rewrites
+from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES, Rewrites, input_constants
 from neas_tf.tflite_files import counted, end_details, inspect
 
 __all__ = [
@@ -56,7 +56,7 @@ def serving_model(
     normalisation: Normalisation,
     *,
     batch_size: int | None = None,
-    scaled: bool = False,
+    rewrites: Rewrites = NO_REWRITES,
     probabilities: bool = True,
     keras: Any = tf_keras,
 ):
@@ -66,7 +66,7 @@ def serving_model(
       fused: `fold_for_deployment`'s model, from normalised images to mean logits.
       normalisation: put in front.
       batch_size: fixed batch size; None leaves it open.
-      scaled: whether the stem holds the normalisation's scale already.
+      rewrites: that `fused` was made with.
       probabilities: whether there is a softmax at the end.
       keras: the module that `fused` was built with.
 
@@ -77,9 +77,7 @@ def serving_model(
     shape = fused.input_shape[1:]
     normalisation.check_channels(shape[-1])
     image = keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
-    scale, offset = normalisation.scale, normalisation.offset
-    if scaled:
-        scale, offset = 1.0, [o / s for o, s in zip(offset, scale, strict=True)]
+    scale, offset = input_constants(normalisation.scale, normalisation.offset, shape[1], rewrites)
     x = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")(image)
     outputs = {"logits": fused(x)}
     if probabilities:
@@ -110,7 +108,7 @@ def deployed_model(
         fused,
         info.normalisation,
         batch_size=batch_size,
-        scaled=rewrites.normalisation,
+        rewrites=rewrites,
         probabilities=probabilities,
         keras=keras,
     )

@@ -17,7 +17,7 @@ from neas_tf.exporting import serving_model
 from neas_tf.latency_plan import Piece
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator
-from neas_tf.rewrites import MOBILE_REWRITES
+from neas_tf.rewrites import MOBILE_REWRITES, input_constants
 from neas_tf.space import SearchSpace
 
 _EXAMPLES = 2  # random inputs that the ranges of an int8 graph come from
@@ -50,15 +50,18 @@ def probe_model(pieces: Sequence[Piece], space: SearchSpace, quantize: str) -> b
 def _apply(make: LayerFactory, x: Any, piece: Piece, prefix: str, space: SearchSpace) -> Any:
     layers = tf_keras.layers
     if piece.kind == "stem":
-        scale, offset = _normalisation(space)
-        x = layers.Rescaling(1.0, [o / s for o, s in zip(offset, scale, strict=True)])(x)
-        x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride)
+        normal, width = _normalisation(space), space.input_size[1]
+        constants = input_constants(normal.scale, normal.offset, width, MOBILE_REWRITES)
+        x = layers.Rescaling(*constants)(x)
+        widths = space.stem_channels, space.stem_kernel, space.stem_stride
+        x = stem(make, x, *widths, space.activation)
         if space.block_channels:
-            x = separable_block(make, x, space.block_channels, space.block_stride)
+            x = separable_block(make, x, space.block_channels, space.block_stride, space.activation)
         return x
     if piece.kind == "layer":
         return searchable_layer(make, x, prefix, piece.layer, Operator.parse(piece.operator), None)
-    x = head_features(make, x, prefix, space.head_channels, space.feature_channels)
+    widths = space.head_channels, space.feature_channels
+    x = head_features(make, x, prefix, *widths, space.activation)
     return make.dense(layers.Flatten()(x), f"{prefix}_classifier", space.num_classes)
 
 
@@ -70,20 +73,18 @@ def ensemble_model(architecture: Architecture, space: SearchSpace, quantize: str
     fused = build_ensemble(
         architecture, space, deploy=True, rewrites=MOBILE_REWRITES, dtype="float32", seed=0
     )
-    channels = space.input_channels
     model = serving_model(
         fused,
-        Normalisation((0.5,) * channels, (0.25,) * channels),
+        _normalisation(space),
         batch_size=1,
-        scaled=True,
+        rewrites=MOBILE_REWRITES,
         probabilities=quantize == "none",
     )
     return _convert(model, quantize, True)
 
 
-def _normalisation(space: SearchSpace) -> tuple[list[float], list[float]]:
-    values = Normalisation((0.5,) * space.input_channels, (0.25,) * space.input_channels)
-    return values.scale, values.offset
+def _normalisation(space: SearchSpace) -> Normalisation:
+    return Normalisation((0.5,) * space.input_channels, (0.25,) * space.input_channels)
 
 
 def _convert(model: Any, quantize: str, image: bool) -> bytes:

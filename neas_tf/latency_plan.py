@@ -60,7 +60,7 @@ def stem_key(space: SearchSpace) -> str:
     block = f" block{space.block_channels}s{space.block_stride}" if space.block_channels else ""
     return (
         f"stem {space.input_channels}>{space.stem_channels} k{space.stem_kernel} "
-        f"s{space.stem_stride} {height}x{width}{block}"
+        f"s{space.stem_stride} {height}x{width}{block}{_activation(space)}"
     )
 
 
@@ -68,7 +68,11 @@ def head_key(space: SearchSpace) -> str:
     """Key of one path's head with its part of the classifier."""
     height, width = space.layers[-1].out_size
     widths = (space.out_channels, space.head_channels, space.feature_channels, space.num_classes)
-    return f"head {'>'.join(map(str, widths))} {height}x{width}"
+    return f"head {'>'.join(map(str, widths))} {height}x{width}{_activation(space)}"
+
+
+def _activation(space: SearchSpace) -> str:
+    return "" if space.activation == "swish" else f" {space.activation}"
 
 
 def space_keys(space: SearchSpace) -> tuple[str, ...]:
