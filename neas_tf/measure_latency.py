@@ -29,7 +29,7 @@ from neas_tf.latency_timing import (
     typical,
     versions,
 )
-from neas_tf.latency_work import Request, WorkFolder, list_models, make_table
+from neas_tf.latency_work import MANIFEST, Request, WorkFolder, list_models, make_table
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
 
@@ -188,6 +188,7 @@ def define_flags() -> None:
     number("validate", 0, "Other random ensembles to measure the prediction's error on.", 0)
     text("device", None, "The machine in words; default: cores and processor.")
     number("seed", 0, "Of the random ensembles and the order of visits.", 0)
+    text("write_models", None, "Only write the models and their manifest into this folder.")
     text("models", None, "Folder of models and times; default: OUTPUT.work, removed at the end.")
     flags.DEFINE_bool("overwrite", False, "Replace a table at --output.")
 
@@ -210,6 +211,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(values: flags.FlagValues) -> None:
+    if values.write_models:
+        request = find_request(values)
+        models = list_models(request, values.fit, values.validate)
+        folder = Path(resolve_user_path(values.write_models))
+        build(WorkFolder(folder, request, models))
+        print(f"{folder}: {len(models)} models and {MANIFEST}")
+        return
     check(bool(values.output), "output", values.output, "the file of the table, such as lut.json")
     output = Path(resolve_user_path(values.output))
     if output.exists() and not values.overwrite:

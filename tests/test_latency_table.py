@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -180,7 +181,7 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, edit, text):
 
 
 def test_no_file_and_no_json(tmp_path):
-    with pytest.raises(NeasError, match="search.latency_table: no file at"):
+    with pytest.raises(NeasError, match=r"search\.latency_table: no file at"):
         load_table(tmp_path / "none.json", "search.latency_table")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(NeasError, match="no valid JSON"):
@@ -188,7 +189,7 @@ def test_no_file_and_no_json(tmp_path):
 
 
 def test_a_table_of_another_space_or_number_of_paths_is_refused():
-    with pytest.raises(NeasError, match="with 2 paths, but num_paths is 3; measure .*=3"):
+    with pytest.raises(NeasError, match=r"with 2 paths, but num_paths is 3; measure .*=3"):
         TABLE.check_fits(TOY, 3)
     wider = dataclasses.replace(TOY, operators=(*TOY.operators, "k7e2"), name="wider")
     with pytest.raises(NeasError, match=r"'toy' and lacks 'k7e2 8>8 s1 16x12', .*'wider'"):
@@ -196,7 +197,7 @@ def test_a_table_of_another_space_or_number_of_paths_is_refused():
     larger = dataclasses.replace(TOY, input_size=(32, 32))
     with pytest.raises(NeasError, match=r"lacks 'stem 1>8 k3 s1 32x32 block8s1'.* and \d+ more"):
         CostTable(larger, TABLE)
-    with pytest.raises(NeasError, match="split point|layers"):
+    with pytest.raises(NeasError, match=r"split point|layers"):
         TABLE.predict_ns(Architecture.from_key("s1:k3e2|k3e2|k3e2"), TOY)
 
 
@@ -222,7 +223,7 @@ def test_the_plan_measures_every_entry_as_a_difference(space):
             assert [piece.kind for piece in longer] == ["stem"]
     for pieces in plan.probes.values():
         shapes = [p.layer for p in pieces if p.kind == "layer"]
-        for before, after in zip(shapes, shapes[1:], strict=False):
+        for before, after in itertools.pairwise(shapes):
             assert (after.c_in, after.in_size) == (before.c_out, before.out_size)
 
 
