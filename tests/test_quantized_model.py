@@ -103,7 +103,7 @@ FAMILIES = Architecture(
     1,
     (
         ("fused_k3e2_se_relu", "fused_k5e2", "uib_s3m5e2", "uib_s3e4_se_swish", "k3e2"),
-        ("fused_k3e2_se_relu", "k3e2", "uib_e2", "uib_m3e2", "fused_k3e2"),
+        ("fused_k3e2_se_relu", "k3e2", "uib_m3e2", "uib_e2", "fused_k3e2"),
     ),
 )
 
