@@ -13,11 +13,11 @@ from neas_tf.architecture import Architecture
 from neas_tf.blocks import LayerFactory, head_features, searchable_layer, separable_block, stem
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
-from neas_tf.exporting import serving_model
 from neas_tf.latency_plan import Piece
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator
 from neas_tf.rewrites import MOBILE_REWRITES, input_constants
+from neas_tf.serving import serving_model
 from neas_tf.space import SearchSpace
 
 _EXAMPLES = 2  # random inputs that the ranges of an int8 graph come from
