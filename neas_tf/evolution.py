@@ -26,6 +26,8 @@ from absl import logging
 from neas_tf import console
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import milliseconds
 from neas_tf.pareto import breeding_order
 from neas_tf.search_state import (
     ORIGINS,
@@ -345,7 +347,8 @@ def _exhausted(generation: int) -> str:
 
 
 def _postfix(best: Candidate) -> str:
-    return f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
+    text = f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
+    return f"{text}, {milliseconds(best.costs[LATENCY])}" if LATENCY in best.costs else text
 
 
 def _log(

@@ -17,15 +17,18 @@ from neas_tf.architecture import Architecture
 from neas_tf.budget import Budget, latency_bound
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.cost import METRICS, CostTable
+from neas_tf.describe import load_space
 from neas_tf.errors import NeasError
 from neas_tf.latency_plan import layer_key, make_plan, space_keys, stem_key
 from neas_tf.latency_table import METRIC, LatencyTable, load_table, milliseconds
+from neas_tf.paths import project_file
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
 TABLE = made_up_table(TOY)
 COSTS = CostTable(TOY, TABLE)
 PAPER = SearchSpace()
+MOBILE = load_space(project_file("configs", "spaces", "mobile.yaml"))
 SHRUNK = some_shrunk()
 
 
@@ -209,7 +212,7 @@ def test_a_table_serves_spaces_that_need_less_of_it():
     assert costs.cost(ensemble).latency_ns == TABLE.predict_ns(ensemble, TOY)
 
 
-@pytest.mark.parametrize("space", [TOY, PAPER], ids=["toy", "paper"])
+@pytest.mark.parametrize("space", [TOY, PAPER, MOBILE], ids=["toy", "paper", "mobile"])
 def test_the_plan_measures_every_entry_as_a_difference(space):
     plan = make_plan(space)
     assert set(plan.entries) == set(space_keys(space))
@@ -225,6 +228,18 @@ def test_the_plan_measures_every_entry_as_a_difference(space):
         shapes = [p.layer for p in pieces if p.kind == "layer"]
         for before, after in itertools.pairwise(shapes):
             assert (after.c_in, after.in_size) == (before.c_out, before.out_size)
+
+
+def test_spaces_of_several_families():
+    """Operators are names and shapes; the head depends on the space's activation."""
+    keys = space_keys(MOBILE)
+    assert any(key.startswith("uib_s3m5e4 ") for key in keys)
+    assert any(key.startswith("fused_k3e2_relu ") for key in keys)
+    swish = dataclasses.replace(MOBILE, activation="swish")
+    assert space_keys(swish)[0] != keys[0] and space_keys(swish)[-1] != keys[-1]
+    ensemble = sampling.uniform(ShrunkSpace.full(MOBILE), np.random.default_rng(0))
+    table = made_up_table(MOBILE)
+    assert table.predict_ns(ensemble, MOBILE) == by_hand(table, ensemble, MOBILE)
 
 
 def test_describe_prints_the_prediction(tmp_path):
