@@ -168,6 +168,9 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
+      objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
+        and are kept in search/pareto.json; the winner is the most accurate one all the same.
+      pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
       population: new ensembles a generation.
       parents: the best so far that breed.
       generations: populations scored, the random first one included.
@@ -188,6 +191,8 @@ class SearchConfig(hyperparams.Config):
     """
 
     method: str = "evolution"
+    objective: str = "accuracy"
+    pareto_cost: str = "macs"
     population: int = 50
     parents: int = 10
     generations: int = 20

@@ -13,11 +13,11 @@ from neas_tf.architecture import Architecture
 from neas_tf.blocks import LayerFactory, head_features, searchable_layer, separable_block, stem
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
-from neas_tf.exporting import serving_model
 from neas_tf.latency_plan import Piece
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator
 from neas_tf.rewrites import MOBILE_REWRITES, input_constants
+from neas_tf.serving import serving_model
 from neas_tf.space import SearchSpace
 
 _EXAMPLES = 2  # random inputs that the ranges of an int8 graph come from
@@ -89,11 +89,13 @@ def _normalisation(space: SearchSpace) -> Normalisation:
 
 def _convert(model: Any, quantize: str, image: bool) -> bytes:
     """Converts a Keras model of batch 1."""
-    spec = tf.TensorSpec(model.input_shape, tf.float32, name="image")
-    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    holder = tf.Module()  # the model itself would be traced layer by layer: many times slower
-    holder.variables_of_model = model.variables
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
+    spec = tf.TensorSpec(model.input_shape, tf.float32, name="image" if image else "map")
+    function = tf.function(lambda x: model(x, training=False), autograph=False)
+    # Without the model beside it the function is frozen as it is. With it, the converter would
+    # write and read a SavedModel, layer by layer: the same graph at five times the time.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function(spec)]
+    )
     if quantize == "int8":
         rng = np.random.default_rng(0)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

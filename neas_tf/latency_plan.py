@@ -99,7 +99,7 @@ def make_plan(space: SearchSpace) -> Plan:
     def front(layer: LayerSpec) -> Piece:
         """An operator that makes a map of the layer's input shape."""
         spec = dataclasses.replace(layer, c_out=layer.c_in, stride=1, out_size=layer.in_size)
-        return _piece(spec, next(n for n in space.operators if not _skips(n)))
+        return _piece(spec, next(n for n in layer.operators if not _skips(n)))
 
     def behind(layer: LayerSpec, key: str, piece: Piece) -> Difference:
         first = front(layer)

@@ -95,7 +95,7 @@ def _input(detail: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         return rng.integers(limits.min, limits.max, shape, kind, endpoint=True)
-    if detail["name"].endswith("image"):
+    if "image" in detail["name"]:
         return (255.0 * rng.random(shape)).astype(kind)
     return rng.normal(size=shape).astype(kind)
 

@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags
 
 from neas_tf import console
+from neas_tf.benchmark_profile import read_latencies
 from neas_tf.describe import load_space, parse_size
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.files import write_bytes_atomic
@@ -29,7 +30,14 @@ from neas_tf.latency_timing import (
     typical,
     versions,
 )
-from neas_tf.latency_work import Request, WorkFolder, list_models, make_table
+from neas_tf.latency_work import (
+    MANIFEST,
+    Request,
+    WorkFolder,
+    list_models,
+    make_table,
+    read_manifest,
+)
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
 
@@ -102,19 +110,16 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
         ) from None
 
 
-def measure(
-    work: WorkFolder, settings: TimingSettings, device: str, overwrite_samples: bool = False
-) -> LatencyTable:
+def measure(work: WorkFolder, settings: TimingSettings, device: str) -> LatencyTable:
     """Builds what is missing, times it, and makes the table; goes on where it was interrupted.
 
     Args:
       work: its folder holds nothing, or the beginning of the same measurement.
       settings: of the timing.
       device: in words.
-      overwrite_samples: whether earlier times are thrown away.
     """
+    earlier = work.read_samples(settings.to_dict())
     build(work)
-    earlier = {} if overwrite_samples else work.read_samples(settings.to_dict())
     done = sum(min(len(earlier.get(name, ())), settings.rounds) for name in work.files)
     with console.bar("measuring", len(work.files) * settings.rounds, "visits", done) as bar:
         samples = time_files(
@@ -188,7 +193,14 @@ def define_flags() -> None:
     number("validate", 0, "Other random ensembles to measure the prediction's error on.", 0)
     text("device", None, "The machine in words; default: cores and processor.")
     number("seed", 0, "Of the random ensembles and the order of visits.", 0)
+    text("write_models", None, "Only write the models and their manifest into this folder.")
     text("models", None, "Folder of models and times; default: OUTPUT.work, removed at the end.")
+    flags.DEFINE_multi_string(
+        "from_profile",
+        [],
+        "Measure nothing: read what benchmark_model printed, or its CSV files (files or folders), "
+        "of the models in --models, that --write_models wrote.",
+    )
     flags.DEFINE_bool("overwrite", False, "Replace a table at --output.")
 
 
@@ -210,10 +222,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(values: flags.FlagValues) -> None:
+    if values.write_models:
+        _write_models(values)
+        return
     check(bool(values.output), "output", values.output, "the file of the table, such as lut.json")
     output = Path(resolve_user_path(values.output))
     if output.exists() and not values.overwrite:
         raise NeasError(f"output: {str(output)!r} exists; allowed is a new file, or --overwrite.")
+    if values.from_profile:
+        _write(_of_profiles(values), output)
+        return
     settings = TimingSettings(
         values.threads, values.clock, values.rounds, values.repetitions, values.seed
     )
@@ -228,6 +246,37 @@ def _run(values: flags.FlagValues) -> None:
         _write(table, output)
     if not values.models:
         work.remove()
+
+
+def _write_models(values: flags.FlagValues) -> None:
+    request = find_request(values)
+    models = list_models(request, values.fit, values.validate)
+    folder = Path(resolve_user_path(values.write_models))
+    build(WorkFolder(folder, request, models))
+    print(f"{folder}: {len(models)} models and {MANIFEST}")
+
+
+def _of_profiles(values: flags.FlagValues) -> LatencyTable:
+    """The table of a device on which `benchmark_model` ran the models of --write_models."""
+    for field in ("models", "device"):
+        if not getattr(values, field):
+            raise NeasError(
+                f"{field}: received nothing, allowed with --from_profile is "
+                + ("the folder of --write_models." if field == "models" else "the device's name.")
+            )
+    named = ("experiment", "config_file", "params_override", "model_dir", "space", "num_paths")
+    for field in (*named, "input_size", "num_classes"):
+        if getattr(values, field):
+            raise NeasError(f"{field}: the space of --from_profile is that of the manifest.")
+    request, models = read_manifest(Path(resolve_user_path(values.models)) / MANIFEST)
+    paths = [resolve_user_path(p) for text in values.from_profile for p in text.split(",") if p]
+    latencies, threads = read_latencies(paths, [model.file for model in models])
+    measurement: dict[str, Any] = {"source": "benchmark_model", "clock": "wall"}
+    if len(threads) > 1:
+        raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, allowed is one.")
+    if threads:
+        measurement["threads"] = threads.pop()
+    return make_table(request, models, latencies, values.device, measurement)
 
 
 def _write(table: LatencyTable, output: Path) -> None:

@@ -136,12 +136,16 @@ def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | Non
     """
     search = config.search
     if not search.latency_table:
-        if search.max_latency_ms:
-            raise NeasError(
-                f"search.max_latency_ms: received {search.max_latency_ms} without a "
-                "search.latency_table that predicts latencies; measure one on the target with "
-                "python -m neas_tf.measure_latency."
-            )
+        needs = {"max_latency_ms": search.max_latency_ms}
+        if search.objective == "pareto" and search.pareto_cost == "latency":
+            needs["pareto_cost"] = search.pareto_cost
+        for field, value in needs.items():
+            if value:
+                raise NeasError(
+                    f"search.{field}: received {value!r} without a search.latency_table that "
+                    "predicts latencies; measure one on the target with "
+                    "python -m neas_tf.measure_latency."
+                )
         return None
     table = load_table(search.latency_table, "search.latency_table")
     return table.check_fits(space, config.num_paths)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from neas_tf.architecture import Architecture
 from neas_tf.budget import Budget, latency_bound
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.cost import METRICS, CostTable
+from neas_tf.describe import load_space
 from neas_tf.errors import NeasError
 from neas_tf.latency_plan import layer_key, make_plan, space_keys, stem_key
 from neas_tf.latency_table import METRIC, LatencyTable, load_table, milliseconds
+from neas_tf.paths import project_file
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
 TABLE = made_up_table(TOY)
 COSTS = CostTable(TOY, TABLE)
 PAPER = SearchSpace()
+MOBILE = load_space(project_file("configs", "spaces", "mobile.yaml"))
 SHRUNK = some_shrunk()
 
 
@@ -180,7 +184,7 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, edit, text):
 
 
 def test_no_file_and_no_json(tmp_path):
-    with pytest.raises(NeasError, match="search.latency_table: no file at"):
+    with pytest.raises(NeasError, match=r"search\.latency_table: no file at"):
         load_table(tmp_path / "none.json", "search.latency_table")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(NeasError, match="no valid JSON"):
@@ -188,7 +192,7 @@ def test_no_file_and_no_json(tmp_path):
 
 
 def test_a_table_of_another_space_or_number_of_paths_is_refused():
-    with pytest.raises(NeasError, match="with 2 paths, but num_paths is 3; measure .*=3"):
+    with pytest.raises(NeasError, match=r"with 2 paths, but num_paths is 3; measure .*=3"):
         TABLE.check_fits(TOY, 3)
     wider = dataclasses.replace(TOY, operators=(*TOY.operators, "k7e2"), name="wider")
     with pytest.raises(NeasError, match=r"'toy' and lacks 'k7e2 8>8 s1 16x12', .*'wider'"):
@@ -196,7 +200,7 @@ def test_a_table_of_another_space_or_number_of_paths_is_refused():
     larger = dataclasses.replace(TOY, input_size=(32, 32))
     with pytest.raises(NeasError, match=r"lacks 'stem 1>8 k3 s1 32x32 block8s1'.* and \d+ more"):
         CostTable(larger, TABLE)
-    with pytest.raises(NeasError, match="split point|layers"):
+    with pytest.raises(NeasError, match=r"split point|layers"):
         TABLE.predict_ns(Architecture.from_key("s1:k3e2|k3e2|k3e2"), TOY)
 
 
@@ -208,7 +212,7 @@ def test_a_table_serves_spaces_that_need_less_of_it():
     assert costs.cost(ensemble).latency_ns == TABLE.predict_ns(ensemble, TOY)
 
 
-@pytest.mark.parametrize("space", [TOY, PAPER], ids=["toy", "paper"])
+@pytest.mark.parametrize("space", [TOY, PAPER, MOBILE], ids=["toy", "paper", "mobile"])
 def test_the_plan_measures_every_entry_as_a_difference(space):
     plan = make_plan(space)
     assert set(plan.entries) == set(space_keys(space))
@@ -222,8 +226,20 @@ def test_the_plan_measures_every_entry_as_a_difference(space):
             assert [piece.kind for piece in longer] == ["stem"]
     for pieces in plan.probes.values():
         shapes = [p.layer for p in pieces if p.kind == "layer"]
-        for before, after in zip(shapes, shapes[1:], strict=False):
+        for before, after in itertools.pairwise(shapes):
             assert (after.c_in, after.in_size) == (before.c_out, before.out_size)
+
+
+def test_spaces_of_several_families():
+    """Operators are names and shapes; the head depends on the space's activation."""
+    keys = space_keys(MOBILE)
+    assert any(key.startswith("uib_s3m5e4 ") for key in keys)
+    assert any(key.startswith("fused_k3e2_relu ") for key in keys)
+    swish = dataclasses.replace(MOBILE, activation="swish")
+    assert space_keys(swish)[0] != keys[0] and space_keys(swish)[-1] != keys[-1]
+    ensemble = sampling.uniform(ShrunkSpace.full(MOBILE), np.random.default_rng(0))
+    table = made_up_table(MOBILE)
+    assert table.predict_ns(ensemble, MOBILE) == by_hand(table, ensemble, MOBILE)
 
 
 def test_describe_prints_the_prediction(tmp_path):

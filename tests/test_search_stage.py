@@ -14,6 +14,7 @@ from neas_tf.latency_table import NANOSECONDS
 from neas_tf.parse_config import load_config
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
+from neas_tf.report.writing import write_report
 from neas_tf.run_context import open_run
 from neas_tf.search_state import Score
 from neas_tf.stages import search_stage
@@ -120,6 +121,14 @@ def test_another_table_is_another_search(tmp_path, lut):
         ("search.latency_table=LUT,num_paths=3", "with 2 paths, but num_paths is 3"),
         ("search.latency_table=LUT,space.operators=[k3e1,k7e1,k5e2]", "lacks 'k7e1 8>8"),
         ("search.latency_table=LUT,search.max_latency_ms=1e-5", "allowed is at least 0"),
+        (
+            "search.objective=pareto,search.pareto_cost=latency",
+            "pareto_cost: received 'latency' with",
+        ),
+        (
+            "search.objective=pareto,search.pareto_cost=lat",
+            "search.pareto_cost: unknown name 'lat'",
+        ),
         ("search.latency_tabel=LUT", "Did you mean 'latency_table'"),
     ],
 )
@@ -127,6 +136,24 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path, lut, over
     with pytest.raises(NeasError, match=text):
         opened(tmp_path, override.replace("LUT", lut))
     assert not (tmp_path / "run").exists()
+
+
+def test_accuracy_against_latency(tmp_path, lut):
+    """The front by predicted latency, in the file, the summary and the picture."""
+    more = ",search.objective=pareto,search.pareto_cost=latency"
+    run, limit = bounded(tmp_path, lut, 0.7, more)
+    with_supernet(run)
+    with run.writing():
+        result = search_stage.search(run)
+    value = json.loads(run.folder("search", "pareto.json").read_text())
+    assert value["cost"] == "latency_ns"
+    front = [(row["latency_ns"], row["accuracy"]) for row in value["front"]]
+    assert front == sorted(front) and front[-1][1] == result.best.accuracy
+    assert front[-1][0] <= limit
+    written = write_report(run.model_dir)
+    assert written.summary["search"]["pareto_front"] == len(front)
+    assert run.folder("report", "search_scatter.png").stat().st_size > 10_000
+    assert "on the Pareto front" in format_summary(written.summary)
 
 
 def test_without_a_table_nothing_changes(tmp_path):

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from neas_tf.evolution import pareto_front
 from neas_tf.latency_table import NANOSECONDS, milliseconds
+from neas_tf.pareto import pareto_front
 from neas_tf.report import style
 from neas_tf.report.reading import Candidate, number
 
@@ -40,9 +40,13 @@ class _Axis:
 
 
 _MACS = _Axis("macs", "multiply-accumulates (M MACs)", style.millions, ("max_macs", "min_macs"))
+_PARAMS = _Axis(
+    "params", "parameters (M)", lambda value: f"{value / 1e6:.2f} M parameters", ("max_params",)
+)
 _LATENCY = _Axis(
     "latency_ns", "predicted latency (ms)", milliseconds, ("max_latency_ms",), NANOSECONDS
 )
+_AXES = {axis.metric: axis for axis in (_MACS, _PARAMS, _LATENCY)}
 
 
 def progress(accuracy: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,24 +68,30 @@ def draw_search(
     candidates: Sequence[Candidate],
     winner_key: str | None = None,
     budget: Mapping[str, Any] | None = None,
+    cost: str | None = None,
 ) -> Figure:
     """Two panels: accuracy against cost by generation, and accuracy by number of candidates.
-
-    The cost is the predicted latency where every candidate has one, else MACs.
 
     Args:
       candidates: at least one.
       winner_key: canonical string of the winner; by default the most accurate one.
       budget: `max_macs` and `min_macs`, or `max_latency_ms`, drawn as lines when they lie near.
+      cost: `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate
+        has none of it, MACs.
     """
-    return _draw(list(candidates), winner_key, budget or {})
+    return _draw(list(candidates), winner_key, budget or {}, cost)
 
 
 @style.styled
-def _draw(candidates: list[Candidate], winner_key: str | None, budget: Mapping[str, Any]) -> Figure:
-    axis = _MACS
-    if all(c.latency_ns is not None for c in candidates):
-        axis = _LATENCY
+def _draw(
+    candidates: list[Candidate],
+    winner_key: str | None,
+    budget: Mapping[str, Any],
+    cost: str | None,
+) -> Figure:
+    axis = _AXES.get(cost or "latency_ns", _MACS)
+    if any(getattr(c, axis.metric) is None for c in candidates):
+        axis = _MACS
     costs = np.array([getattr(c, axis.metric) for c in candidates], float)
     accuracy = np.array([c.accuracy for c in candidates], float)
     generation = np.array([c.generation for c in candidates], int)

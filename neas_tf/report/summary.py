@@ -9,9 +9,11 @@ from typing import Any
 
 from neas_tf.latency_table import METRIC as LATENCY
 from neas_tf.latency_table import milliseconds
+from neas_tf.pareto import unbeaten
 from neas_tf.report.reading import RunFiles, find_key, number, read_run
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
+from neas_tf.variation import PARETO_COSTS
 
 FORMAT = "neas-summary/1"
 _LABEL = 27  # characters of the first column in plain text
@@ -64,6 +66,14 @@ def budget(params: Mapping[str, Any]) -> dict[str, float]:
         for name, value in found.items()
         if value
     }
+
+
+def second_objective(params: Mapping[str, Any]) -> str | None:
+    """The cost that the search weighed against accuracy, as candidates name it; None without one."""
+    search = find_key(params, "search") or {}
+    if search.get("objective") != "pareto":
+        return None
+    return PARETO_COSTS.get(str(search.get("pareto_cost")))
 
 
 def _space(run: RunFiles) -> dict[str, Any] | None:
@@ -120,6 +130,7 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
     if accuracy is None:
         found = [c.accuracy for c in run.candidates if c.key == run.winner_key]
         accuracy = found[0] if found else None
+    size = _front_size(run)
     return {
         "candidates": len(run.candidates),
         "generations": max(c.generation for c in run.candidates) + 1,
@@ -127,7 +138,19 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
         "winner_accuracy": accuracy,
         "min_macs": min(c.macs for c in run.candidates),
         "max_macs": max(c.macs for c in run.candidates),
+        **({} if size is None else {"pareto_front": size}),
     }
+
+
+def _front_size(run: RunFiles) -> int | None:
+    """Candidates on the front of a search with two objectives; None for one objective."""
+    metric = second_objective(run.params)
+    if metric is None:
+        return None
+    costs = [getattr(c, metric) for c in run.candidates]
+    if None in costs:
+        return None
+    return int(unbeaten(costs, [c.accuracy for c in run.candidates]).sum())
 
 
 def _shrinking(run: RunFiles) -> dict[str, Any] | None:
@@ -268,6 +291,8 @@ def _search_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = f"{search['candidates']:,} in {search['generations']} generations"
         rows.append(("candidates scored", text))
         rows.append(("best supernet accuracy", percent(search["best_accuracy"])))
+        if search.get("pareto_front"):
+            rows.append(("on the Pareto front", f"{search['pareto_front']:,} (search/pareto.json)"))
         winner = search["winner_accuracy"]
         if winner is not None and winner != search["best_accuracy"]:
             rows.append(("winner's supernet accuracy", percent(winner)))

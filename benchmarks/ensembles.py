@@ -1,12 +1,13 @@
-"""Latency of random ensembles of a space beside MobileNetV4-Conv-Medium, at its MACs.
+"""Latency of ensembles of one space in turns: random ones beside MobileNetV4, or given ones.
 
-    python -m benchmarks.mobile_space --output=mobile_space.json --plot=mobile_space.png
-    python -m benchmarks.mobile_space --count=4 --rounds=3
+    python -m benchmarks.ensembles --output=mobile_space.json --plot=mobile_space.png
+    python -m benchmarks.ensembles --model_dir=runs/a --architectures=a/best.json,b/best.json
 
-Draws two-path ensembles of the space (default: configs/spaces/mobile.yaml) whose MACs lie within
-2 % of the reference's, all split points alike, exports each as TFLite with random weights, and
-times them in turns with the reference: LiteRT with XNNPACK, float32, one thread, batch 1, 224²,
-processor time. The exported files stay in the folder `--cache`.
+Without `--architectures` it draws two-path ensembles of the space (default:
+configs/spaces/mobile.yaml at 224²) whose MACs lie within 2 % of MobileNetV4-Conv-Medium's, all
+split points alike, and compares them with it. With `--architectures` it compares these with the
+first one. Each is exported as TFLite with random weights and timed in turns: LiteRT with XNNPACK,
+float32, one thread, batch 1, processor time. The files stay in the folder `--cache`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from neas_tf.files import write_bytes_atomic, write_json_atomic
 from neas_tf.paths import project_file, resolve_user_path
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
+from neas_tf.zoo import load_architecture
 
-FORMAT = "neas-mobile-space/1"
+FORMAT = "neas-ensemble-latency/1"
 REFERENCE = "mobilenet_v4_conv_medium"
 TOLERANCE = 0.02  # of the reference's MACs
 
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--space", default="", help="YAML file; default: the mobile space")
+    parser.add_argument("--model_dir", default="", help="instead of --space: that of a run")
+    parser.add_argument("--architectures", default="", help="JSON files or keys, with commas")
     parser.add_argument("--count", type=int, default=24, help="ensembles")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=15)
@@ -57,16 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in ("count", "rounds", "runs"):
             check_int(f"--{name}", getattr(args, name), 1)
-        space = load_space(args.space or project_file("configs", "spaces", "mobile.yaml"))
+        check(not (args.space and args.model_dir), "--space", args.space, "none with --model_dir")
+        mobile = project_file("configs", "spaces", "mobile.yaml")
+        run = args.model_dir and str(Path(args.model_dir) / "params.yaml")
+        space = load_space(run or args.space or mobile)
         cache = Path(resolve_user_path(args.cache))
         cache.mkdir(parents=True, exist_ok=True)
         quiet_libraries()
-        reference = prepare(networks()[REFERENCE], "float32", cache)
-        chosen = sample(space, reference["macs"], args.count, args.seed)
+        if args.architectures:
+            given = [load_architecture(x, space) for x in args.architectures.split(",") if x]
+            check(len(given) > 1, "--architectures", args.architectures, "two or more")
+            first, *chosen = given
+            macs = CostTable(space).cost(first).macs
+            reference = {"name": first.key, "macs": macs, "path": exported(first, space, cache)}
+        else:
+            found = prepare(networks()[REFERENCE], "float32", cache)
+            reference = {"name": REFERENCE, "macs": found["macs"], "path": found["paths"][0]}
+            chosen = sample(space, found["macs"], args.count, args.seed)
         report = measure(space, chosen, reference, cache, args.rounds, args.runs)
-        report["command"] = " ".join(
-            ["python -m benchmarks.mobile_space", *(arguments or sys.argv[1:])]
-        )
+        words = sys.argv[1:] if arguments is None else arguments
+        report["command"] = " ".join(["python -m benchmarks.ensembles", *words])
         if args.plot:
             write_bytes_atomic(Path(resolve_user_path(args.plot)), draw(report))
         if args.output:
@@ -130,10 +144,11 @@ def measure(
             runner.invoke()
         calls[name] = runner.invoke
 
-    add(REFERENCE, reference["paths"][0])
+    name = reference["name"]
+    add(name, reference["path"])
     with bar("exporting", len(chosen), "ensembles", leave=False) as progress:
         for architecture in chosen:
-            add(architecture.key, _exported(architecture, space, cache))
+            add(architecture.key, exported(architecture, space, cache))
             progress.update()
     with bar("timing", (rounds + 1) * len(calls), "turns", leave=False) as progress:
         times = timing.interleaved(calls, rounds, runs, tick=progress.update)
@@ -143,7 +158,7 @@ def measure(
             "architecture": one.key,
             "macs": table.cost(one).macs,
             "params": table.cost(one).params,
-            "ratio": round(timing.ratio(times[one.key], times[REFERENCE]), 3),
+            "ratio": round(timing.ratio(times[one.key], times[name]), 3),
             **timing.spread(times[one.key]),
         }
         for one in chosen
@@ -152,11 +167,7 @@ def measure(
     return {
         "format": FORMAT,
         "space": space.name,
-        "reference": {
-            "name": REFERENCE,
-            "macs": reference["macs"],
-            **timing.spread(times[REFERENCE]),
-        },
+        "reference": {"name": name, "macs": reference["macs"], **timing.spread(times[name])},
         "ensembles": rows,
         "ratio_percentiles": {
             str(p): round(float(np.percentile(ratios, p)), 3) for p in (0, 10, 25, 50, 75, 90, 100)
@@ -168,7 +179,8 @@ def measure(
     }
 
 
-def _exported(architecture: Architecture, space: SearchSpace, cache: Path) -> Path:
+def exported(architecture: Architecture, space: SearchSpace, cache: Path) -> Path:
+    """The TFLite file of an ensemble with random weights, made where it is not there yet."""
     from neas_tf.ensemble import build_ensemble
     from neas_tf.exporting import export_tflite
     from neas_tf.model_store import LoadedInfo
@@ -190,7 +202,7 @@ def summary(report: dict[str, Any]) -> str:
     """One sentence."""
     found, reference = report["ratio_percentiles"], report["reference"]
     return (
-        f"{report['as_fast']} of {len(report['ensembles'])} ensembles are as fast as {REFERENCE} "
+        f"{report['as_fast']} of {len(report['ensembles'])} ensembles are as fast as {reference['name']} "
         f"({reference['ms']:.2f} ms) or faster; ratio of latencies: median {found['50']}, from "
         f"{found['0']} to {found['100']}."
     )
@@ -206,13 +218,13 @@ def draw(report: dict[str, Any]) -> bytes:
         axes = result.add_subplot()
         times, reference = [row["ms"] for row in report["ensembles"]], report["reference"]
         axes.hist(times, bins=12, color=style.SKY, edgecolor=style.INK, linewidth=0.5)
-        axes.axvline(reference["ms"], color=style.ORANGE, lw=2, label="MobileNetV4-Conv-Medium")
+        axes.axvline(reference["ms"], color=style.ORANGE, lw=2, label=reference["name"])
         axes.set(xlabel="latency of random two-path ensembles, ms", ylabel="ensembles")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="upper right")
         style.heading(
             result,
-            f"Space {report['space']!r} at MobileNetV4-Conv-Medium's MACs",
+            f"Space {report['space']!r}: latency at the MACs of {reference['name']}",
             f"{report['as_fast']} of {len(times)} are as fast or faster; median ratio "
             f"{report['ratio_percentiles']['50']}",
         )
