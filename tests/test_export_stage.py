@@ -100,7 +100,7 @@ def test_fine_tuned_formats_say_how_they_were_made(exported):
     assert found["pruning"]["target"] == 0.6
     assert found["pruning"]["pruned_layers"] == pytest.approx(0.6, abs=0.01)
     assert found["gzip_bytes"]["after"] < 0.9 * found["gzip_bytes"]["before"]
-    assert found["bytes"] == reports["tflite"]["bytes"]
+    assert found["bytes"] == pytest.approx(reports["tflite"]["bytes"], rel=0.02)
     for kind in ("int8_qat", "pruned"):
         assert run.folder("export", "fine_tuning", kind, "checkpoint").exists()
 

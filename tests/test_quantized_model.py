@@ -113,9 +113,8 @@ FAMILIES = Architecture(
     [
         (FAMILIES, MIXED, MOBILE_REWRITES),
         (ENSEMBLES["one_path"], SMALL, NO_REWRITES),
-        (ENSEMBLES["three_paths"], SMALL, MOBILE_REWRITES),
     ],
-    ids=["families", "one path, plain", "three paths"],
+    ids=["families", "plain"],
 )
 def test_every_operator_becomes_an_integer_graph(architecture, space, rewrites, tmp_path):
     """Without training: the ranges are in the graph from the beginning."""
