@@ -22,6 +22,7 @@ from neas_tf.report.style import (
     to_png,
 )
 
+_USUAL_SIZE = 224  # pixels; other sizes are written at the mark
 _TITLES = {"float32": "float32", "int8": "int8, full integer"}
 # Of NEAS's own marks: filled as it is deployed, hollow for what it is compared with.
 _VARIANTS = {"_plain": ("s", "plain conversion"), "_separate": ("D", "its paths as networks")}
@@ -45,7 +46,7 @@ def draw(result: Mapping[str, Any]) -> bytes:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
     low, high = min(row["macs"] for row in rows) / 1e6, max(row["macs"] for row in rows) / 1e6
-    axes[0].set_xlim(low / 1.25, high * 1.6)
+    axes[0].set_xlim(low / 1.25, high * 1.35)
     axes[0].set_ylabel("ms an image")
     axes[-1].legend(handles=_legend(rows), loc="lower right")
     what = "CPU time" if result["clock"] == "cpu" else "time"
@@ -66,6 +67,7 @@ def _variant(name: str) -> str:
 
 def _scatter(ax: Axes, rows: Sequence[Mapping[str, Any]], format: str) -> None:
     """Marks, bars from the 10th to the 90th percentile, and lines from a network to its variants."""
+    named: set[str] = set()
     places = {row["name"]: (row["macs"] / 1e6, row[format]["ms"]) for row in rows}
     for row in rows:
         name, found, variant = row["name"], row[format], _variant(row["name"])
@@ -80,19 +82,22 @@ def _scatter(ax: Axes, rows: Sequence[Mapping[str, Any]], format: str) -> None:
         style = {"markerfacecolor": face, "markeredgecolor": colour, "linestyle": "none"}
         ax.plot(x, y, marker=marker, markersize=5 if variant else 7, zorder=3, **style)
         if not variant:
-            weight = "bold" if row["family"] == "neas" else "normal"
-            _label(ax, row["label"].split(",")[0], (x, y), weight)
-    for row in rows:  # the size, where it is not that of the others
-        height = row["input_size"][0]
-        if height != 224 and not _variant(row["name"]):
-            place = places[row["name"]]
-            options = {"textcoords": "offset points", "fontsize": 6.5, "color": GREY}
-            ax.annotate(f"{height}²", place, (7, -9), **options)
+            _label(ax, row, (x, y), named)
 
 
-def _label(ax: Axes, text: str, place: tuple[float, float], weight: str) -> None:
-    options = {"textcoords": "offset points", "fontsize": 7.5, "color": INK, "fontweight": weight}
-    ax.annotate(text, place, (7, -2.5), **options)
+def _label(ax: Axes, row: Mapping[str, Any], place: tuple[float, float], named: set[str]) -> None:
+    """The network's name, once; and its size, where it is not that of the others."""
+    neas, height = row["family"] == "neas", row["input_size"][0]
+    text = row["label"].split(",")[0]
+    options = {"textcoords": "offset points", "color": INK, "ha": "right" if neas else "left"}
+    if text not in named:
+        weight = "bold" if neas else "normal"
+        offset = (-7 if neas else 7, -2.5)
+        ax.annotate(text, place, offset, fontsize=7.5, fontweight=weight, **options)
+    if height != _USUAL_SIZE:
+        offset = (7, -2.5 if text in named else -9.5)
+        ax.annotate(f"{height}²", place, offset, fontsize=6.5, **(options | {"color": GREY}))
+    named.add(text)
 
 
 def _legend(rows: Sequence[Mapping[str, Any]]) -> list[Line2D]:
