@@ -187,7 +187,7 @@ def deployed_weights(
             has_bias = len(kernel) // 2 in part[1]
             result[name] = [kernel[part[1]], bias] if has_bias else [kernel[part[1]]]
         else:
-            result[name] = _with_constants(name, weights[0], rewrites, input_scale)
+            result[name] = _with_constants(name, weights[0], sources, rewrites, input_scale)
     return result
 
 
@@ -202,13 +202,15 @@ def _origins(name: str, classifiers: Sequence[str]) -> list[str]:
 def _with_constants(
     name: str,
     weights: list[np.ndarray],
+    sources: Mapping[str, Sequence[np.ndarray]],
     rewrites: Rewrites,
     input_scale: Sequence[float] | None,
 ) -> list[np.ndarray]:
     kernel, *rest = weights
     if rewrites.gates and name.endswith("_se_expand"):
         return [kernel, rest[0] + np.float32(3.0)]
-    if rewrites.gates and (name == "block_pw" or name.endswith("_project")):
+    gate = f"{name.removesuffix('_project').removesuffix('_pw')}_se_expand"
+    if rewrites.gates and gate != f"{name}_se_expand" and gate in sources:
         return [kernel / np.float32(6.0), *rest]
     if rewrites.normalisation and name == "stem_conv" and input_scale is not None:
         return [kernel * np.asarray(input_scale, np.float32)[:, None], *rest]

@@ -18,7 +18,12 @@ from neas_tf.paths import project_file
 PACKAGES = ("neas_tf", "export")
 # Packages that load TensorFlow when they are imported.
 TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_datasets"}
-COMMANDS = {"neas_tf.train", "neas_tf.describe", "neas_tf.report.__main__"}
+COMMANDS = {
+    "neas_tf.train",
+    "neas_tf.describe",
+    "neas_tf.measure_latency",
+    "neas_tf.report.__main__",
+}
 
 
 def source_files() -> dict[str, pathlib.Path]:
@@ -187,6 +192,7 @@ def test_pure_modules_really_load_no_tensorflow():
         ("neas_tf.describe", "--help"),
         ("neas_tf.describe", "--arch=neas_s", "--format=json"),
         ("neas_tf.report", "--help"),
+        ("neas_tf.measure_latency", "--help"),
         ("export.to_tflite", "--help"),
         ("export.to_saved_model", "--help"),
     ],
