@@ -41,6 +41,22 @@ SPACES = {
         head_channels=16,
         feature_channels=12,
     ),
+    "mixed": SearchSpace.from_dict(
+        {
+            "name": "mixed_chain",
+            "input_size": [12, 10],
+            "num_classes": 5,
+            "stem_channels": 8,
+            "stem_stride": 1,
+            "block_channels": 0,
+            "stages": [[8, 2, 1], [16, 1, 2]],
+            "operators": ["k3e2", "fused_k3e2", "uib_s3m7e2_se_swish", "uib_e2", "skip"],
+            "min_split": 0,
+            "max_split": 3,
+            "head_channels": 16,
+            "feature_channels": 12,
+        }
+    ),
 }
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 # (space, K, split point): both ends of its range and between.
@@ -49,12 +65,16 @@ CASES = [
     ("paper", 2, 0),
     ("paper", 2, 3),
     ("paper", 3, 1),
+    ("mixed", 2, 1),
 ]
 
 
 @functools.cache
 def ensemble(name: str, num_paths: int, split: int) -> Architecture:
-    """The first of the method's own random draws that splits there and skips a layer."""
+    """The first of the method's own random draws that splits there and skips a layer.
+
+    In the mixed space it also has every operator.
+    """
     rng = np.random.default_rng([20210707, num_paths, split])
     shrunk = ShrunkSpace.full(SPACES[name], num_paths)
     while True:
@@ -62,8 +82,13 @@ def ensemble(name: str, num_paths: int, split: int) -> Architecture:
         behind = [row[split:] for row in found.paths]
         skips = SKIP in found.shared or any(SKIP in row for row in behind)
         different = split == SPACES[name].num_layers or len(set(behind)) == num_paths
-        if found.split_point == split and skips and different:
+        complete = name == "paper" or operators(found) == set(SPACES[name].operators)
+        if found.split_point == split and skips and different and complete:
             return found
+
+
+def operators(architecture: Architecture) -> set[str]:
+    return {operator for row in architecture.paths for operator in row}
 
 
 def test_the_cases_are_what_the_module_says():
@@ -72,12 +97,11 @@ def test_the_cases_are_what_the_module_says():
     assert any(SKIP in a.shared for a in drawn)
     assert any(SKIP in row[a.split_point :] for a in drawn for row in a.paths)
     for name, space in SPACES.items():
-        splits = {split for other, _, split in CASES if other == name}
-        assert {space.min_split, space.max_split} == {0, space.num_layers} <= splits
-        used = {
-            o for case in CASES if case[0] == name for row in ensemble(*case).paths for o in row
-        }
-        assert used == set(space.operators)
+        own = [a for case, a in zip(CASES, drawn, strict=True) if case[0] == name]
+        assert set().union(*map(operators, own)) == set(space.operators)
+    splits = {split for name, _, split in CASES if name == "paper"}
+    space = SPACES["paper"]
+    assert {space.min_split, space.max_split} == {0, space.num_layers} <= splits
 
 
 @functools.cache
