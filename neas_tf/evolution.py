@@ -2,7 +2,8 @@
 
 A search runs `generations` populations. The first is random. Each later one has `crossover`
 children of two of the best `parents` of all generations so far, `mutation` mutants of one of them,
-and random ensembles until the population is full. The control (paper Fig. 5) is `random`.
+and random ensembles until the population is full. The control (paper Fig. 5) is `random`. With two
+objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
 
 A proposal outside the shrunk space or the budget, or scored before in the whole search, is thrown
 away and drawn anew, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So

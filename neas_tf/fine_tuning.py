@@ -22,6 +22,7 @@ from official.modeling import optimization
 from neas_tf import console, data
 from neas_tf.averaging import create_slots
 from neas_tf.config import RetrainConfig, StageTrainerConfig
+from neas_tf.differences import difference
 from neas_tf.ensemble import build_ensemble, fold_for_deployment, trunk_variables
 from neas_tf.errors import NeasError, check, check_int
 from neas_tf.export_images import training_pixels
@@ -40,7 +41,6 @@ from neas_tf.pruned_model import (
 from neas_tf.quantized_model import quantization_aware
 from neas_tf.resolving import resolve_steps
 from neas_tf.rewrites import Rewrites
-from neas_tf.search_state import difference
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training_loop import TrainingLoop
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from neas_tf import console, sampling
 from neas_tf.architecture import Architecture
+from neas_tf.differences import difference
 from neas_tf.errors import NeasError, check, check_int, unknown_name
 from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
 from neas_tf.folder_lock import LOCK_FILE
 from neas_tf.latency_fit import fit_scale, kendall_tau, relative_errors
 from neas_tf.latency_plan import Piece, make_plan
 from neas_tf.latency_table import QUANTIZATIONS, LatencyTable
-from neas_tf.search_state import difference
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 

@@ -18,13 +18,13 @@ from neas_tf import data
 from neas_tf.budget import Budget
 from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
+from neas_tf.differences import difference
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
 from neas_tf.parse_config import load_yaml
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
-from neas_tf.search_state import difference
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 

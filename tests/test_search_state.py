@@ -16,7 +16,7 @@ from toy_search import toy_costs, toy_score, toy_space
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
-from neas_tf.search_state import Candidate, History, Score, difference, read_history
+from neas_tf.search_state import Candidate, History, Score, read_history
 from neas_tf.shrunk_space import ShrunkSpace
 
 
@@ -213,16 +213,6 @@ def test_numpy_numbers_are_written_as_plain_ones(tmp_path):
     history.append(OUTSIDE, 0, "random", Score(np.float32(0.5), (np.float32(0.5), 0.25)))
     (candidate,) = read_history(history.path)
     assert candidate.costs == toy_costs(OUTSIDE) and candidate.path_accuracies == (0.5, 0.25)
-
-
-def test_difference():
-    assert difference({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2]}, "d": None}) == [
-        "b.c: was [1], is [2]"
-    ]
-    long = ["a", "b", "c", "d", "e"]
-    assert difference({"x": long}, {"x": long[:3]}) == [
-        'x: had 5 entries, has 3, lost "d", "e", gained nothing'
-    ]
 
 
 CHILD = """
