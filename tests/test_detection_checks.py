@@ -45,7 +45,7 @@ def test_model_gardens_recipe_but_for_the_backbone():
     for part in ("anchor", "decoder", "head", "input_size", "num_classes", "norm_activation"):
         assert ours["task"]["model"][part] == theirs["task"]["model"][part], part
     for part in ("losses", "train_data"):
-        assert ours["task"][part] == {**theirs["task"][part], "input_path": "coco/train*"}
+        assert ours["task"][part] == theirs["task"][part], part
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,7 +173,7 @@ def test_every_weight_of_the_backbone_is_found(coco, classifier):
     task.initialize(detector)
     sources = {layer.name: layer.get_weights() for layer in model.layers}
     loaded = 0
-    for layer in detector.backbone.layers:
+    for layer in [layer for layer in detector.backbone.layers if layer.weights]:
         for found, expected in zip(layer.get_weights(), sources[layer.name], strict=True):
             assert (found == expected).all()
             loaded += 1
