@@ -209,7 +209,9 @@ class Detector:
         module.serve = tf.function(
             lambda image: dict(zip(OUTPUTS, frozen(image), strict=True)), input_signature=[spec]
         )
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.serve})
+        # Swish brings a gradient of its own, which a frozen graph cannot be saved with.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, folder, {SIGNATURE: module.serve}, options)
 
 
 def keras_detections(model: Any, detector: Detector, frames: np.ndarray) -> list[dict]:
