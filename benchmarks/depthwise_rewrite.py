@@ -1,41 +1,41 @@
-"""CPU time of 7×7 depthwise convolutions and of whole ensembles, as they are and rewritten.
+"""CPU time of 7×7 depthwise convolutions, as they are and taken apart in several ways.
 
-    python -m benchmarks.depthwise_rewrite [--quantize=none|int8] [--networks=neas_s,neas_m,neas_l]
-    python -m benchmarks.depthwise_rewrite --layers= --networks=neas_s   # a network alone
+    python -m benchmarks.depthwise_rewrite [--quantize=none|int8] [--layers=1x14x480,2x56x144]
 
 Prints one JSON object. LiteRT with XNNPACK, one thread, batch 1. All candidates take turns in every
 round and the processor's time is counted, so that a busy machine disturbs them alike; `speedup` is
-the median over the rounds of the ratio to the candidate `plain` (of networks: `ratio` to
-EfficientNet-B0, from tf_keras with random weights).
+the median over the rounds of the ratio to the candidate `plain`. Whole networks:
+`benchmarks.tflite_latency`.
 
-Ways to take a 7×7 kernel apart: `rows`, what the export does (three groups of rows, dilated along
-the height at stride 1, cropped and padded at stride 2); `dilated`, four kernels of every other row
-and column (stride 1 only); `blocks`, 5×5, 5×2, 2×5 and 2×2 over a padded input; `quarters`, four
-4×4 kernels over differently padded inputs.
+Ways to take a 7×7 kernel apart: `rows`, what the export does (three, three and one row over cropped
+and padded inputs); `symmetric`, three, two and two rows about the middle, dilated (stride 1 only);
+`dilated`, four kernels of every other row and column (stride 1 only); `blocks`, 5×5, 5×2, 2×5 and
+2×2 over a padded input; `quarters`, four 4×4 kernels over differently padded inputs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
+
 # stride, height = width, channels: the 7×7 layers of NEAS-L at 224².
 LAYERS = "1x56x144,1x28x160,1x14x480,1x14x320,1x7x640,1x7x960,2x112x96,2x56x144,2x14x672"
-WAYS = {1: ("plain", "rows", "dilated", "blocks"), 2: ("plain", "rows", "quarters", "blocks")}
+WAYS = {
+    1: ("plain", "rows", "symmetric", "dilated", "blocks"),
+    2: ("plain", "rows", "quarters", "blocks"),
+}
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", default=LAYERS, help="stride x side x channels, with commas")
-    parser.add_argument("--networks", default="", help="zoo names, with commas")
     parser.add_argument("--quantize", default="none", choices=("none", "int8"))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--runs", type=int, default=5, help="invocations in a turn")
@@ -46,12 +46,10 @@ def main() -> None:
         "benchmark": "depthwise_rewrite",
         "quantize": args.quantize,
         "rounds": args.rounds,
-        "machine": platform.machine(),
+        "machine": timing.machine(),
         "versions": _versions(),
         "layers": [_compare_layer(*layer, args) for layer in layers],
     }
-    if names := [name for name in args.networks.split(",") if name]:
-        result["networks"] = _compare_networks(names, args)
     print(json.dumps(result))
 
 
@@ -67,7 +65,7 @@ def _compare_layer(stride: int, side: int, channels: int, args: Any) -> dict[str
         way: _interpreter(_layer(way, stride, side, kernel), args.quantize) for way in WAYS[stride]
     }
     outputs = {way: _run(model) for way, model in models.items()}
-    times = _interleaved(models, args.rounds, args.runs)
+    times = _times(models, args.rounds, args.runs)
     return {
         "stride": stride,
         "side": side,
@@ -80,44 +78,6 @@ def _compare_layer(stride: int, side: int, channels: int, args: Any) -> dict[str
             }
             for way in models
         },
-    }
-
-
-def _compare_networks(names: list[str], args: Any) -> dict[str, Any]:
-    import tf_keras
-
-    from neas_tf.ensemble import build_ensemble
-    from neas_tf.exporting import deployed_model
-    from neas_tf.model_store import LoadedInfo
-    from neas_tf.normalisation import Normalisation
-    from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES, Rewrites
-    from neas_tf.space import SearchSpace
-    from neas_tf.zoo import load_architecture
-
-    space = SearchSpace()
-    classes = tuple(map(str, range(space.num_classes)))
-    models = {}
-    for name in names:
-        architecture = load_architecture(name, space)
-        model = build_ensemble(architecture, space, seed=0)
-        info = LoadedInfo(architecture, space, classes, Normalisation())
-        for label, rewrites in (
-            ("plain", NO_REWRITES),
-            ("depthwise", Rewrites(depthwise=True)),
-            ("all_rewrites", MOBILE_REWRITES),
-        ):
-            deployed = deployed_model(model, info, rewrites, batch_size=1)
-            models[f"{name} {label}"] = _interpreter(deployed, args.quantize)
-    image = tf_keras.Input((*space.input_size, 3), batch_size=1)
-    reference = tf_keras.applications.EfficientNetB0(weights=None, input_tensor=image)
-    models["efficientnet_b0"] = _interpreter(reference, args.quantize)
-    times = _interleaved(models, args.rounds, max(1, args.runs // 2))
-    return {
-        name: {
-            "ms": round(statistics.median(values), 3),
-            "ratio": _ratio(values, times["efficientnet_b0"]),
-        }
-        for name, values in times.items()
     }
 
 
@@ -151,10 +111,10 @@ def _layer(way: str, stride: int, side: int, kernel: np.ndarray) -> Any:
             x = image
             if any(part.crop):
                 x = layers.Cropping2D((part.crop, (0, 0)))(x)
-            if part.pad:
-                x = layers.ZeroPadding2D(part.pad)(x)
-            padding = "valid" if part.pad else "same"
-            add(x, kernel[list(part.rows)], padding, (part.dilation, 1))
+            add(padded(x, *part.pad), kernel[list(part.rows)])
+    elif way == "symmetric":
+        for rows, dilation in (((2, 3, 4), 1), ((1, 5), 4), ((0, 6), 6)):
+            add(image, kernel[list(rows)], "same", (dilation, 1))
     elif way == "dilated":
         for i in (0, 1):
             for j in (0, 1):
@@ -206,26 +166,18 @@ def _interpreter(model: Any, quantize: str) -> Any:
     return interpreter
 
 
-def _run(interpreter: Any) -> np.ndarray:
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-
-def _interleaved(models: dict[str, Any], rounds: int, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time of an invocation, per round; the first round is thrown away."""
-    calls: dict[str, Callable[[], None]] = {name: model.invoke for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            begin = time.process_time()
-            for _ in range(runs):
-                call()
-            times[name].append((time.process_time() - begin) / runs * 1e3)
-    return {name: values[1:] for name, values in times.items()}
+def _times(models: dict[str, Any], rounds: int, runs: int) -> dict[str, list[float]]:
+    calls = {name: model.invoke for name, model in models.items()}
+    return timing.interleaved(calls, rounds, runs)
 
 
 def _ratio(above: list[float], below: list[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
+    return round(timing.ratio(above, below), 3)
+
+
+def _run(interpreter: Any) -> np.ndarray:
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 if __name__ == "__main__":

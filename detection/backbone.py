@@ -151,9 +151,10 @@ def _taps(
     wanted: set[int],
 ) -> dict[int, list]:
     """Maps behind the wanted layers: one from the trunk, K behind the split."""
-    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride)
+    activation = space.activation
+    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
     if space.block_channels:
-        x = separable_block(make, x, space.block_channels, space.block_stride)
+        x = separable_block(make, x, space.block_channels, space.block_stride, activation)
     taps: dict[int, list] = {}
 
     def layers(x, part: str, names: tuple[str, ...], first: int):

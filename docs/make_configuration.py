@@ -94,7 +94,7 @@ def tables() -> dict[str, list[str]]:
         "input_channels": "0 takes the data's",
         "num_classes": "0 takes the data's",
         "stages": "{channels, layers, stride} or [channels, layers, stride] each; the stride is "
-        "that of the first layer",
+        "that of the first layer; a mapping may narrow the choice with `operators`",
         "stem_channels": "of the first convolution",
         "stem_kernel": "of the first convolution",
         "stem_stride": "of the first convolution",
@@ -201,7 +201,8 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "as_dict"):
         value = value.as_dict()
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        # A stage that does not narrow the operators does not mention them.
+        return {str(k): _plain(v) for k, v in value.items() if (k, v) != ("operators", [])}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import app, flags
 
+from neas_tf import console
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import check_output
 from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
@@ -127,7 +128,13 @@ def run(exporter: str, default_output: str, options: Options | None = None) -> N
       options: makes further arguments of the function, from the command's own flags.
     """
     define_flags(default_output)
-    app.run(lambda argv: main(argv, exporter, default_output, options))
+
+    def start(argv: Sequence[str]) -> int:
+        if not FLAGS["verbosity"].present:
+            console.quiet_libraries()
+        return main(argv, exporter, default_output, options)
+
+    app.run(start)
 
 
 def main(
@@ -175,6 +182,30 @@ def print_report(output: Path, report: dict[str, Any]) -> None:
         f"parity        largest difference of logits {parity['max_abs_diff']:.2e} over "
         f"{parity['examples']} images, same class {parity['agreement']:.0%}"
     )
+    if "emulation" in report:
+        found = report["emulation"]
+        print(
+            f"emulation     largest difference from the trained graph {found['max_abs_diff']:.2e}, "
+            f"same class {found['agreement']:.0%}"
+        )
+    for name in ("pruning_fine_tuning", "fine_tuning"):
+        if name in report:
+            found = report[name]
+            print(
+                f"fine-tuning   {name.removesuffix('fine_tuning').rstrip('_') or report['quantize']}: "
+                f"{found['steps']} steps of {found['batch_size']}, rate {found['rate']:g}, "
+                f"seed {found['seed']}"
+            )
+    if "pruning" in report:
+        found, size = report["pruning"], report["gzip_bytes"]
+        shares = found["layers"].values()
+        print(
+            f"zeros         {found['pruned_layers']:.1%} of the pruned kernels (by layer "
+            f"{min(shares):.1%} to {max(shares):.1%}), {found['all_weights']:.1%} of all weights"
+        )
+        print(
+            f"gzip          {size['before'] / 1e6:.2f} MB before, {size['after'] / 1e6:.2f} MB after"
+        )
     if "accuracy" in report:
         found = report["accuracy"]
         print(

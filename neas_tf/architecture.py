@@ -15,7 +15,7 @@ from neas_tf.space import SearchSpace
 
 FORMAT = "neas-architecture/1"
 _OFFICIAL = re.compile(r"\s*-?\d{1,9}(\s*,\s*-?\d{1,9})+\s*", re.ASCII)
-_KEY = re.compile(r"s\d{1,9}:[a-z0-9.]+(\|[a-z0-9.]+)*", re.ASCII)
+_KEY = re.compile(r"s\d{1,9}:[a-z0-9_.]+(\|[a-z0-9_.]+)*", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)

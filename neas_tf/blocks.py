@@ -104,13 +104,11 @@ class LayerFactory:
             if any(part.crop):
                 crop = (part.crop, (0, 0))
                 y = layers.Cropping2D(crop, name=f"{own}_crop", **self._options)(y)
-            if part.pad:
-                y = layers.ZeroPadding2D(part.pad, name=f"{own}_pad", **self._options)(y)
+            y = layers.ZeroPadding2D(part.pad, name=f"{own}_pad", **self._options)(y)
             y = layers.DepthwiseConv2D(
                 (len(part.rows), kernel),
                 strides=stride,
-                padding="valid" if part.pad else "same",
-                dilation_rate=(part.dilation, 1),
+                padding="valid",
                 use_bias=kernel // 2 in part.rows,
                 depthwise_initializer=self._normal(own),
                 name=own,
@@ -142,9 +140,14 @@ class LayerFactory:
             momentum=self.momentum, epsilon=BATCH_NORM_EPSILON, name=name, **options
         )(x)
 
-    def swish(self, x, name: str):
-        """x · sigmoid(x)."""
-        return self.keras.layers.Activation("swish", name=name, **self._options)(x)
+    def activate(self, x, name: str, activation: str | None):
+        """Swish (x · sigmoid(x)) as `<name>_swish`, ReLU as `<name>_relu`, or x itself."""
+        if activation is None:
+            return x
+        name = f"{name}_{activation}"
+        if activation == "relu":
+            return self.keras.layers.ReLU(name=name, **self._options)(x)
+        return self.keras.layers.Activation(activation, name=name, **self._options)(x)
 
     def pool(self, x, name: str):
         """Global mean, (b, h, w, c) to (b, 1, 1, c)."""
@@ -188,17 +191,44 @@ class LayerFactory:
         return self.keras.layers.Add(name=f"{prefix}_add", **self._options)([x, shortcut])
 
 
-def stem(make: LayerFactory, x, channels: int, kernel: int, stride: int):
-    """Convolution, BN, swish."""
+class OperatorLayers:
+    """The `Maker` of a stand-alone network: an operator's steps as Keras layers.
+
+    Args:
+      make: of the network.
+      prefix: of the layers' names; `<prefix>_<role>`, `<prefix>_<role>_bn`, `<prefix>_se_reduce`…
+    """
+
+    def __init__(self, make: LayerFactory, prefix: str):
+        self._make, self._prefix = make, prefix
+
+    def conv(self, x, role, filters, kernel=1, stride=1, activation=None):
+        """See `Maker.conv`."""
+        name = f"{self._prefix}_{role}"
+        x = self._make.conv(x, name, filters, kernel, stride)
+        return self._make.activate(self._make.batch_norm(x, f"{name}_bn"), name, activation)
+
+    def depthwise(self, x, role, kernel, stride=1, activation=None):
+        """See `Maker.depthwise`."""
+        name = f"{self._prefix}_{role}"
+        return self._make.activate(self._make.depthwise(x, name, kernel, stride), name, activation)
+
+    def squeeze_excite(self, x):
+        """See `Maker.squeeze_excite`."""
+        return self._make.squeeze_excite(x, self._prefix)
+
+
+def stem(make: LayerFactory, x, channels: int, kernel: int, stride: int, activation="swish"):
+    """Convolution, BN, activation."""
     x = make.conv(x, "stem_conv", channels, kernel, stride)
-    return make.swish(make.batch_norm(x, "stem_bn"), "stem_swish")
+    return make.activate(make.batch_norm(x, "stem_bn"), "stem", activation)
 
 
-def separable_block(make: LayerFactory, x, channels: int, stride: int):
+def separable_block(make: LayerFactory, x, channels: int, stride: int, activation="swish"):
     """The fixed layer behind the stem: 3×3 depthwise, SE, 1×1; residual where shapes agree."""
     shortcut, prefix = x, "block"
     x = make.depthwise(x, f"{prefix}_dw", 3, stride)
-    x = make.swish(x, f"{prefix}_dw_swish")
+    x = make.activate(x, f"{prefix}_dw", activation)
     x = make.squeeze_excite(x, prefix)
     x = make.batch_norm(make.conv(x, f"{prefix}_pw", channels), f"{prefix}_pw_bn")
     if stride == 1 and shortcut.shape[-1] == channels:
@@ -214,39 +244,25 @@ def searchable_layer(
     operator: Operator,
     drop_path: float | None,
 ):
-    """One operator of a searchable layer; `skip` is the identity and adds no layer."""
+    """One operator of a searchable layer; `skip` is the identity and adds no layer.
+
+    Where the layer keeps its shape, the input is added; in training a whole image's branch is
+    dropped at the rate `drop_path` (None: never).
+    """
     if operator.is_skip:
         return x
-    return mbconv(make, x, prefix, layer, operator, drop_path)
+    y = operator.build(OperatorLayers(make, prefix), x, layer)
+    return make.residual(y, x, prefix, drop_path) if layer.keeps_shape else y
 
 
-def mbconv(
-    make: LayerFactory,
-    x,
-    prefix: str,
-    layer: LayerSpec,
-    operator: Operator,
-    drop_path: float | None,
+def head_features(
+    make: LayerFactory, x, prefix: str, channels: int, features: int, activation="swish"
 ):
-    """Inverted bottleneck with SE: 1×1 expand, k×k depthwise, SE, 1×1 project, residual."""
-    shortcut = x
-    x = make.conv(x, f"{prefix}_expand", divisible(layer.c_in * operator.expansion))
-    x = make.swish(make.batch_norm(x, f"{prefix}_expand_bn"), f"{prefix}_expand_swish")
-    x = make.depthwise(x, f"{prefix}_dw", operator.kernel, layer.stride)
-    x = make.swish(x, f"{prefix}_dw_swish")
-    x = make.squeeze_excite(x, prefix)
-    x = make.batch_norm(make.conv(x, f"{prefix}_project", layer.c_out), f"{prefix}_project_bn")
-    if layer.keeps_shape:
-        x = make.residual(x, shortcut, prefix, drop_path)
-    return x
-
-
-def head_features(make: LayerFactory, x, prefix: str, channels: int, features: int):
-    """A path's head up to its hidden features: 1×1 conv, global mean, 1×1 conv with bias, swish.
+    """A path's head up to its hidden features: 1×1 conv, mean, 1×1 conv with bias, activation.
 
     (b, h, w, c) to (b, 1, 1, features).
     """
     x = make.batch_norm(make.conv(x, f"{prefix}_head_conv", channels), f"{prefix}_head_bn")
-    x = make.pool(make.swish(x, f"{prefix}_head_swish"), f"{prefix}_head_pool")
+    x = make.pool(make.activate(x, f"{prefix}_head", activation), f"{prefix}_head_pool")
     x = make.conv(x, f"{prefix}_feature", features, bias=True)
-    return make.swish(x, f"{prefix}_feature_swish")
+    return make.activate(x, f"{prefix}_feature", activation)

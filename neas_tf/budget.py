@@ -9,10 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from neas_tf.cost import Cost, CostTable
-from neas_tf.errors import NeasError, check_int
+from neas_tf.errors import NeasError, check, check_int
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import NANOSECONDS, milliseconds
 from neas_tf.shrunk_space import ShrunkSpace
 
-_UNITS = {"macs": "MACs", "params": "parameters"}
+_UNITS = {"macs": "MACs", "params": "parameters", LATENCY: "predicted latency"}
 _MAX_STATES = 4096  # partial ensembles that the search for a witness keeps
 
 
@@ -32,6 +34,30 @@ class Limit:
     sign: int
     value: int
 
+    @property
+    def setting(self) -> str:
+        """The key of the config that sets it."""
+        return f"search.{self.field.replace(LATENCY, 'latency_ms')}"
+
+    def text(self, value: int | None = None) -> str:
+        """The bound, or another amount of its metric, for people."""
+        return amount(self.metric, self.value if value is None else value)
+
+
+def amount(metric: str, value: int) -> str:
+    """A cost for people: `1,234`, or `8.31 ms` where the metric is latency."""
+    return milliseconds(value) if metric == LATENCY else f"{value:,}"
+
+
+def latency_bound(max_latency_ms: float) -> int | None:
+    """`search.max_latency_ms` as whole ns; None for 0, which is no bound."""
+    value = max_latency_ms
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    check(
+        number and 0 <= value < 1e6, "search.max_latency_ms", value, "milliseconds, 0 for no bound"
+    )
+    return round(value * NANOSECONDS) or None
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
@@ -43,11 +69,13 @@ class Budget:
     Attributes:
       max_macs, min_macs: multiply-accumulates of the whole ensemble for one image.
       max_params: trainable parameters.
+      max_latency_ns: latency predicted by the cost table's latency table, in ns.
     """
 
     max_macs: int | None = None
     min_macs: int | None = None
     max_params: int | None = None
+    max_latency_ns: int | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -104,11 +132,11 @@ class Budget:
         for x in self.limits:
             low, high = table.attainable_range(shrunk, x.metric)
             if x.sign * x.value < min(x.sign * low, x.sign * high):
-                bound = f"at least {low:,}" if x.sign > 0 else f"at most {high:,}"
+                bound = f"at least {x.text(low)}" if x.sign > 0 else f"at most {x.text(high)}"
                 raise NeasError(
-                    f"search.{x.field}: received {x.value:,}, allowed is {bound}: the ensembles of "
+                    f"{x.setting}: received {x.text()}, allowed is {bound}: the ensembles of "
                     f"the (shrunk) space {shrunk.space.name!r} with {shrunk.num_paths} paths have "
-                    f"{low:,} to {high:,} {_UNITS.get(x.metric, x.metric)}."
+                    f"{x.text(low)} to {x.text(high)} {_UNITS.get(x.metric, x.metric)}."
                 )
         if len(self.limits) < 2 or _greedy_witness(self, shrunk, table):
             return
@@ -119,15 +147,15 @@ class Budget:
             if b.sign * best > b.sign * b.value:
                 other = _best_given(b, a, shrunk, table)
                 raise NeasError(
-                    f"search.{a.field}, search.{b.field}: received {a.value:,} and {b.value:,}, "
+                    f"{a.setting}, {b.setting}: received {a.text()} and {b.text()}, "
                     f"which no ensemble of the (shrunk) space {shrunk.space.name!r} keeps together "
-                    f"(each alone is attainable): with {a.field} the {_extreme(b)} are {best:,}, "
-                    f"with {b.field} the {_extreme(a)} are {other:,}."
+                    f"(each alone is attainable): with {_name(a)} {_extreme(b, best)}, "
+                    f"with {_name(b)} {_extreme(a, other)}."
                 )
         crowded = len(self.limits) > len(self.metrics) or len(self.limits) > 2
         if crowded and _search_witness(self, shrunk, table) is False:
-            fields = ", ".join(f"search.{x.field}" for x in self.limits)
-            values = ", ".join(f"{x.value:,}" for x in self.limits)
+            fields = ", ".join(x.setting for x in self.limits)
+            values = ", ".join(x.text() for x in self.limits)
             raise NeasError(
                 f"{fields}: received {values}, allowed is a wider range: each bound alone is "
                 f"attainable, but no ensemble of the (shrunk) space {shrunk.space.name!r} keeps "
@@ -143,8 +171,15 @@ class Budget:
         return True
 
 
-def _extreme(limit: Limit) -> str:
-    return f"{'fewest' if limit.sign > 0 else 'most'} {_UNITS.get(limit.metric, limit.metric)}"
+def _name(limit: Limit) -> str:
+    return limit.setting.removeprefix("search.")
+
+
+def _extreme(limit: Limit, value: int) -> str:
+    unit = _UNITS.get(limit.metric, limit.metric)
+    if limit.metric == LATENCY:
+        return f"the least {unit} is {limit.text(value)}"
+    return f"the {'fewest' if limit.sign > 0 else 'most'} {unit} are {limit.text(value)}"
 
 
 def _greedy_witness(budget: Budget, shrunk: ShrunkSpace, table: CostTable) -> bool:

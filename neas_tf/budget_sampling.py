@@ -143,7 +143,7 @@ class BudgetSampler:
         return np.array([split, *itertools.chain.from_iterable(rows)], np.int32)
 
     def _give_up(self) -> None:
-        fields = ", ".join(f"search.{x.field}={x.value:,}" for x in self.budget.limits)
+        fields = ", ".join(f"{x.setting}={x.text()}" for x in self.budget.limits)
         raise NeasError(
             f"{fields}: no ensemble of the (shrunk) space {self.shrunk.space.name!r} was found "
             f"that keeps these bounds; allowed is a wider range."

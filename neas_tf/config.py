@@ -18,11 +18,16 @@ from neas_tf.space import PAPER_STAGES, SearchSpace
 
 @dataclasses.dataclass
 class StageShape(hyperparams.Config):
-    """One stage of the space: channels, number of layers, stride of the first."""
+    """One stage of the space: channels, number of layers, stride of the first.
+
+    Attributes:
+      operators: those of `space.operators` that its layers may use; empty means all.
+    """
 
     channels: int = 0
     layers: int = 0
     stride: int = 1
+    operators: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -48,6 +53,7 @@ class SpaceConfig(hyperparams.Config):
     max_split: int = 20
     head_channels: int = 960
     feature_channels: int = 1280
+    activation: str = "swish"
 
 
 @dataclasses.dataclass
@@ -162,6 +168,9 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
+      objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
+        and are kept in search/pareto.json; the winner is the most accurate one all the same.
+      pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
       population: new ensembles a generation.
       parents: the best so far that breed.
       generations: populations scored, the random first one included.
@@ -173,6 +182,8 @@ class SearchConfig(hyperparams.Config):
       seed: −1 takes the run's.
       max_macs, min_macs: multiply-accumulates of the whole ensemble, a plain count; 0 is no bound.
       max_params: trainable parameters, a plain count; 0 is no bound.
+      max_latency_ms: milliseconds that `latency_table` predicts for one image; 0 is no bound.
+      latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
       calibration_images: training images for the BN recalculation.
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
@@ -180,6 +191,8 @@ class SearchConfig(hyperparams.Config):
     """
 
     method: str = "evolution"
+    objective: str = "accuracy"
+    pareto_cost: str = "macs"
     population: int = 50
     parents: int = 10
     generations: int = 20
@@ -192,6 +205,8 @@ class SearchConfig(hyperparams.Config):
     max_macs: int = 0
     min_macs: int = 0
     max_params: int = 0
+    max_latency_ms: float = 0.0
+    latency_table: str = ""
     calibration_images: int = 2048
     calibration_batch: int = 128
     validation_images: int = 0
@@ -247,16 +262,26 @@ class ExportConfig(hyperparams.Config):
     """The deployable files that the last stage writes.
 
     Attributes:
-      formats: of tflite, tflite_float16, tflite_dynamic, tflite_int8, saved_model, keras.
+      formats: of tflite, tflite_float16, tflite_dynamic, tflite_int8, tflite_int8_qat,
+        tflite_pruned, saved_model, keras.
       parity_examples: training images on which an export is compared with the Keras model.
       calibration_images: training images that int8 ranges are measured on.
       test_examples: test images for the accuracy before and after; 0 leaves it out.
+      fine_tune_epochs: of tflite_int8_qat and of tflite_pruned, passes over the training images.
+      fine_tune_rate: learning rate at their beginning (Adam, cosine); 0 takes 0.0001 for
+        tflite_int8_qat and 0.001 for tflite_pruned.
+      fine_tune_batch: images a step of theirs.
+      sparsity: share of zeros in each pruned kernel of tflite_pruned.
     """
 
     formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
     parity_examples: int = 64
     calibration_images: int = 256
     test_examples: int = 0
+    fine_tune_epochs: float = 2.0
+    fine_tune_rate: float = 0.0
+    fine_tune_batch: int = 128
+    sparsity: float = 0.5
 
 
 @dataclasses.dataclass

@@ -12,7 +12,9 @@ import numpy as np
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import check, unknown_name
-from neas_tf.operators import Operator, bottleneck_width, squeeze_width
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import LatencyTable
+from neas_tf.operators import Operator, Step, operator_steps, squeeze_width
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import LayerSpec, SearchSpace
 
@@ -49,6 +51,7 @@ class Cost:
       shared_macs: part of `macs` computed once: stem, fixed block, layers 1..s.
       path_macs: what each path adds behind the split, its head included;
         `macs == shared_macs + sum(path_macs)`.
+      latency_ns: predicted by a latency table; None without one.
     """
 
     macs: int
@@ -56,6 +59,7 @@ class Cost:
     params: int
     shared_macs: int
     path_macs: tuple[int, ...]
+    latency_ns: int | None = None
 
 
 def convolution(
@@ -89,19 +93,17 @@ def squeeze_excite(size: tuple[int, int], channels: int) -> Amounts:
 
 
 def operator_amounts(layer: LayerSpec, operator: Operator) -> Amounts:
-    """One operator of a searchable layer: MBConv with SE, or skip (free)."""
-    if operator.is_skip:
-        return Amounts()
-    width = bottleneck_width(layer.c_in, operator.expansion)
-    return (
-        convolution(layer.in_size, layer.c_in, width)
-        + batch_norm(layer.in_size, width)
-        + convolution(layer.out_size, width, width, operator.kernel, groups=width)
-        + batch_norm(layer.out_size, width)
-        + squeeze_excite(layer.out_size, width)
-        + convolution(layer.out_size, width, layer.c_out)
-        + batch_norm(layer.out_size, layer.c_out)
-    )
+    """One operator of a searchable layer; skip is free."""
+    return sum((_step_amounts(step) for step in operator_steps(operator, layer)), Amounts())
+
+
+def _step_amounts(step: Step) -> Amounts:
+    if step.kind == "squeeze_excite":
+        return squeeze_excite(step.out_size, step.c_out)
+    groups = step.c_in if step.kind == "depthwise" else 1
+    return convolution(
+        step.out_size, step.c_in, step.c_out, step.kernel, groups=groups
+    ) + batch_norm(step.out_size, step.c_out)
 
 
 def fixed_amounts(space: SearchSpace) -> dict[str, Amounts]:
@@ -138,24 +140,40 @@ class CostTable:
 
     Attributes:
       space: the space.
+      latency: of its operators, a further column `latency_ns`; None leaves it out.
+      metrics: names of the columns.
       parts: `fixed_amounts(space)`.
-      operators: per metric int64 (d, N): layer and operator, as in `space.operators` (an operator
-        that a layer does not allow has its would-be cost; it never occurs in a valid ensemble).
+      operators: per metric int64 (d, N): layer and operator, as in `space.operators` (0 for
+        an operator that the layer does not allow).
       trunk: per metric, stem and fixed block together.
       head: per metric, head and classifier of one path.
     """
 
-    def __init__(self, space: SearchSpace):
-        self.space = space
+    def __init__(self, space: SearchSpace, latency: LatencyTable | None = None):
+        self.space, self.latency = space, latency
         self.parts = fixed_amounts(space)
         operators = [Operator.parse(name) for name in space.operators]
-        rows = [[operator_amounts(layer, op) for op in operators] for layer in space.layers]
+        rows = [
+            [
+                operator_amounts(layer, op) if op.name in layer.operators else Amounts()
+                for op in operators
+            ]
+            for layer in space.layers
+        ]
         self.operators = {
             metric: np.array([[getattr(a, metric) for a in row] for row in rows], np.int64)
             for metric in METRICS
         }
         self.trunk = {m: self._sum(m, ("stem", "block")) for m in METRICS}
         self.head = {m: self._sum(m, ("head", "classifier")) for m in METRICS}
+        if latency is not None:
+            latency.check_fits(space, latency.num_paths)
+            self.operators[LATENCY] = latency.layer_ns(space)
+            self.trunk[LATENCY], self.head[LATENCY] = (
+                latency.trunk_ns(space),
+                latency.head_ns(space),
+            )
+        self.metrics = tuple(self.operators)
 
     def _sum(self, metric: str, parts: tuple[str, ...]) -> int:
         return sum(getattr(self.parts[p], metric) for p in parts if p in self.parts)

@@ -18,6 +18,7 @@ from absl import app, flags
 from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError, fail
+from neas_tf.latency_table import NANOSECONDS, LatencyTable, load_table
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.zoo import load_architecture
@@ -27,12 +28,18 @@ _BAR = 16  # characters of the longest bar
 _MAX_LANES = 8  # paths that are drawn as lanes of their own
 
 
-def describe(architecture: Architecture, space: SearchSpace | None = None) -> dict[str, Any]:
+def describe(
+    architecture: Architecture,
+    space: SearchSpace | None = None,
+    latency: LatencyTable | None = None,
+) -> dict[str, Any]:
     """Everything the command prints, as plain data.
 
     Args:
       architecture: the ensemble.
       space: its space, the paper's by default.
+      latency: of the space's operators, for `latency_ms` (predicted; None without a table) and
+        `latency_of` (the table's device, threads and quantization).
 
     Returns:
       A mapping with `name`, `key`, `split_point`, `num_paths`, `macs`, `paper_flops`, `params`,
@@ -46,7 +53,9 @@ def describe(architecture: Architecture, space: SearchSpace | None = None) -> di
       NeasError: when the architecture is not in the space.
     """
     space = space or SearchSpace()
-    table = CostTable(space)
+    table = CostTable(space, latency)
+    if latency is not None:
+        latency.check_fits(space, architecture.num_paths)
     cost = table.cost(architecture)
     try:
         official = architecture.to_official()
@@ -62,6 +71,8 @@ def describe(architecture: Architecture, space: SearchSpace | None = None) -> di
         "params": cost.params,
         "shared_macs": cost.shared_macs,
         "path_macs": list(cost.path_macs),
+        "latency_ms": None if cost.latency_ns is None else cost.latency_ns / NANOSECONDS,
+        "latency_of": None if latency is None else latency.identity(),
         "space": space.name,
         "input_size": list(space.input_size),
         "num_classes": space.num_classes,
@@ -137,8 +148,15 @@ def format_text(description: Mapping[str, Any]) -> str:
         f"  MACs         {d['macs']:,}  (shared {_millions(d['shared_macs'])}, each path {own})",
         f"  paper FLOPs  {d['paper_flops']:,}",
         f"  parameters   {d['params']:,}",
-        "",
     ]
+    if d["latency_ms"] is not None:
+        of = d["latency_of"]
+        kind = "float32" if of["quantize"] == "none" else of["quantize"]
+        lines.append(
+            f"  latency      {d['latency_ms']:.3g} ms predicted ({kind}, "
+            f"{of['device'] or 'unnamed device'})"
+        )
+    lines.append("")
     rows = [_row(entry, d["macs"]) for entry in d["layers"]]
     header = ("layer", "stage", "operators", "in", "out", "M MACs", "params", "share")
     right = (True, True, False, True, True, True, True, True)
@@ -236,6 +254,9 @@ def define_flags() -> None:
     flags.DEFINE_string("space", None, "YAML or JSON file with the search space (paper's if none).")
     flags.DEFINE_string("input_size", None, "Image size, such as 224 or 192x256.")
     flags.DEFINE_integer("num_classes", None, "Number of classes.")
+    flags.DEFINE_string(
+        "latency_table", None, "Table of neas_tf.measure_latency: predicts the latency."
+    )
     flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
 
 
@@ -252,7 +273,8 @@ def main(argv: Sequence[str]) -> int:
             space = dataclasses.replace(space, input_size=parse_size(values.input_size))
         if values.num_classes is not None:
             space = dataclasses.replace(space, num_classes=values.num_classes)
-        description = describe(load_architecture(values.arch), space)
+        latency = load_table(values.latency_table) if values.latency_table else None
+        description = describe(load_architecture(values.arch), space, latency)
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

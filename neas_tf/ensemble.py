@@ -24,17 +24,16 @@ from neas_tf.blocks import (
     stem,
 )
 from neas_tf.errors import NeasError, check, unknown_name
-from neas_tf.operators import Operator
+from neas_tf.operators import Operator, operator_steps
 from neas_tf.rewrites import NO_REWRITES, Rewrites, deployed_weights
-from neas_tf.space import SearchSpace
+from neas_tf.space import LayerSpec, SearchSpace
 
 OUTPUTS = ("logits", "mean", "features", "maps")
 _TRUNK_PREFIXES = ("stem_", "block_", "trunk_")
 _BATCH_NORM_ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
-_ROLES = "expand|expand_bn|dw|dw_bn|se_reduce|se_expand|project|project_bn|pw|pw_bn"
-_LAYER_NAME = re.compile(rf"(?:trunk|path(\d+))_l(\d+)_(.+?)_({_ROLES})")
+_LAYER_NAME = re.compile(r"(?:trunk|path(\d+))_l(\d+)_(.+)")
 _HEAD_NAME = re.compile(r"path(\d+)_(head_conv|head_bn|feature|classifier)")
-_FIXED_NAME = re.compile(rf"(stem|block)_(conv|bn|{_ROLES})")
+_FIXED_NAME = re.compile(r"(stem|block)_(conv|bn|dw|dw_bn|se_reduce|se_expand|pw|pw_bn)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +131,10 @@ def _maps(
     make: LayerFactory, x, architecture: Architecture, space: SearchSpace, drop_path: float | None
 ):
     """Trunk once, then each path's searchable layers: K maps (b, h, w, out_channels)."""
-    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride)
+    activation = space.activation
+    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
     if space.block_channels:
-        x = separable_block(make, x, space.block_channels, space.block_stride)
+        x = separable_block(make, x, space.block_channels, space.block_stride, activation)
 
     def layers(x, part: str, names: tuple[str, ...], first: int):
         for i, operator in enumerate(names, first):
@@ -154,9 +154,9 @@ def _maps(
 def _head(make: LayerFactory, maps: list, space: SearchSpace, outputs: str, deploy: bool, dropout):
     """K maps to the output that `build_ensemble` names."""
     layers = make.keras.layers
+    widths = space.head_channels, space.feature_channels
     features = [
-        head_features(make, x, f"path{k}", space.head_channels, space.feature_channels)
-        for k, x in enumerate(maps, 1)
+        head_features(make, x, f"path{k}", *widths, space.activation) for k, x in enumerate(maps, 1)
     ]  # K of (b, 1, 1, f)
     if deploy:
         x = features[0]
@@ -264,10 +264,29 @@ def weight_slots(architecture: Architecture, space: SearchSpace) -> tuple[Slot, 
 def _place(name: str) -> tuple[str, int, int, str, str]:
     """(part, layer, path, operator, sub-layer) from the name of a layer with weights."""
     if match := _LAYER_NAME.fullmatch(name):
-        path, number, operator, sublayer = match.groups()
-        return "layer", int(number), int(path or 1) - 1, operator, sublayer
+        path, number, rest = match.groups()
+        for end in (i for i in range(len(rest), 0, -1) if rest[i - 1 : i] == "_"):
+            operator, sublayer = rest[: end - 1], rest[end:]
+            if sublayer in _sublayers(operator):
+                return "layer", int(number), int(path or 1) - 1, operator, sublayer
     if match := _HEAD_NAME.fullmatch(name):
         return "head", 0, int(match[1]) - 1, "", match[2]
     if match := _FIXED_NAME.fullmatch(name):
         return match[1], 0, 0, "", match[2]
     raise NeasError(f"model: layer {name!r} is not one of a trainable-form ensemble.")
+
+
+@functools.lru_cache(maxsize=1024)
+def _sublayers(name: str) -> frozenset[str]:
+    """Names of an operator's layers with weights; none where the name is no operator's."""
+    try:
+        operator = Operator.parse(name)
+    except NeasError:
+        return frozenset()
+    layers = [
+        LayerSpec(1, 0, 8, 8 * stride, stride, (8, 8), (8 // stride,) * 2, (name,))
+        for stride in (1, 2)
+        if operator.fits(8, 8 * stride, stride)
+    ]
+    steps = [step for layer in layers for step in operator_steps(operator, layer)]
+    return frozenset(sublayer for step in steps for sublayer in step.sublayers)

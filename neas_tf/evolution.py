@@ -2,7 +2,8 @@
 
 A search runs `generations` populations. The first is random. Each later one has `crossover`
 children of two of the best `parents` of all generations so far, `mutation` mutants of one of them,
-and random ensembles until the population is full. The control (paper Fig. 5) is `random`.
+and random ensembles until the population is full. The control (paper Fig. 5) is `random`. With two
+objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
 
 A proposal outside the shrunk space or the budget, or scored before in the whole search, is thrown
 away and drawn anew, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
@@ -25,7 +26,10 @@ from absl import logging
 
 from neas_tf import console
 from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError, check
+from neas_tf.errors import NeasError
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import milliseconds
+from neas_tf.pareto import breeding_order
 from neas_tf.search_state import (
     ORIGINS,
     Candidate,
@@ -48,6 +52,16 @@ Evaluate = Callable[[list[Architecture]], Iterable[Score]]
 def top_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """The `count` most accurate; ties go to the earlier one."""
     return sorted(candidates, key=lambda c: (-c.accuracy, c.number))[:count]
+
+
+def choose_parents(candidates: Sequence[Candidate], settings: SearchSettings) -> list[Candidate]:
+    """Who breeds: the most accurate, or with two objectives the least beaten and crowded ones."""
+    metric = settings.cost_metric
+    if metric is None:
+        return top_candidates(candidates, settings.parents)
+    costs = [c.costs[metric] for c in candidates]
+    order = breeding_order(costs, [c.accuracy for c in candidates], settings.parents)
+    return [candidates[i] for i in order]
 
 
 def propose(
@@ -86,7 +100,7 @@ def propose(
             else:
                 return
 
-    parents = [c.architecture for c in top_candidates(scored, settings.parents)]
+    parents = [c.architecture for c in choose_parents(scored, settings)]
     if settings.method == "evolution" and len(parents) > 1:
 
         def child() -> Architecture:
@@ -189,6 +203,8 @@ def run_search(
         result = SearchResult(best_candidate(done), tuple(done), state["reason"])
         if not history.best_path.exists():
             history.write_best(result.best)
+        if settings.cost_metric and not history.pareto_path.exists():
+            history.write_pareto(done, settings.cost_metric)
         return result
     if done:
         logging.info("Search: goes on at generation %d with %d candidates.", start + 1, len(done))
@@ -219,6 +235,8 @@ def run_search(
                 if len(done) > len(reached):
                     _refuse_line(history, len(reached), "is behind the end of this search")
                 history.write_best(best)
+            if settings.cost_metric:
+                history.write_pareto(reached, settings.cost_metric)
             now = _state(generation + 1 if new else generation, last, reason, reached, settings)
             history.write_state({"format": state["format"], "search": state["search"], **now})
             _log(generation, settings, new, best, reason)
@@ -267,7 +285,7 @@ def _state(
         "generation": generation,
         "candidates": len(candidates),
         "population": [c.number for c in candidates if c.generation == newest],
-        "parents": [c.number for c in top_candidates(candidates, settings.parents)],
+        "parents": [c.number for c in choose_parents(candidates, settings)],
         "best": best_candidate(candidates).number if candidates else None,
         "rng": generation_rng(settings.seed, generation).bit_generator.state,
         "finished": finished,
@@ -330,7 +348,8 @@ def _exhausted(generation: int) -> str:
 
 
 def _postfix(best: Candidate) -> str:
-    return f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
+    text = f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
+    return f"{text}, {milliseconds(best.costs[LATENCY])}" if LATENCY in best.costs else text
 
 
 def _log(
@@ -352,20 +371,3 @@ def _log(
         ", ".join(f"{origins.count(origin)} {origin}" for origin in reversed(ORIGINS)),
         _postfix(best),
     )
-
-
-def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
-    """Indices of the points that no other beats in cost (less) and accuracy (more), by cost.
-
-    Of equal points the first one counts. Returns int64 (n,).
-    """
-    costs, accuracies = np.asarray(costs, float), np.asarray(accuracies, float)
-    check(
-        costs.ndim == 1 and costs.shape == accuracies.shape,
-        "pareto_front",
-        (costs.shape, accuracies.shape),
-        "two lists of equal length",
-    )
-    order = np.lexsort((np.arange(len(costs)), -accuracies, costs))
-    best_before = np.maximum.accumulate(np.r_[-np.inf, accuracies[order]])[:-1]
-    return order[accuracies[order] > best_before]

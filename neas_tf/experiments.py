@@ -67,6 +67,7 @@ _QUICKSTART: dict[str, Any] = {
             }
         },
     },
+    "export": {"fine_tune_epochs": 20.0},  # 11 steps each
 }
 
 _CIFAR10: dict[str, Any] = {

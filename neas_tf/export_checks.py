@@ -7,10 +7,11 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from neas_tf import console
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import (
@@ -24,15 +25,34 @@ from neas_tf.export_files import (
 from neas_tf.files import write_json_atomic, write_text_atomic
 from neas_tf.model_store import LoadedInfo, replace_path
 from neas_tf.normalisation import Normalisation
-from neas_tf.operators import SKIP, Operator
+from neas_tf.operators import Operator, operator_steps
 from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
 from neas_tf.space import SearchSpace
 from neas_tf.tflite_files import runner
 
 TOLERANCE = 1e-4
+# Largest difference between an int8 graph and its emulation in training, as a share of the largest
+# logit: rounding is emulated behind each operation, but not inside of it.
+EMULATION_TOLERANCE = 0.25
 # From float pixels (b, h, w, c) in 0..255 to outputs by name.
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv2D", "DepthwiseConv2dNative")
+
+
+class Checks(TypedDict, total=False):
+    """What every export takes for its checks.
+
+    Attributes:
+      images: (n, h, w, c) in 0..255 for the parity check; None takes smooth random ones.
+      tolerance: largest difference of logits that passes; it must be finite in any case.
+      overwrite: whether an earlier export may be replaced.
+      test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
+    """
+
+    images: np.ndarray | None
+    tolerance: float
+    overwrite: bool
+    test: tuple[np.ndarray, np.ndarray] | None
 
 
 def parity(
@@ -102,18 +122,17 @@ def expected_convolutions(
     architecture: Architecture, space: SearchSpace, rewrites: Rewrites = NO_REWRITES
 ) -> int:
     """Convolutions of the fused graph, depthwise ones included, with a trunk that runs once."""
-    mbconv, block, head = 5, 4, 2  # SE has two
+    block, head = 4, 2  # SE has two
     split = architecture.split_point
     columns = [(0, architecture.shared), *((split, row[split:]) for row in architecture.paths)]
     total = 1 + (block if space.block_channels else 0) + head * architecture.num_paths
     for first, names in columns:
         for layer, name in zip(space.layers[first:], names, strict=False):
-            if name == SKIP:
-                continue
-            total += mbconv
-            if rewrites.depthwise:
-                kernel = Operator.parse(name).kernel
-                total += max(len(depthwise_parts(kernel, layer.stride, layer.in_size)) - 1, 0)
+            for step in operator_steps(Operator.parse(name), layer):
+                total += 2 if step.kind == "squeeze_excite" else 1
+                if rewrites.depthwise and step.kind == "depthwise":
+                    parts = depthwise_parts(step.kernel, step.stride, step.in_size)
+                    total += max(len(parts) - 1, 0)
     return total
 
 
@@ -142,28 +161,44 @@ class Job:
       info: what the model is.
       output: file or folder to write.
       kind: for the report.
-      images: for the parity check; None takes smooth random ones.
-      tolerance: largest difference of logits; it must be finite in any case.
-      overwrite: whether an earlier export may be replaced.
-      test: images and labels for the accuracy, or None.
+      images, tolerance, overwrite, test: see `Checks`.
       rewrites: that the graph has.
       reader: makes what runs the written file, where `predict_exported` cannot by itself.
+      before: the model whose accuracy is the one before, where a fine-tuned one is exported.
     """
 
     info: LoadedInfo
     output: Path
     kind: str
-    images: np.ndarray | None
-    tolerance: float
-    overwrite: bool
+    images: np.ndarray | None = None
+    tolerance: float = TOLERANCE
+    overwrite: bool = False
     test: tuple[np.ndarray, np.ndarray] | None = None
     rewrites: Rewrites = NO_REWRITES
     reader: Callable[[Path], Runner] | None = None
+    before: Any = None
 
-    def run(self, model: Any, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """Runs `write(path)`, which returns its part of the report; returns the whole report."""
+    def run(
+        self, model: Any, write: Callable[[Path], dict[str, Any]], network: Any = None
+    ) -> dict[str, Any]:
+        """Writes an export.
+
+        Args:
+          model: tf_keras, trainable form; what the export must agree with.
+          write: writes its argument, and returns its part of the report.
+          network: flat graph with fake quantization that the export was converted from.
+
+        Returns:
+          The whole report.
+        """
+        check_output(self.output, self.overwrite)
+        with console.native_noise_off():
+            return self._run(model, write, network)
+
+    def _run(
+        self, model: Any, write: Callable[[Path], dict[str, Any]], network: Any
+    ) -> dict[str, Any]:
         info, output = self.info, self.output
-        check_output(output, self.overwrite)
         images = random_images(info.space) if self.images is None else self.images
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -177,8 +212,11 @@ class Job:
                 exported = self.reader(new) if self.reader else new
                 result = parity(model, exported, images, info.normalisation)
                 self._check_parity(result)
+                if network is not None:
+                    found["emulation"] = self._emulation(network, exported, images)
                 if self.test is not None:
-                    found["accuracy"] = accuracy(model, exported, self.test, info.normalisation)
+                    before = model if self.before is None else self.before
+                    found["accuracy"] = accuracy(before, exported, self.test, info.normalisation)
                 report = describe_export(info, output, new, self.kind, result, found)
                 # The report first, for it says whose the rest is; the export last: where it is,
                 # the files that belong to it are too.
@@ -196,6 +234,21 @@ class Job:
                 f"export {str(self.output)!r}: its logits differ from the Keras model's by "
                 f"{difference:.3g}, allowed is {self.tolerance:.3g}; nothing was written."
             )
+
+    def _emulation(self, network: Any, exported: Any, images: np.ndarray) -> dict[str, float]:
+        """How near the device's integers are to the fake quantization that was trained."""
+        expected = network.predict(np.asarray(images, np.float32), verbose=0)
+        found = predict_exported(exported, images)["logits"]
+        largest = float(np.max(np.abs(expected)))
+        difference = float(np.max(np.abs(found - expected)))
+        if not difference <= EMULATION_TOLERANCE * largest:
+            raise NeasError(
+                f"export {str(self.output)!r}: its logits differ from those of the trained graph "
+                f"with fake quantization by {difference:.3g}, allowed is "
+                f"{EMULATION_TOLERANCE * largest:.3g}; nothing was written."
+            )
+        agreement = float(np.mean(found.argmax(-1) == expected.argmax(-1)))
+        return {"max_abs_diff": difference, "max_abs_logit": largest, "agreement": agreement}
 
     def _check_trunk_once(self, ops: dict[str, int]) -> None:
         found = sum(ops.get(name, 0) for name in _CONVOLUTIONS)

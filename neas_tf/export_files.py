@@ -17,6 +17,8 @@ from neas_tf.model_store import LoadedInfo, library_versions
 
 FORMAT = "neas-export/1"
 SIGNATURE = "serving_default"
+# Inside a model_dir: checkpoints and logs of pruning and quantization-aware training.
+FINE_TUNING = Path("export") / "fine_tuning"
 
 
 def report_file(output: Path) -> Path:

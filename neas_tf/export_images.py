@@ -33,14 +33,11 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
       NeasError: when there are no such data.
     """
     from neas_tf import data
-    from neas_tf.parse_config import load_file
 
     if name == RUN:
         check(bool(model_dir), "representative_dataset", name, "'run' only with --model_dir")
-        path = Path(resolve_user_path(model_dir)) / "params.yaml"
-        check(path.is_file(), "representative_dataset", name, f"'run' with a file {path}")
         config = data.DataConfig()
-        config.override(load_file(str(path)).get("data") or {}, is_strict=True)
+        config.override(_params(model_dir).get("data") or {}, is_strict=True)
     elif (folder := Path(resolve_user_path(name))).is_dir():
         config = data.DataConfig(source="image_folder", data_dir=str(folder))
     else:
@@ -56,6 +53,42 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
         search_fraction=0.0,
     )
     return data.load(config)
+
+
+def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[Any, float]:
+    """What the retraining of a run was made of, to train on.
+
+    Args:
+      info: of the model.
+      model_dir: folder of the run.
+      data_dir: as for `open_data`.
+
+    Returns:
+      A `neas_tf.data.DatasetInfo` with the retraining's augmentation, and its label smoothing.
+
+    Raises:
+      NeasError: when there are no such data.
+    """
+    from neas_tf.config import StageConfig
+    from neas_tf.resolving import with_augmentation
+
+    dataset = open_data(RUN, info, model_dir, data_dir)
+    classes, wanted = dataset.num_classes, info.space.num_classes
+    check(classes == wanted, "--model_dir", f"data with {classes} classes", f"{wanted} classes")
+    names = ("augment", "auto_augment", "rand_augment", "label_smoothing")
+    given = _params(model_dir).get("retrain") or {}
+    stage = StageConfig()
+    stage.override({name: given[name] for name in names if name in given})
+    return with_augmentation(dataset, stage), stage.label_smoothing
+
+
+def _params(model_dir: str) -> dict[str, Any]:
+    """The settings of a run."""
+    from neas_tf.parse_config import load_file
+
+    path = Path(resolve_user_path(model_dir)) / "params.yaml"
+    check(path.is_file(), "--model_dir", model_dir, f"a run with a file {path}")
+    return load_file(str(path))
 
 
 def representative_images(

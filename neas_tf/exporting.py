@@ -8,18 +8,15 @@ computed once, and the K classifiers are one matrix product. Beside an export li
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-import tensorflow as tf
-import tf_keras
 
-from neas_tf.ensemble import build_ensemble, fold_for_deployment, model_slots
+from neas_tf.ensemble import build_ensemble, model_slots
 from neas_tf.errors import NeasError, check
 from neas_tf.export_checks import (
-    TOLERANCE,
+    Checks,
     Job,
     Runner,
     accuracy,
@@ -28,13 +25,16 @@ from neas_tf.export_checks import (
     predict_exported,
     random_images,
 )
-from neas_tf.export_files import SIGNATURE, check_output, labels_text
-from neas_tf.files import write_text_atomic
+from neas_tf.export_files import check_output
 from neas_tf.model_store import LoadedInfo, library_versions
-from neas_tf.normalisation import Normalisation
-from neas_tf.quantizing import check_quantization, convert
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES, Rewrites
-from neas_tf.tflite_files import counted, end_details, inspect
+from neas_tf.quantizing import QAT, check_quantization
+from neas_tf.rewrites import MOBILE_REWRITES, Rewrites
+from neas_tf.serving import deployed_model, serving_model, write_saved_model
+from neas_tf.tflite_conversion import Conversion, gzipped
+from neas_tf.tflite_files import counted
+
+if TYPE_CHECKING:
+    from neas_tf.fine_tuning import FineTuning
 
 __all__ = [
     "accuracy",
@@ -51,80 +51,11 @@ __all__ = [
 ]
 
 
-def serving_model(
-    fused: Any,
-    normalisation: Normalisation,
-    *,
-    batch_size: int | None = None,
-    scaled: bool = False,
-    probabilities: bool = True,
-    keras: Any = tf_keras,
-):
-    """Wraps a fused ensemble between pixels and probabilities.
-
-    Args:
-      fused: `fold_for_deployment`'s model, from normalised images to mean logits.
-      normalisation: put in front.
-      batch_size: fixed batch size; None leaves it open.
-      scaled: whether the stem holds the normalisation's scale already.
-      probabilities: whether there is a softmax at the end.
-      keras: the module that `fused` was built with.
-
-    Returns:
-      A model from `image`, float32 (batch, h, w, c) in 0..255, to a dict with `logits` and
-      (where wanted) `probabilities`, (batch, classes) each.
-    """
-    shape = fused.input_shape[1:]
-    normalisation.check_channels(shape[-1])
-    image = keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
-    scale, offset = normalisation.scale, normalisation.offset
-    if scaled:
-        scale, offset = 1.0, [o / s for o, s in zip(offset, scale, strict=True)]
-    x = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")(image)
-    outputs = {"logits": fused(x)}
-    if probabilities:
-        softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
-        outputs["probabilities"] = softmax(outputs["logits"])
-    return keras.Model(image, outputs)
-
-
-def deployed_model(
-    model: Any,
-    info: LoadedInfo,
-    rewrites: Rewrites = NO_REWRITES,
-    *,
-    batch_size: int | None = None,
-    probabilities: bool = True,
-    keras: Any = tf_keras,
-):
-    """The fused form of a trained ensemble, as `serving_model` describes it."""
-    fused = fold_for_deployment(
-        model,
-        info.architecture,
-        info.space,
-        keras=keras,
-        rewrites=rewrites,
-        input_scale=info.normalisation.scale,
-    )
-    return serving_model(
-        fused,
-        info.normalisation,
-        batch_size=batch_size,
-        scaled=rewrites.normalisation,
-        probabilities=probabilities,
-        keras=keras,
-    )
-
-
 def export_saved_model(
     model: Any,
     info: LoadedInfo,
     output: str | os.PathLike[str],
-    *,
-    images: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
-    overwrite: bool = False,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
+    **checks: Unpack[Checks],
 ) -> dict[str, Any]:
     """Writes a SavedModel folder with the signatures `serving_default` and `class_names`.
 
@@ -135,10 +66,7 @@ def export_saved_model(
       model: tf_keras, trainable form.
       info: what the model is.
       output: folder to write.
-      images: (n, h, w, c) in 0..255 for the parity check; None takes random ones.
-      tolerance: largest difference of logits that passes.
-      overwrite: whether an earlier export may be replaced.
-      test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
+      **checks: `export_checks.Checks`: images, tolerance, overwrite, test.
 
     Returns:
       The report, as written to `<output>.json`.
@@ -148,9 +76,9 @@ def export_saved_model(
     """
 
     def write(target: Path) -> dict[str, Any]:
-        return {"ops": _write_saved_model(model, info, target)}
+        return {"ops": write_saved_model(deployed_model(model, info), info, target)}
 
-    job = Job(info, Path(output), "saved_model", images, tolerance, overwrite, test)
+    job = Job(info, Path(output), "saved_model", **checks)
     return job.run(model, write)
 
 
@@ -159,75 +87,73 @@ def export_tflite(
     info: LoadedInfo,
     output: str | os.PathLike[str],
     *,
-    images: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
-    overwrite: bool = False,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
     rewrites: Rewrites = MOBILE_REWRITES,
     quantize: str = "none",
     representative: np.ndarray | None = None,
     input_type: str = "float32",
     output_type: str = "float32",
+    fine_tuning: FineTuning | None = None,
+    sparsity: float = 0.0,
+    **checks: Unpack[Checks],
 ) -> dict[str, Any]:
     """Writes a TFLite file (batch 1, the converter folds batch normalisation).
 
     An int8 graph has the output `logits` only: XNNPACK has no int8 softmax, and steps of 1/256 say
     little about 1000 classes. The other arguments, result and errors are those of
-    `export_saved_model`.
+    `export_saved_model`; the tolerance is for `quantize='none'`, the other formats report
+    differences, but must be finite.
 
     Args:
-      model: tf_keras, trainable form.
+      model: tf_keras, trainable form; it is left as it is.
       info: what the model is.
       output: file to write.
-      images: for the parity check.
-      tolerance: for `quantize='none'`; the other formats report differences, but must be finite.
-      overwrite: whether an earlier export may be replaced.
-      test: for the accuracy.
       rewrites: exact ones for small devices.
       quantize: one of `quantizing.QUANTIZATIONS`.
       representative: for int8, (n, h, w, c) in 0..255.
-      input_type, output_type: with int8 also `uint8` or `int8`.
+      input_type, output_type: with int8 and int8_qat also `uint8` or `int8`.
+      fine_tuning: for int8_qat and pruning.
+      sparsity: share of zeros that the kernels are pruned to beforehand; 0 does not prune.
     """
     has_images = representative is not None and len(representative) > 0
     check_quantization(quantize, input_type, output_type, has_images)
+    check_output(output, checks.get("overwrite", False))  # before hours of training
+    conversion = Conversion(info, rewrites, quantize, representative, input_type, output_type)
+    source, network, notes, plain = model, None, {}, None
+    if sparsity or quantize == QAT:
+        check(fine_tuning is not None, "fine_tuning", None, "settings, for int8_qat and pruning")
+        from neas_tf import fine_tuning as tuning  # tfmot only where it is needed
+
+        if checks.get("images") is None:
+            checks["images"] = tuning.check_images(fine_tuning)
+        if sparsity:
+            if quantize == QAT:
+                network = tuning.begin_quantization(model, info, fine_tuning, rewrites)
+            plain = conversion.content(model, network)
+            pruned = tuning.prune(model, info, fine_tuning, sparsity)
+            source, notes = pruned.model, pruned.report
+        if quantize == QAT:
+            trained = tuning.quantize(source, info, fine_tuning, rewrites, bool(sparsity))
+            network, notes = trained.model, notes | trained.report
 
     def write(target: Path) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            saved = Path(folder) / "model"
-            _write_saved_model(model, info, saved, 1, rewrites, quantize != "int8")
-            content = convert(
-                saved,
-                quantize,
-                images=representative,
-                input_type=input_type,
-                output_type=output_type,
-            )
+        content = conversion.content(source, network)
         target.write_bytes(content)
-        inputs, outputs = end_details(target)
-        inputs[0]["range"] = [0, 255]
-        found = inspect(target) | {"inputs": inputs, "outputs": outputs}
-        found |= {"quantize": quantize, "rewrites": rewrites.to_dict()}
-        islands = found.pop("float_islands")
-        if quantize == "int8":
-            if islands:
-                raise NeasError(f"quantize=int8: the graph has float islands {islands}.")
-            found |= {"float_islands": {}, "representative_images": len(representative)}
+        found = conversion.describe(target) | notes
+        if plain is not None:
+            found["gzip_bytes"] = {"before": gzipped(plain), "after": gzipped(content)}
         return found
 
-    bound = tolerance if quantize == "none" else float("inf")
-    job = Job(info, Path(output), "tflite", images, bound, overwrite, test, rewrites)
-    return job.run(model, write)
+    if quantize != "none":
+        checks["tolerance"] = float("inf")
+    job = Job(info, Path(output), "tflite", rewrites=rewrites, before=model, **checks)
+    return job.run(source, write, network)
 
 
 def export_keras(
     model: Any,
     info: LoadedInfo,
     output: str | os.PathLike[str],
-    *,
-    images: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
-    overwrite: bool = False,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
+    **checks: Unpack[Checks],
 ) -> dict[str, Any]:
     """Writes a file for Keras 3; arguments, result and errors as in `export_saved_model`.
 
@@ -263,7 +189,7 @@ def export_keras(
         }
 
     reader = None if whole else read_weights
-    job = Job(info, Path(output), "keras", images, tolerance, overwrite, test, reader=reader)
+    job = Job(info, Path(output), "keras", reader=reader, **checks)
     return job.run(model, write)
 
 
@@ -273,39 +199,3 @@ def _layers_of(model: Any) -> dict[str, int]:
     for layer in model.layers:
         layers += layer.layers if hasattr(layer, "layers") else [layer]
     return counted(type(layer).__name__ for layer in layers)
-
-
-def _write_saved_model(
-    model: Any,
-    info: LoadedInfo,
-    target: Path,
-    batch_size: int | None = None,
-    rewrites: Rewrites = NO_REWRITES,
-    probabilities: bool = True,
-) -> dict[str, int]:
-    """Writes the SavedModel and returns the operations of its graph, counted."""
-    serving = deployed_model(
-        model, info, rewrites, batch_size=batch_size, probabilities=probabilities
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        labels = Path(folder) / "labels.txt"
-        write_text_atomic(labels, labels_text(info))
-        module = tf.Module()
-        module.variables_of_model = serving.variables
-        module.labels = tf.saved_model.Asset(str(labels))
-        spec = tf.TensorSpec(serving.input_shape, tf.float32, name="image")
-
-        @tf.function(input_signature=[spec])
-        def serve(image):
-            outputs = serving(image, training=False)
-            return {name: tf.identity(value, name=name) for name, value in outputs.items()}
-
-        @tf.function(input_signature=[])
-        def class_names():
-            return {"class_names": tf.constant(list(info.class_names))}
-
-        tf.saved_model.save(
-            module, str(target), signatures={SIGNATURE: serve, "class_names": class_names}
-        )
-    operations = serve.get_concrete_function().graph.get_operations()
-    return counted(op.type for op in operations)

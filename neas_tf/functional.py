@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 EPSILON = 1e-5
+ACTIVATIONS = {"swish": tf.nn.silu, "relu": tf.nn.relu, None: lambda x: x}
 
 
 def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:

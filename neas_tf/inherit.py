@@ -32,9 +32,8 @@ def inherited_ensemble(
         weight_slots(architecture, supernet.space), model.weights, strict=True
     ):
         if "/moving_" in slot.role:
-            value = statistic_of(
-                statistics, architecture, slot.part, slot.layer, slot.path, slot.role
-            )
+            place = (slot.part, slot.layer, slot.path, slot.operator, slot.role)
+            value = statistic_of(statistics, architecture, supernet.space, *place)
             value = value[: variable.shape[0]]  # The supernet pads to its widest operator.
         else:
             value = weight_of(supernet, slot.part, slot.layer, slot.path, slot.operator, slot.role)

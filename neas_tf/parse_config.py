@@ -221,9 +221,9 @@ def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(stage, Mapping):
                 raise NeasError(
                     f"space.stages[{i}]: received {stage!r}, allowed is "
-                    "{channels, layers, stride} or [channels, layers, stride]."
+                    "{channels, layers, stride, operators} or [channels, layers, stride]."
                 )
-            check_keys(f"space.stages[{i}]", stage, names)
+            check_keys(f"space.stages[{i}]", stage, (*names, "operators"))
             stages.append(dict(stage))
         result["space"] = {**space, "stages": stages}
     return result

@@ -8,9 +8,11 @@ from typing import Any
 from official.modeling import optimization
 
 from neas_tf import zoo
-from neas_tf.config import NeasConfig, RetrainConfig, StageConfig, SupernetConfig
+from neas_tf.budget import Budget, latency_bound
+from neas_tf.config import ExportConfig, NeasConfig, RetrainConfig, StageConfig, SupernetConfig
 from neas_tf.data import DatasetInfo
 from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.latency_table import LatencyTable, load_table
 from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.shrinking import ShrinkSettings
 from neas_tf.space import SearchSpace
@@ -21,6 +23,8 @@ EXPORT_FORMATS = (
     "tflite_float16",
     "tflite_dynamic",
     "tflite_int8",
+    "tflite_int8_qat",
+    "tflite_pruned",
     "saved_model",
     "keras",
 )
@@ -36,7 +40,12 @@ _COUNTS = {
         "seed": -1,
     },
     "retrain": {"evaluation_batch": 1},
-    "export": {"parity_examples": 1},
+    "export": {
+        "parity_examples": 1,
+        "calibration_images": 1,
+        "test_examples": 0,
+        "fine_tune_batch": 1,
+    },
 }
 _TRAINER_COUNTS = {
     "train_steps": 0,
@@ -86,9 +95,7 @@ def check_settings(
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
     shrink_settings(config)
     search_settings(config)
-    for name in config.export.formats:
-        if name not in EXPORT_FORMATS:
-            unknown_name("export.formats", name, EXPORT_FORMATS)
+    _check_export(config.export, info.sizes["train"])
     if config.retrain.architecture:
         try:
             zoo.load_architecture(config.retrain.architecture, space)
@@ -111,6 +118,37 @@ def search_settings(config: NeasConfig) -> SearchSettings:
     if values["seed"] < 0:
         values["seed"] = config.seed
     return SearchSettings(**values)
+
+
+def search_budget(config: NeasConfig) -> Budget:
+    """The bounds of the search from the config."""
+    search = config.search
+    return Budget(
+        search.max_macs, search.min_macs, search.max_params, latency_bound(search.max_latency_ms)
+    )
+
+
+def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:
+    """The latency table that the config names, None where it names none.
+
+    Raises:
+      NeasError: for a table that is needed and not named, cannot be read or is not the space's.
+    """
+    search = config.search
+    if not search.latency_table:
+        needs = {"max_latency_ms": search.max_latency_ms}
+        if search.objective == "pareto" and search.pareto_cost == "latency":
+            needs["pareto_cost"] = search.pareto_cost
+        for field, value in needs.items():
+            if value:
+                raise NeasError(
+                    f"search.{field}: received {value!r} without a search.latency_table that "
+                    "predicts latencies; measure one on the target with "
+                    "python -m neas_tf.measure_latency."
+                )
+        return None
+    table = load_table(search.latency_table, "search.latency_table")
+    return table.check_fits(space, config.num_paths)
 
 
 def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
@@ -150,6 +188,23 @@ def _check_stage(name: str, stage: StageConfig, images: int, num_replicas: int) 
         f"a multiple of steps_per_loop = {trainer.steps_per_loop}",
     )
     _check_optimizer(f"{name}.trainer.optimizer_config", trainer.optimizer_config)
+
+
+def _check_export(export: ExportConfig, images: int) -> None:
+    """Formats, and the settings of those that train the model on."""
+    for name in export.formats:
+        if name not in EXPORT_FORMATS:
+            unknown_name("export.formats", name, EXPORT_FORMATS)
+    if not {"tflite_int8_qat", "tflite_pruned"} & set(export.formats):
+        return
+    batch = export.fine_tune_batch
+    check(batch <= images, "export.fine_tune_batch", batch, f"1 to {images}, the training images")
+    steps = round(export.fine_tune_epochs * images / batch)
+    epochs = export.fine_tune_epochs
+    check(steps >= 1, "export.fine_tune_epochs", epochs, "a number that makes a step or more")
+    rate, sparsity = export.fine_tune_rate, export.sparsity
+    check(0 <= rate < 1, "export.fine_tune_rate", rate, "0 (the default) or a rate below 1")
+    check(0 < sparsity < 1, "export.sparsity", sparsity, "a share above 0 and below 1")
 
 
 def _rates(stage: StageConfig) -> dict[str, Any]:

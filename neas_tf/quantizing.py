@@ -1,4 +1,4 @@
-"""From a SavedModel to TFLite files in float32, float16, dynamic range and full integer."""
+"""From a SavedModel to TFLite files in float32, float16, dynamic range and full integer (int8)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.export_files import SIGNATURE
 
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+QAT = "int8_qat"  # the SavedModel holds the ranges: quantization-aware training has put them there
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8", QAT)
+INTEGER = ("int8", QAT)
 END_TYPES = ("float32", "uint8", "int8")
 
 
@@ -27,8 +29,8 @@ def check_quantization(
     for field, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in END_TYPES:
             unknown_name(field, value, END_TYPES)
-        allowed = f"float32 with quantize={quantize}; integers need quantize=int8"
-        check(quantize == "int8" or value == "float32", field, value, allowed)
+        allowed = f"float32 with quantize={quantize}; integers need quantize=int8 or {QAT}"
+        check(quantize in INTEGER or value == "float32", field, value, allowed)
     if quantize == "int8" and not has_representative:
         raise NeasError(
             "representative_dataset: quantize=int8 needs images like those of the application, "
@@ -49,9 +51,10 @@ def convert(
 
     Args:
       saved_model: its folder.
-      quantize: `none`; `float16` weights; `dynamic`, int8 weights; `int8`, everything.
+      quantize: `none`; `float16` weights; `dynamic`, int8 weights; `int8`, everything;
+        `int8_qat`, everything, for a graph with fake quantization.
       images: representative ones for int8, float32 (n, h, w, c) in 0..255.
-      input_type, output_type: of the graph's ends; other than float32 only with int8.
+      input_type, output_type: of the graph's ends; other than float32 only with int8 and int8_qat.
 
     Returns:
       The content of the TFLite file.
@@ -70,10 +73,11 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if quantize in INTEGER:
         converter.inference_input_type = getattr(tf, input_type)
         converter.inference_output_type = getattr(tf, output_type)
+    if quantize == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: _examples(images)
     try:
         return converter.convert()

@@ -1,11 +1,11 @@
 """Exact rewrites of a network for phones and small CPUs, as plain arithmetic on shapes and kernels.
 
 The depthwise kernels of XNNPACK end at 25 taps; larger ones run many times slower for each tap. A
-k×k depthwise convolution is the sum of convolutions with groups of its rows, each group within 25
-taps. At stride 1 the rows of a group lie symmetrically about the middle, so that dilation along
-the height and SAME padding put them where they belong. At stride 2, where TensorFlow knows no
-dilation, a group is a run of rows over an input that begins further down; the crop and the pad
-cost little, as a row is contiguous in memory and XNNPACK makes the pad a part of the convolution.
+k×k depthwise convolution is the sum of convolutions with runs of its rows, each run within 25 taps
+and over an input that begins further down. The crop and the pad cost little, as a row is
+contiguous in memory and XNNPACK makes the pad a part of the convolution. XNNPACK has kernels of 25,
+9 and 4 taps and fills the rest of one with zeros: three, three and one row of a 7×7 kernel (25, 25
+and 9 taps) cost less than any partition into more even groups.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Rewrites:
       depthwise: depthwise kernels of more than 25 taps become a sum of smaller ones.
       gates: the constants of squeeze-excite, relu6(x + 3) / 6, go into the neighbouring
         convolutions: + 3 into the bias before it, / 6 into the kernel behind it.
-      normalisation: the scale of the input normalisation goes into the stem's kernel (its offset
-        cannot, because the stem pads with zeros).
+      normalisation: the scale of the input normalisation goes into the stem's kernel. Its offset
+        cannot, because the stem pads with zeros; it is repeated to a row of the image, for
+        XNNPACK adds three numbers at a time otherwise.
     """
 
     depthwise: bool = False
@@ -55,15 +56,13 @@ class Part:
     Attributes:
       rows: of the kernel; the other rows belong to other parts. The part with the middle row
         carries the bias.
-      dilation: distance of these rows.
       crop: rows of the input to leave out at the top and at the bottom.
-      pad: ((top, bottom), (left, right)) zeros to add; None means SAME padding.
+      pad: ((top, bottom), (left, right)) zeros to add behind the crop.
     """
 
     rows: tuple[int, ...]
-    dilation: int = 1
-    crop: tuple[int, int] = (0, 0)
-    pad: tuple[tuple[int, int], tuple[int, int]] | None = None
+    crop: tuple[int, int]
+    pad: tuple[tuple[int, int], tuple[int, int]]
 
 
 def depthwise_parts(kernel: int, stride: int, size: tuple[int, int]) -> tuple[Part, ...]:
@@ -81,24 +80,6 @@ def depthwise_parts(kernel: int, stride: int, size: tuple[int, int]) -> tuple[Pa
     count = MAX_TAPS // kernel
     if kernel * kernel <= MAX_TAPS or count < 2 or stride not in (1, 2):
         return ()
-    if stride == 1:
-        return _symmetric_parts(kernel, count, size[0])
-    return _consecutive_parts(kernel, count, stride, size)
-
-
-def _symmetric_parts(kernel: int, count: int, height: int) -> tuple[Part, ...]:
-    middle = kernel // 2
-    reach = (count - 1) // 2
-    parts = [Part(tuple(range(middle - reach, middle + reach + 1)))]
-    for distance in range(reach + 1, middle + 1):
-        if distance < height:
-            parts.append(Part((middle - distance, middle + distance), 2 * distance))
-    return tuple(parts)
-
-
-def _consecutive_parts(
-    kernel: int, count: int, stride: int, size: tuple[int, int]
-) -> tuple[Part, ...]:
     middle, (height, width) = kernel // 2, size
     spans = [((side - 1) // stride) * stride for side in size]  # first to last window's start
     right = spans[1] + kernel - middle - width
@@ -111,8 +92,27 @@ def _consecutive_parts(
             continue
         crop = (max(begin, 0), max(height - end, 0))
         pad = ((max(-begin, 0), max(end - height, 0)), (middle, max(right, 0)))
-        parts.append(Part(rows, 1, crop, pad))
+        parts.append(Part(rows, crop, pad))
     return tuple(parts)
+
+
+def input_constants(
+    scale: Sequence[float], offset: Sequence[float], width: int, rewrites: Rewrites
+) -> tuple[list[float] | float, list]:
+    """Factor and summand of the input normalisation that a deployed network has in front.
+
+    Args:
+      scale, offset: per channel, so that normalised = image · scale + offset.
+      width: of the image.
+      rewrites: of the network.
+
+    Returns:
+      As given, (channels,) each; with `rewrites.normalisation` 1.0 and what is left to add in
+      front of a stem that holds the scale, (width, channels).
+    """
+    if not rewrites.normalisation:
+        return list(scale), list(offset)
+    return 1.0, [[o / s for o, s in zip(offset, scale, strict=True)]] * width
 
 
 def part_name(name: str, part: Part) -> str:
@@ -187,7 +187,7 @@ def deployed_weights(
             has_bias = len(kernel) // 2 in part[1]
             result[name] = [kernel[part[1]], bias] if has_bias else [kernel[part[1]]]
         else:
-            result[name] = _with_constants(name, weights[0], rewrites, input_scale)
+            result[name] = _with_constants(name, weights[0], sources, rewrites, input_scale)
     return result
 
 
@@ -202,13 +202,15 @@ def _origins(name: str, classifiers: Sequence[str]) -> list[str]:
 def _with_constants(
     name: str,
     weights: list[np.ndarray],
+    sources: Mapping[str, Sequence[np.ndarray]],
     rewrites: Rewrites,
     input_scale: Sequence[float] | None,
 ) -> list[np.ndarray]:
     kernel, *rest = weights
     if rewrites.gates and name.endswith("_se_expand"):
         return [kernel, rest[0] + np.float32(3.0)]
-    if rewrites.gates and (name == "block_pw" or name.endswith("_project")):
+    gate = f"{name.removesuffix('_project').removesuffix('_pw')}_se_expand"
+    if rewrites.gates and gate != f"{name}_se_expand" and gate in sources:
         return [kernel / np.float32(6.0), *rest]
     if rewrites.normalisation and name == "stem_conv" and input_scale is not None:
         return [kernel * np.asarray(input_scale, np.float32)[:, None], *rest]

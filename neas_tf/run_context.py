@@ -18,13 +18,13 @@ from neas_tf import data
 from neas_tf.budget import Budget
 from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
+from neas_tf.differences import difference
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
 from neas_tf.parse_config import load_yaml
-from neas_tf.preflight import check_settings
+from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
-from neas_tf.search_state import difference
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
@@ -197,8 +197,8 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
     check_settings(config, info, space, strategy.num_replicas_in_sync)
-    table = CostTable(space)
-    budget = Budget(config.search.max_macs, config.search.min_macs, config.search.max_params)
+    table = CostTable(space, search_latency(config, space))
+    budget = search_budget(config)
     budget.check_attainable(full, table)
     return Run(config, folder, strategy, info, space, full, table, budget)
 

@@ -20,9 +20,12 @@ from absl import logging
 
 from neas_tf import files
 from neas_tf.architecture import Architecture
+from neas_tf.differences import difference
 from neas_tf.errors import NeasError, check, check_int, fail
+from neas_tf.pareto import unbeaten
 
 STATE_FORMAT = "neas-search-state/1"
+PARETO_FORMAT = "neas-pareto/1"
 ORIGINS = ("random", "crossover", "mutation")
 _FIELDS = (
     "candidate",
@@ -149,6 +152,14 @@ def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
     return min(candidates, key=lambda c: (-c.accuracy, c.macs, c.number))
 
 
+def pareto_candidates(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
+    """Those that no other beats in accuracy and a cost, by cost, then number."""
+    costs = [c.costs[metric] for c in candidates]
+    mask = unbeaten(costs, [c.accuracy for c in candidates])
+    front = [c for c, kept in zip(candidates, mask, strict=True) if kept]
+    return sorted(front, key=lambda c: (c.costs[metric], c.number))
+
+
 def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
     """Reads a history without touching it; a half-written last line is left out.
 
@@ -197,6 +208,8 @@ def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
 class History:
     """The files of one search in its folder: history.jsonl, state.json, best.json.
 
+    A search with two objectives has pareto.json too.
+
     Attributes:
       candidates: everything scored so far, by number.
     """
@@ -214,6 +227,7 @@ class History:
         self.path = self.directory / "history.jsonl"
         self.state_path = self.directory / "state.json"
         self.best_path = self.directory / "best.json"
+        self.pareto_path = self.directory / "pareto.json"
         self.candidates: list[Candidate] = []
         self._costs = costs
 
@@ -337,6 +351,12 @@ class History:
         value = {**best.architecture.to_dict(), **{f"x_{k}": v for k, v in extras.items()}}
         files.write_json_atomic(self.best_path, value)
 
+    def write_pareto(self, candidates: Sequence[Candidate], metric: str) -> None:
+        """Writes the candidates that no other beats in accuracy and a cost, the cheapest first."""
+        front = pareto_candidates(candidates, metric)
+        value = {"format": PARETO_FORMAT, "cost": metric, "front": [c.to_dict() for c in front]}
+        files.write_json_atomic(self.pareto_path, value)
+
     def restore(self, rng: np.random.Generator, state: Any) -> None:
         """Puts a generator into the state that state.json holds."""
         try:
@@ -359,30 +379,6 @@ class History:
         check_int(f"{where}: generation", state["generation"], 0)
         check_int(f"{where}: candidates", state["candidates"], 0)
         return state
-
-
-def difference(old: Any, new: Any, name: str = "") -> list[str]:
-    """What differs between two JSON values, one short text each: 'a.b: was 1, is 2'."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        result = []
-        for key in [*old, *(k for k in new if k not in old)]:
-            path = f"{name}.{key}" if name else str(key)
-            result += difference(old.get(key), new.get(key), path)
-        return result
-    if old == new:
-        return []
-    if isinstance(old, list) and isinstance(new, list) and max(len(old), len(new)) > 4:
-        gone, come = [v for v in old if v not in new], [v for v in new if v not in old]
-        return [
-            f"{name}: had {len(old)} entries, has {len(new)}, lost {_few(gone)}, "
-            f"gained {_few(come)}"
-        ]
-    return [f"{name}: was {json.dumps(old)}, is {json.dumps(new)}"]
-
-
-def _few(values: list[Any], count: int = 3) -> str:
-    texts = [json.dumps(value) for value in values[:count]]
-    return ", ".join(texts + ["…"] * (len(values) > count)) or "nothing"
 
 
 def _is_number(value: object) -> bool:

@@ -10,16 +10,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from neas_tf.errors import check, check_int, check_keys, fail
-from neas_tf.operators import PAPER_OPERATORS, SKIP, Operator
+from neas_tf.families.base import reduced
+from neas_tf.operators import ACTIVATIONS, PAPER_OPERATORS, SKIP, Operator
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A run of layers of one width; the first one may reduce the resolution."""
+    """A run of layers of one width; the first one may reduce the resolution.
+
+    Attributes:
+      channels: of the layers' outputs.
+      layers: how many.
+      stride: of the first layer.
+      operators: those of the space that its layers may use; empty means all.
+    """
 
     channels: int
     layers: int
     stride: int
+    operators: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, without `operators` where it is empty."""
+        result = dataclasses.asdict(self)
+        names = result.pop("operators")
+        return result | ({"operators": list(names)} if names else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +91,7 @@ class SearchSpace:
       stages: the searchable layers.
       operators: names of the N operators.
       min_split, max_split: allowed split points (inclusive); layers 1..s are shared.
+      activation: of the stem, the fixed layer and the heads: swish or relu.
       head_channels: 1×1 convolution of each path.
       feature_channels: hidden features of each path's classifier.
     """
@@ -95,6 +111,7 @@ class SearchSpace:
     max_split: int = 20
     head_channels: int = 960
     feature_channels: int = 1280
+    activation: str = "swish"
 
     def __post_init__(self):
         for field in ("input_channels", "stem_channels", "head_channels", "feature_channels"):
@@ -114,20 +131,25 @@ class SearchSpace:
             check_int(f"space.stages[{i}].layers", stage.layers, 1, 256)
             check_int(f"space.stages[{i}].stride", stage.stride, 1, 2)
         check(bool(self.operators), "space.operators", self.operators, "at least one operator")
+        check(self.activation in ACTIVATIONS, "space.activation", self.activation, f"{ACTIVATIONS}")
         for name in self.operators:
             Operator.parse(name, "space.operators")
-        check(
-            len(set(self.operators)) == len(self.operators),
-            "space.operators",
-            self.operators,
-            "every operator once",
-        )
-        check(
-            any(name != SKIP for name in self.operators),
-            "space.operators",
-            self.operators,
-            "at least one operator besides skip (the first layer of a stage needs it)",
-        )
+        _check_once("space.operators", self.operators)
+        for i, stage in enumerate(self.stages):
+            field = f"space.stages[{i}].operators"
+            for name in stage.operators:
+                known = ", ".join(self.operators)
+                check(name in self.operators, field, name, f"of space.operators: {known}")
+            _check_once(field, stage.operators)
+        for layer in self.layers:
+            stage = self.stages[layer.stage]
+            field = (
+                f"space.stages[{layer.stage}].operators" if stage.operators else "space.operators"
+            )
+            names = stage.operators or self.operators
+            shapes = f"{layer.c_in} to {layer.c_out} channels with stride {layer.stride}"
+            wanted = f"an operator besides skip that fits layer {layer.number} ({shapes})"
+            check(any(name != SKIP for name in layer.operators), field, names, wanted)
         check_int("space.min_split", self.min_split, 0, self.num_layers)
         check_int("space.max_split", self.max_split, self.min_split, self.num_layers)
 
@@ -164,8 +186,12 @@ class SearchSpace:
         for index, stage in enumerate(self.stages):
             for i in range(stage.layers):
                 stride = stage.stride if i == 0 else 1
-                keeps = stride == 1 and c_in == stage.channels
-                names = tuple(n for n in self.operators if keeps or n != SKIP)
+                names = tuple(
+                    name
+                    for name in self.operators
+                    if (not stage.operators or name in stage.operators)
+                    and Operator.parse(name).fits(c_in, stage.channels, stride)
+                )
                 out = reduced(size, stride)
                 result.append(
                     LayerSpec(
@@ -184,7 +210,9 @@ class SearchSpace:
         result = dataclasses.asdict(self)
         result["input_size"] = list(self.input_size)
         result["operators"] = list(self.operators)
-        result["stages"] = [dataclasses.asdict(stage) for stage in self.stages]
+        result["stages"] = [stage.to_dict() for stage in self.stages]
+        if self.activation == "swish":  # spaces from before there was a choice keep their form
+            del result["activation"]
         return result
 
     @classmethod
@@ -193,8 +221,8 @@ class SearchSpace:
 
         `input_size` may be one number; a stage is a mapping or [channels, layers, stride].
 
-        Raises:
-          NeasError: for an unknown key or a value out of range.
+              Raises:
+                NeasError: for an unknown key or a value out of range.
         """
         check(isinstance(config, Mapping), "space", config, "a mapping")
         check_keys("space", config, [f.name for f in dataclasses.fields(cls)])
@@ -221,9 +249,8 @@ class SearchSpace:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Size of a map behind a convolution with symmetric padding k//2."""
-    return tuple(-(-side // stride) for side in size)  # type: ignore[return-value]
+def _check_once(field: str, names: tuple[str, ...]) -> None:
+    check(len(set(names)) == len(names), field, names, "every operator once")
 
 
 def _stage(index: int, value: Any) -> Stage:
@@ -231,15 +258,19 @@ def _stage(index: int, value: Any) -> Stage:
     if isinstance(value, Stage):
         return value
     if isinstance(value, Mapping):
-        check_keys(field, value, ("channels", "layers", "stride"))
-        missing = [k for k in ("channels", "layers", "stride") if k not in value]
+        names = ("channels", "layers", "stride")
+        check_keys(field, value, (*names, "operators"))
+        missing = [k for k in names if k not in value]
         if missing:
             fail(field, dict(value), f"a mapping with {', '.join(missing)} too")
-        return Stage(value["channels"], value["layers"], value["stride"])
+        operators = value.get("operators") or ()
+        right = isinstance(operators, (list, tuple))
+        check(right, f"{field}.operators", operators, "a list of names")
+        return Stage(*(value[name] for name in names), tuple(operators))
     check(
         isinstance(value, (list, tuple)) and len(value) == 3,
         field,
         value,
-        "{channels, layers, stride} or [channels, layers, stride]",
+        "{channels, layers, stride, operators} or [channels, layers, stride]",
     )
     return Stage(*value)

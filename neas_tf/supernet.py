@@ -14,10 +14,11 @@ import tensorflow as tf
 import tf_keras
 
 from neas_tf.architecture import Architecture
-from neas_tf.operators import Operator
+from neas_tf.operators import Operator, batch_norms, operator_steps
+from neas_tf.searchable_layer import SearchableLayer
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
-from neas_tf.supernet_layers import BATCH_NORMS, Head, SearchableLayer, Stem
+from neas_tf.supernet_layers import Head, Stem
 
 
 class SupernetOutput(NamedTuple):
@@ -63,6 +64,7 @@ class Supernet(tf_keras.Model):
             space.stem_stride,
             space.block_channels,
             space.block_stride,
+            space.activation,
             seed=seed,
             name="stem",
         )
@@ -83,6 +85,7 @@ class Supernet(tf_keras.Model):
                 space.head_channels,
                 space.feature_channels,
                 space.num_classes,
+                space.activation,
                 seed=seed,
                 name=f"head{k + 1}",
             )
@@ -231,25 +234,26 @@ def weight_of(
         return supernet.stem.roles[f"block/{role}"].numpy()
     if part == "head":
         return supernet.heads[path].roles[role].numpy()
-    parsed = Operator.parse(operator)
-    roles = supernet.searchable[layer - 1].roles
-    prefix = f"e{parsed.expansion}/"
-    if role == "dw/kernel":
-        return roles[f"{prefix}k{parsed.kernel}/{role}"].numpy()[0]
-    variable = roles[f"{prefix}{role}"]
-    rows = supernet.searchable[layer - 1].row_operators[f"{prefix}{role}"]
-    return variable.numpy()[rows.index(supernet.space.operator_index(operator))]
+    return supernet.searchable[layer - 1].weight(operator, role)
 
 
 def statistic_of(
-    statistics: Any, architecture: Architecture, part: str, layer: int, path: int, role: str
+    statistics: Any,
+    architecture: Architecture,
+    space: SearchSpace,
+    part: str,
+    layer: int,
+    path: int,
+    operator: str,
+    role: str,
 ) -> np.ndarray:
     """A BN statistic of a slot, from recalculated `statistics` (role `<bn>/moving_…`)."""
     name, _, kind = role.partition("/")
     row = 0 if kind == "moving_mean" else 1
     if part == "layer":
         own = 0 if layer <= architecture.split_point else path
-        return np.asarray(statistics["layers"][layer - 1][own][BATCH_NORMS.index(name)])[row]
+        steps = operator_steps(Operator.parse(operator), space.layers[layer - 1])
+        return np.asarray(statistics["layers"][layer - 1][own][batch_norms(steps).index(name)])[row]
     if part == "head":
         return np.asarray(statistics["heads"][path][name])[row]
     key = f"block/{name}" if part == "block" else name

@@ -22,6 +22,9 @@ from neas_tf.errors import check, check_int, unknown_name
 from neas_tf.shrunk_space import Combination, ShrunkSpace
 
 METHODS = ("evolution", "random")
+OBJECTIVES = ("accuracy", "pareto")
+# Costs of `pareto_cost`, and their columns in the cost table.
+PARETO_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ns"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,8 @@ class SearchSettings:
       split_probability: P_s.
       layer_probability: P_m.
       seed: of everything random.
+      objective: 'accuracy', or 'pareto' for two, accuracy against `pareto_cost`.
+      pareto_cost: 'macs', 'params' or 'latency'.
     """
 
     method: str = "evolution"
@@ -49,10 +54,17 @@ class SearchSettings:
     split_probability: float = 0.1
     layer_probability: float = 0.1
     seed: int = 0
+    objective: str = "accuracy"
+    pareto_cost: str = "macs"
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            unknown_name("search.method", self.method, METHODS)
+        for field, known in (
+            ("method", METHODS),
+            ("objective", OBJECTIVES),
+            ("pareto_cost", PARETO_COSTS),
+        ):
+            if getattr(self, field) not in known:
+                unknown_name(f"search.{field}", getattr(self, field), known)
         for field in ("population", "parents", "generations"):
             check_int(f"search.{field}", getattr(self, field), 1)
         check_int("search.seed", self.seed, 0)
@@ -86,10 +98,17 @@ class SearchSettings:
             return self.mutation
         return min(self.population // 2, self.population - (self.crossover or 0))
 
+    @property
+    def cost_metric(self) -> str | None:
+        """The cost that is the second objective, as in the cost table; None where accuracy is all."""
+        return PARETO_COSTS[self.pareto_cost] if self.objective == "pareto" else None
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, with crossover and mutation worked out."""
-        counts = {"crossover": self.num_crossover, "mutation": self.num_mutation}
-        return {**dataclasses.asdict(self), **counts}
+        """JSON form, with crossover and mutation worked out; of one objective, without the other's."""
+        values = dataclasses.asdict(self)
+        if self.cost_metric is None:
+            del values["objective"], values["pareto_cost"]
+        return {**values, "crossover": self.num_crossover, "mutation": self.num_mutation}
 
 
 def crossover(

@@ -109,6 +109,18 @@ def _matches(file: pathlib.Path, pattern: str) -> bool:
     return len(file.parts) >= depth and pathlib.PurePath(*file.parts[:depth]).match(pattern)
 
 
+def test_an_operator_of_ones_own(tmp_path):
+    """The page's file, named in NEAS_OPERATORS, goes through all stages."""
+    (code,), (commands,) = blocks("operators.md", "python"), blocks("operators.md", "bash")
+    (tmp_path / "own_operators.py").write_text(code)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    output = run(["bash", "-euo", "pipefail", "-c", commands.replace(*SMALLER["bash"])], tmp_path)
+    assert "Test accuracy" in output
+    history = (tmp_path / "runs/own/search/history.jsonl").read_text()
+    assert "separable_k" in history
+    assert (tmp_path / "runs/own/export/model.tflite").stat().st_size > 1000
+
+
 def yaml_blocks():
     return [
         pytest.param(code, id=f"{name}-{i}")

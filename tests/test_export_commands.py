@@ -14,6 +14,11 @@ from neas_tf.normalisation import Normalisation
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ("--model_dir=MODEL_DIR", "--output=x.tflite")
+ARCH = (
+    "--arch=neas_s",
+    "--weights=MODEL_DIR/retrain/model/weights.weights.h5",
+    "--output=x.tflite",
+)
 
 
 def run(*args, cwd=ROOT, **env):
@@ -95,29 +100,78 @@ def test_relative_paths_mean_the_folder_of_the_caller_of_bazel(model_dir, tmp_pa
         ([*MODEL, "--quantize=int8"], "representative_dataset"),
         ([*MODEL, "--representative_dataset=run"], "--representative_dataset"),
         ([*MODEL, "--quantize=int8", "--representative_dataset=run"], "params.yaml"),
+        ([*MODEL, "--quantize=int8_qat"], "params.yaml"),
+        ([*MODEL, "--quantize=int8_qat", "--representative_dataset=run"], "--representative_dat"),
+        ([*MODEL, "--prune"], "params.yaml"),
+        ([*MODEL, "--prune", "--sparsity=1.0"], "--sparsity"),
+        ([*ARCH, "--prune"], "--model_dir"),
+        ([*ARCH, "--quantize=int8_qat"], "--model_dir"),
         ([*MODEL, "--input_type=int8"], "input_type"),
         ([*MODEL, "--evaluate=-1"], "--evaluate"),
         ([*MODEL, "--evaluate=10"], "params.yaml"),
         ([*MODEL, "--evaluation_dataset=cifar10"], "--evaluation_dataset"),
     ],
 )
-def test_bad_input_is_one_line(flags, message, model_dir, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(flags, message, model_dir, tmp_path, to_tflite, capsys):
+    assert to_tflite(*(flag.replace("MODEL_DIR", str(model_dir)) for flag in flags)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def to_tflite(tmp_path, monkeypatch):
+    """Runs export/to_tflite.py with flags in this process; returns its exit code."""
     from absl import flags as absl_flags
 
     from export import common, to_tflite
 
-    flags = [flag.replace("MODEL_DIR", str(model_dir)) for flag in flags]
-    values = absl_flags.FlagValues()
-    common.define_flags("export/model.tflite", values)
-    to_tflite.define_flags(values)
-    monkeypatch.setattr(common, "FLAGS", values)
-    monkeypatch.setattr(to_tflite, "FLAGS", values)
+    def call(*flags):
+        values = absl_flags.FlagValues()
+        common.define_flags("export/model.tflite", values)
+        to_tflite.define_flags(values)
+        monkeypatch.setattr(common, "FLAGS", values)
+        monkeypatch.setattr(to_tflite, "FLAGS", values)
+        rest = values(["to_tflite", *flags])
+        return common.main(rest, "export_tflite", "export/model.tflite", to_tflite.options)
+
     monkeypatch.chdir(tmp_path)
-    rest = values(["to_tflite", *flags])
-    assert common.main(rest, "export_tflite", "export/model.tflite", to_tflite.options) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-    assert not list(tmp_path.iterdir())
+    return call
+
+
+def test_pruning_and_training_for_int8_in_one_command(tmp_path, to_tflite, capsys):
+    import digits_ensemble
+
+    digits = digits_ensemble.dataset()
+    model, info = digits_ensemble.ensemble(digits)
+    save_model(
+        tmp_path / "run" / "retrain" / "model",
+        model,
+        info.architecture,
+        info.space,
+        info.class_names,
+        info.normalisation,
+    )
+    (tmp_path / "run" / "params.yaml").write_text(
+        "data: {source: digits, augment: crop_flip, flip: false}\n"
+        "retrain: {label_smoothing: 0.1, batch_size: 64}\n"
+    )
+    flags = ["--model_dir=run", "--quantize=int8_qat", "--prune", "--sparsity=0.6"]
+    flags += ["--fine_tune_epochs=1", "--fine_tune_batch=256", "--representative_images=16"]
+    assert to_tflite(*flags, "--evaluate=20") == 0
+    printed = capsys.readouterr().out
+    for text in ("float islands none", "emulation", "zeros         60", "gzip", "20 test images"):
+        assert text in printed
+    report = json.loads((tmp_path / "run" / "export" / "model.tflite.json").read_text())
+    assert report["quantize"] == "int8_qat" and report["xnnpack_partitions"] == 1
+    folder = tmp_path / "run" / "export" / "fine_tuning"
+    assert sorted(p.name for p in folder.iterdir()) == ["pruned", "pruned_int8_qat"]
+    identity = json.loads((folder / "pruned" / "fine_tuning.json").read_text())
+    assert identity["label_smoothing"] == 0.1 and identity["data"]["augment"] == "crop_flip"
+    # The same again goes on from there; another rate is refused, and what is there is kept.
+    assert to_tflite(*flags, "--fine_tune_rate=0.01", "--output=other.tflite") == 2
+    assert "another fine-tuning (rate: was 0.001, is 0.01)" in capsys.readouterr().err
+    assert not (tmp_path / "other.tflite").exists()
 
 
 def test_a_published_architecture_with_weights_from_a_file(tmp_path):

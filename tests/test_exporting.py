@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf import export_checks, exporting
+from neas_tf import export_checks
 from neas_tf.cost import CostTable
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
@@ -120,7 +120,7 @@ def test_saved_model_has_named_signatures_and_class_names(two_paths, tmp_path):
 @pytest.mark.parametrize("export", [export_tflite, export_saved_model])
 def test_a_failed_parity_check_leaves_nothing(export, two_paths, tmp_path, monkeypatch):
     model, info = two_paths
-    monkeypatch.setattr(exporting.Normalisation, "offset", property(lambda self: [0.0] * 3))
+    monkeypatch.setattr(Normalisation, "offset", property(lambda self: [0.0] * 3))
     with pytest.raises(NeasError, match="differ from the Keras model's"):
         export(model, info, tmp_path / "out")
     assert not list(tmp_path.iterdir())

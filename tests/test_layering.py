@@ -21,6 +21,7 @@ TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_dataset
 COMMANDS = {
     "neas_tf.train",
     "neas_tf.describe",
+    "neas_tf.measure_latency",
     "neas_tf.report.__main__",
     "detection.train",
     "detection.export",
@@ -198,6 +199,7 @@ def test_pure_modules_really_load_no_tensorflow():
         ("neas_tf.describe", "--help"),
         ("neas_tf.describe", "--arch=neas_s", "--format=json"),
         ("neas_tf.report", "--help"),
+        ("neas_tf.measure_latency", "--help"),
         ("export.to_tflite", "--help"),
         ("export.to_saved_model", "--help"),
         ("detection.train", "--help"),

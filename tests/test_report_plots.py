@@ -157,6 +157,32 @@ def test_search_of_one_candidate():
     assert len(to_png(draw_search([only], budget={"max_macs": 1_001}))) > 10_000
 
 
+@pytest.mark.parametrize(
+    ("latency", "cost", "label", "ticks"),
+    [
+        (2_000_000, None, "predicted latency (ms)", 2.0),
+        (None, None, "multiply-accumulates (M MACs)", 3.0),
+        (2_000_000, "macs", "multiply-accumulates (M MACs)", 3.0),
+        (2_000_000, "params", "parameters (M)", 4.0),
+        (None, "latency_ns", "multiply-accumulates (M MACs)", 3.0),
+    ],
+)
+def test_the_cost_that_accuracy_is_drawn_against(latency, cost, label, ticks):
+    keys = (("s1:k3e4|.", 0.5), ("s1:k5e4|.", 0.7))
+    rows = [
+        Candidate(i, 0, "random", key, accuracy, 3_000_000 + i, None, 4_000_000 + i, latency)
+        for i, (key, accuracy) in enumerate(keys)
+    ]
+    figure = draw_search(rows, budget={"max_latency_ms": 2.001, "max_macs": 3_000_500}, cost=cost)
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == label
+    low, high = (edge / 1e6 for edge in axes.get_xlim())
+    assert low < ticks < high < ticks + 0.2
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    bounded = label.startswith(("predicted", "multiply"))
+    assert any(text.startswith("budget") for text in texts) == bounded
+
+
 def test_similarity_of_an_operator_with_itself_and_pairs_never_seen():
     layer = {
         "layer": 3,

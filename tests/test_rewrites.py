@@ -13,6 +13,7 @@ from neas_tf.architecture import Architecture
 from neas_tf.blocks import LayerFactory
 from neas_tf.ensemble import build_ensemble, fold_for_deployment
 from neas_tf.errors import NeasError
+from neas_tf.normalisation import Normalisation
 from neas_tf.rewrites import (
     MAX_TAPS,
     MOBILE_REWRITES,
@@ -21,6 +22,7 @@ from neas_tf.rewrites import (
     deployed_weights,
     depthwise_parts,
     folded_depthwise,
+    input_constants,
     part_name,
     source_of_part,
 )
@@ -42,6 +44,7 @@ def test_parts_hold_every_row_that_meets_a_pixel_once(kernel, stride, size):
     last = (size[0] - 1) // stride * stride
     useful = {r for r in range(kernel) if r - kernel // 2 < size[0] and last + r >= kernel // 2}
     assert useful <= set(rows)
+    assert all(part.rows == tuple(range(part.rows[0], part.rows[-1] + 1)) for part in parts)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -113,6 +116,18 @@ def test_7x7_at_both_strides_and_odd_sizes(side):
     fused = fold_for_deployment(model, architecture, space, rewrites=Rewrites(depthwise=True))
     x = images(space)
     np.testing.assert_allclose(fused(x), np.mean(model(x), axis=1), atol=1e-5)
+
+
+def test_the_normalisation_in_front_of_a_stem_that_holds_its_scale(rng):
+    normalisation = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    constants = normalisation.scale, normalisation.offset
+    pixels = rng.uniform(0, 255, (2, 4, 6, 3))
+    scale, offset = input_constants(*constants, 6, NO_REWRITES)
+    np.testing.assert_allclose(pixels * scale + offset, normalisation.apply(pixels), atol=1e-5)
+    scale, offset = input_constants(*constants, 6, MOBILE_REWRITES)
+    assert scale == 1.0 and np.shape(offset) == (6, 3)  # a whole row: one long sum for XNNPACK
+    result = (pixels + offset) * normalisation.scale
+    np.testing.assert_allclose(result, normalisation.apply(pixels), atol=1e-5)
 
 
 def test_names_of_parts():

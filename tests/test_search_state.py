@@ -1,6 +1,5 @@
 """The files of a search: crashes anywhere, foreign content, another search's folder."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -12,47 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import logging
-from toy_search import shrink, toy_costs, toy_evaluate, toy_score, toy_search, toy_space
+from search_folders import FILES, OUTSIDE, Crash, contents, counting, search, write
+from toy_search import toy_costs, toy_score, toy_space
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
-from neas_tf.evolution import SearchSettings, generation_rng
-from neas_tf.search_state import Candidate, History, Score, difference, read_history
+from neas_tf.search_state import Candidate, History, Score, read_history
 from neas_tf.shrunk_space import ShrunkSpace
-
-SETTINGS = SearchSettings(population=5, parents=3, generations=3, seed=1)
-SHRUNK = shrink(ShrunkSpace.full(toy_space(), 2), 5)
-BUDGET = 450
-FILES = ("history.jsonl", "state.json", "best.json")
-
-
-class Crash(Exception):
-    pass
-
-
-def contents(folder):
-    return {f.name: f.read_bytes() for f in Path(folder).iterdir()}
-
-
-def write(folder, files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
-def counting(calls, crash_after=None):
-    def evaluate(architectures):
-        for architecture in architectures:
-            if len(calls) == crash_after:
-                raise Crash
-            calls.append(architecture)
-            yield toy_score(architecture)
-
-    return evaluate
-
-
-def search(folder, evaluate=toy_evaluate, settings=SETTINGS, shrunk=SHRUNK, budget=BUDGET):
-    return toy_search(folder, settings, shrunk, budget, evaluate)
 
 
 @pytest.fixture(scope="module")
@@ -220,166 +185,6 @@ def test_exhausted_search_is_finished_too(tmp_path):
         assert contents(tmp_path / str(crash)) == contents(tmp_path / "a")
 
 
-@pytest.mark.parametrize(
-    "change,text",
-    [
-        ({"settings": dataclasses.replace(SETTINGS, population=6)}, r"settings\.population: was 5, is 6"),
-        ({"settings": dataclasses.replace(SETTINGS, seed=2)}, r"settings\.seed: was 1, is 2"),
-        ({"budget": 440}, r"context\.budget\.max_macs: was 450, is 440"),
-        ({"shrunk": ShrunkSpace.full(toy_space(), 2)}, r"alive\.layer \d: had \d+ entries, has \d+, lost nothing, gained \"k"),
-        ({"shrunk": ShrunkSpace.full(toy_space(), 3)}, "num_paths: was 2, is 3"),
-        ({"shrunk": shrink(ShrunkSpace.full(toy_space(), 2, False), 9)}, "heterogeneous: was true, is false"),
-        ({"shrunk": shrink(ShrunkSpace.full(toy_space(max_split=5), 2), 5)}, r"space\.max_split: was 6, is 5"),
-    ],
-)  # fmt: skip
-def test_another_search_is_refused_and_nothing_touched(finished, undisturbed, change, text):
-    with pytest.raises(NeasError, match=text):
-        search(finished, **change)
-    assert contents(finished) == undisturbed[1]
-
-
-def test_differences_stay_one_readable_sentence(finished):
-    with pytest.raises(NeasError) as caught:
-        search(finished, shrunk=ShrunkSpace.full(toy_space(), 3))
-    assert len(str(caught.value)) < 1500
-
-
-def _line(number, **change):
-    def edit(lines):
-        value = json.loads(lines[number])
-        lines[number] = json.dumps({**value, **change}).encode()
-
-    return edit
-
-
-def _drop(number):
-    return lambda lines: lines.pop(number)
-
-
-def _replace(number, content):
-    def edit(lines):
-        lines[number] = content
-
-    return edit
-
-
-OUTSIDE = Architecture.from_key("s1:k3e4|k3e4.k3e4.k3e4.k3e4.k3e4|k3e4.k3e4.k3e4.k3e4.k3e4")
-
-
-@pytest.mark.parametrize(
-    "edit,text",
-    [
-        (_replace(3, b"garbage"), "line 4: is no valid JSON"),
-        (_replace(3, b""), "line 4: is no valid JSON"),
-        (_replace(3, b"\xff\xfe"), "line 4: is no valid JSON"),
-        (_replace(0, b"[]"), "line 1: line: received"),
-        (_replace(3, b'{"candidate": 3}'), "line 4: keys: received"),
-        (_drop(6), "line 7: candidate: received 7, allowed is 6"),
-        (_line(2, candidate=True), "line 3: candidate"),
-        (_line(2, generation=2), "line 3: generation: received 2"),
-        (_line(2, origin="elsewhere"), "line 3: origin"),
-        (_line(2, accuracy=float("nan")), "line 3: accuracy"),
-        (_line(2, accuracy="0.5"), "line 3: accuracy"),
-        (_line(2, path_accuracies=[0.5]), "line 3: path_accuracies"),
-        (_line(2, key="s1:k3e4|k3e4|k5e4"), "line 3: key"),
-        (_line(2, architecture={"format": "x"}), "line 3: architecture.format"),
-        (_line(2, macs=1), "line 3: costs"),
-        (_line(2, extra="text"), "line 3: extra"),
-        (
-            _line(2, architecture=OUTSIDE.to_dict(), key=OUTSIDE.key),
-            "line 3: does not belong to this search",
-        ),
-        (lambda lines: lines.append(lines[0]), "line 16: candidate"),
-        (_line(2, accuracy=0.99), "state.json.*do not fit the first 15 lines"),
-    ],
-)
-def test_foreign_content_names_the_line(finished, edit, text):
-    path = finished / "history.jsonl"
-    lines = path.read_bytes().splitlines()
-    edit(lines)
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    before = contents(finished)
-    with pytest.raises(NeasError, match=text):
-        search(finished)
-    assert contents(finished) == before
-
-
-def test_the_same_ensemble_twice_is_refused(finished):
-    path = finished / "history.jsonl"
-    lines = path.read_bytes().splitlines()
-    lines[4] = json.dumps({**json.loads(lines[1]), "candidate": 4}).encode()
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    with pytest.raises(NeasError, match="line 5: holds the ensemble of line 2 once more"):
-        search(finished)
-
-
-def test_line_that_does_not_follow_from_the_seed(tmp_path):
-    # A history of another seed beside a state that has not yet counted its lines.
-    other = dataclasses.replace(SETTINGS, seed=2)
-    with pytest.raises(Crash):
-        search(tmp_path, counting([], 3), settings=other)
-    state = json.loads((tmp_path / "state.json").read_bytes())
-    state["search"]["settings"]["seed"] = 1
-    state["rng"] = generation_rng(1, 0).bit_generator.state
-    (tmp_path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(NeasError, match="line 1: does not follow from the lines before"):
-        search(tmp_path)
-
-
-def test_missing_candidate_of_an_earlier_generation(tmp_path, undisturbed):
-    first = json.loads(undisturbed[1]["state.json"]) | {
-        "generation": 0,
-        "candidates": 0,
-        "population": [],
-        "parents": [],
-        "best": None,
-        "finished": False,
-    }
-    lines = undisturbed[1]["history.jsonl"].splitlines()
-    kept = lines[:4] + lines[5:]
-    kept = [json.dumps({**json.loads(x), "candidate": i}).encode() for i, x in enumerate(kept)]
-    write(tmp_path, {"history.jsonl": b"\n".join(kept) + b"\n"})
-    first["rng"] = generation_rng(SETTINGS.seed, 0).bit_generator.state
-    (tmp_path / "state.json").write_text(json.dumps(first))
-    with pytest.raises(NeasError, match="line 5: skips a candidate of generation 0"):
-        search(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content,text",
-    [
-        (b"{", "no valid JSON"),
-        (b"[]", "a JSON object"),
-        (b'{"format": "other/1"}', "format: received 'other/1'"),
-        (b'{"format": "neas-search-state/1"}', "keys"),
-    ],
-)
-def test_foreign_state(finished, content, text):
-    (finished / "state.json").write_bytes(content)
-    before = contents(finished)
-    with pytest.raises(NeasError, match=text):
-        search(finished)
-    assert contents(finished) == before
-
-
-def test_state_with_a_broken_generator(tmp_path, undisturbed):
-    with pytest.raises(Crash):
-        search(tmp_path, counting([], 7))
-    state = json.loads((tmp_path / "state.json").read_bytes())
-    state["rng"] = {"bit_generator": "MT19937"}
-    (tmp_path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(NeasError, match=r"rng: received .*allowed is a generator's state"):
-        search(tmp_path)
-
-
-def test_history_without_a_state_is_refused(finished):
-    (finished / "state.json").unlink()
-    before = contents(finished)
-    with pytest.raises(NeasError, match=r"no state\.json beside it"):
-        search(finished)
-    assert contents(finished) == before
-
-
 def test_lost_history_starts_again(finished, undisturbed):
     (finished / "history.jsonl").unlink()
     assert search(finished) == undisturbed[0]
@@ -410,20 +215,10 @@ def test_numpy_numbers_are_written_as_plain_ones(tmp_path):
     assert candidate.costs == toy_costs(OUTSIDE) and candidate.path_accuracies == (0.5, 0.25)
 
 
-def test_difference():
-    assert difference({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2]}, "d": None}) == [
-        "b.c: was [1], is [2]"
-    ]
-    long = ["a", "b", "c", "d", "e"]
-    assert difference({"x": long}, {"x": long[:3]}) == [
-        'x: had 5 entries, has 3, lost "d", "e", gained nothing'
-    ]
-
-
 CHILD = """
 import sys, time
 sys.path[:0] = {paths!r}
-import test_search_state as t
+import search_folders as t
 def slow(architectures):
     for architecture in architectures:
         time.sleep(0.03)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+from hypothesis import strategies as st
 
 from neas_tf.architecture import Architecture
 from neas_tf.evolution import run_search
@@ -40,6 +41,18 @@ def shrink(shrunk: ShrunkSpace, count: int, seed: int = 0) -> ShrunkSpace:
         rows = shrunk.alive[i]
         shrunk = shrunk.without(i + 1, rows[rng.integers(len(rows))])
     return shrunk
+
+
+@st.composite
+def shrunk_spaces(draw):
+    min_split = draw(st.integers(0, 6))
+    space = toy_space(min_split=min_split, max_split=draw(st.integers(min_split, 6)))
+    num_paths = draw(st.integers(1, 3))
+    shrunk = ShrunkSpace.full(space, num_paths, draw(st.booleans()))
+    return shrink(shrunk, draw(st.integers(0, 100)), draw(st.integers(0, 99)))
+
+
+seeds = st.integers(0, 2**32)
 
 
 def blind_sample(shrunk: ShrunkSpace):

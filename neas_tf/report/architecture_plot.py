@@ -225,10 +225,10 @@ def _legend_handles(architecture: Architecture) -> list[Any]:
     operators = _used(architecture)
     handles: list[Any] = []
     for expansion, colour in _colours(architecture).items():
-        label = f"expansion {expansion}"
+        label = f"expansion {expansion}" if expansion else "no expansion"
         handles.append(Rectangle((0, 0), 1, 1, fc=colour, ec=style.INK, lw=0.7, label=label))
     handles.append(Rectangle((0, 0), 1, 1, fc=FIXED, ec=style.INK, lw=0.7, label="fixed part"))
-    kernels = ", ".join(f"{k}×{k}" for k in sorted({o.kernel for o in operators if not o.is_skip}))
+    kernels = ", ".join(f"{k}×{k}" for k in sorted({o.kernel for o in operators if o.kernel}))
     if kernels:
         label = f"box length: kernel ({kernels})"
         handles.append(
@@ -271,8 +271,8 @@ def _operator(axes: Axes, x: float, y: float, name: str, architecture: Architect
         axes.plot([x - half, x + half], [y, y], **dashes)
         return
     colour = _colours(architecture)[operator.expansion]
-    text = f"{operator.kernel}×{operator.kernel}\ne{operator.expansion}"
-    _box(axes, x, y, max(_height(operator.kernel, _largest(architecture)), 0.13), colour, text)
+    height = max(_height(operator.kernel, _largest(architecture)), 0.13)
+    _box(axes, x, y, height, colour, operator.label)
 
 
 def _box(

@@ -16,9 +16,11 @@ from neas_tf.architecture import Architecture
 from neas_tf.cost import Cost, CostTable
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.files import read_json
+from neas_tf.latency_table import LatencyTable, load_table
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
+LATENCY_FILE = "search/latency_table.json"
 STAGES = ("supernet", "search", "retrain", "export")
 
 
@@ -32,7 +34,7 @@ class Candidate:
       origin: random, crossover or mutation.
       key: canonical string of the architecture.
       accuracy: of the ensemble on the held-out training data, 0..1.
-      macs, paper_flops, params: cost; None where the line does not say.
+      macs, paper_flops, params, latency_ns: cost; None where the line does not say.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Candidate:
     macs: int
     paper_flops: int | None = None
     params: int | None = None
+    latency_ns: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +90,7 @@ class RunFiles:
       architecture: the ensemble that was retrained, or else the winner of the search.
       winner_key: canonical string of the winner of the search.
       winner_accuracy: its accuracy in the search.
+      latency: the table that the search predicted latencies with.
       shrinks: by index.
       alive: final shrunk space.
       results: content of `retrain/results.json`.
@@ -104,6 +108,7 @@ class RunFiles:
     architecture: Architecture | None = None
     winner_key: str | None = None
     winner_accuracy: float | None = None
+    latency: LatencyTable | None = None
     shrinks: tuple[Shrink, ...] = ()
     alive: ShrunkSpace | None = None
     results: Mapping[str, Any] | None = None
@@ -114,12 +119,12 @@ class RunFiles:
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def cost(self) -> dict[str, int]:
-        """`macs`, `paper_flops`, `params` of the architecture, from the files or else worked out."""
+        """`macs`, `paper_flops`, `params`, with a table `latency_ns`, from files or worked out."""
         result: dict[str, int] = {}
         table = self.cost_from_space()
         key = self.architecture.key if self.architecture else None
         match = next((c for c in self.candidates if c.key == key), None)
-        for name in ("macs", "paper_flops", "params"):
+        for name in ("macs", "paper_flops", "params", "latency_ns"):
             stated = [(self.results or {}).get(name), getattr(match, name, None)]
             stated += [export.get(name) for export in self.exports] + [getattr(table, name, None)]
             for value in map(number, stated):
@@ -132,7 +137,9 @@ class RunFiles:
         if self.architecture is None or self.space is None:
             return None
         try:
-            return CostTable(self.space).cost(self.architecture)
+            paths = self.architecture.num_paths
+            latency = self.latency if self.latency and self.latency.num_paths == paths else None
+            return CostTable(self.space, latency).cost(self.architecture)
         except NeasError:
             return None
 
@@ -162,6 +169,8 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
         if found is not None:
             run.space = _guard(run, "params.yaml", lambda: SearchSpace.from_dict(found))
     run.candidates = _part(run, "search/history.jsonl", lambda p: _read_history(run, p)) or ()
+    if (model_dir / LATENCY_FILE).exists():
+        run.latency = _part(run, LATENCY_FILE, load_table)
     run.shrinks = tuple(_read_shrinks(run))
     run.alive = _part(run, "shrink/alive.json", lambda p: _shrunk(read_json(p), run.space))
     if run.alive is None and run.shrinks:
@@ -270,6 +279,7 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         macs=int(value["macs"]),
         paper_flops=number(value.get("paper_flops")),
         params=number(value.get("params")),
+        latency_ns=number(value.get("latency_ns")),
     )
 
 

@@ -1,8 +1,9 @@
-"""Accuracy against MACs of all candidates, and how the search progressed (paper Fig. 5)."""
+"""Accuracy against cost of all candidates, and how the search progressed (paper Fig. 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,9 +14,39 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from neas_tf.evolution import pareto_front
+from neas_tf.latency_table import NANOSECONDS, milliseconds
+from neas_tf.pareto import pareto_front
 from neas_tf.report import style
 from neas_tf.report.reading import Candidate, number
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """A cost to draw: millions of it are the unit of the axis (M MACs; ms of ns).
+
+    Attributes:
+      metric: field of a candidate.
+      label: of the axis.
+      text: an amount in words.
+      bounds: names of the upper and the lower bound in the config.
+      factor: from a bound of the config to the metric.
+    """
+
+    metric: str
+    label: str
+    text: Callable[[float], str]
+    bounds: tuple[str, ...]
+    factor: float = 1.0
+
+
+_MACS = _Axis("macs", "multiply-accumulates (M MACs)", style.millions, ("max_macs", "min_macs"))
+_PARAMS = _Axis(
+    "params", "parameters (M)", lambda value: f"{value / 1e6:.2f} M parameters", ("max_params",)
+)
+_LATENCY = _Axis(
+    "latency_ns", "predicted latency (ms)", milliseconds, ("max_latency_ms",), NANOSECONDS
+)
+_AXES = {axis.metric: axis for axis in (_MACS, _PARAMS, _LATENCY)}
 
 
 def progress(accuracy: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,20 +68,31 @@ def draw_search(
     candidates: Sequence[Candidate],
     winner_key: str | None = None,
     budget: Mapping[str, Any] | None = None,
+    cost: str | None = None,
 ) -> Figure:
-    """Two panels: accuracy against MACs by generation, and accuracy by number of candidates.
+    """Two panels: accuracy against cost by generation, and accuracy by number of candidates.
 
     Args:
       candidates: at least one.
       winner_key: canonical string of the winner; by default the most accurate one.
-      budget: `max_macs` and `min_macs`, drawn as lines when they lie near.
+      budget: `max_macs` and `min_macs`, or `max_latency_ms`, drawn as lines when they lie near.
+      cost: `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate
+        has none of it, MACs.
     """
-    return _draw(list(candidates), winner_key, budget or {})
+    return _draw(list(candidates), winner_key, budget or {}, cost)
 
 
 @style.styled
-def _draw(candidates: list[Candidate], winner_key: str | None, budget: Mapping[str, Any]) -> Figure:
-    macs = np.array([c.macs for c in candidates], float)
+def _draw(
+    candidates: list[Candidate],
+    winner_key: str | None,
+    budget: Mapping[str, Any],
+    cost: str | None,
+) -> Figure:
+    axis = _AXES.get(cost or "latency_ns", _MACS)
+    if any(getattr(c, axis.metric) is None for c in candidates):
+        axis = _MACS
+    costs = np.array([getattr(c, axis.metric) for c in candidates], float)
     accuracy = np.array([c.accuracy for c in candidates], float)
     generation = np.array([c.generation for c in candidates], int)
     figure = style.new_figure(11.0, 4.7)
@@ -60,8 +102,8 @@ def _draw(candidates: list[Candidate], winner_key: str | None, budget: Mapping[s
     style.heading(figure, "Search", facts)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     winner = [i for i, c in enumerate(candidates) if c.key == winner_key]
-    star = winner[0] if winner else int(np.lexsort((macs, -accuracy))[0])
-    _scatter(figure, left, macs, accuracy, generation, star, budget)
+    star = winner[0] if winner else int(np.lexsort((costs, -accuracy))[0])
+    _scatter(figure, left, axis, costs, accuracy, generation, star, budget)
     _progress(right, accuracy, generation)
     return figure
 
@@ -69,7 +111,8 @@ def _draw(candidates: list[Candidate], winner_key: str | None, budget: Mapping[s
 def _scatter(
     figure: Figure,
     axes: Axes,
-    macs: np.ndarray,
+    axis: _Axis,
+    costs: np.ndarray,
     accuracy: np.ndarray,
     generation: np.ndarray,
     star: int,
@@ -82,7 +125,7 @@ def _scatter(
     norm = BoundaryNorm(edges, colours.N)
     order = np.argsort(generation, kind="stable")
     points = axes.scatter(
-        macs[order], accuracy[order], c=generation[order], cmap=colours, norm=norm,
+        costs[order], accuracy[order], c=generation[order], cmap=colours, norm=norm,
         s=20, lw=0.3, edgecolors="white", zorder=2,
     )  # fmt: skip
     if last > 0:
@@ -91,22 +134,22 @@ def _scatter(
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         bar.ax.minorticks_off()
-    front = pareto_front(macs, accuracy)
+    front = pareto_front(costs, accuracy)
     axes.step(
-        macs[front], accuracy[front], where="post", color=style.VERMILION, lw=1.4, zorder=3,
+        costs[front], accuracy[front], where="post", color=style.VERMILION, lw=1.4, zorder=3,
         label="Pareto front",
     )  # fmt: skip
-    axes.plot(macs[front], accuracy[front], "o", ms=3.2, color=style.VERMILION, zorder=4)
+    axes.plot(costs[front], accuracy[front], "o", ms=3.2, color=style.VERMILION, zorder=4)
     axes.plot(
-        macs[star], accuracy[star], "*", ms=17, mfc=style.YELLOW, mec=style.INK, mew=0.9, ls="",
-        zorder=6, label=f"winner: {100 * accuracy[star]:.2f} %, {style.millions(macs[star])}",
+        costs[star], accuracy[star], "*", ms=17, mfc=style.YELLOW, mec=style.INK, mew=0.9, ls="",
+        zorder=6, label=f"winner: {100 * accuracy[star]:.2f} %, {axis.text(costs[star])}",
     )  # fmt: skip
-    low, high = macs.min(), macs.max()
+    low, high = costs.min(), costs.max()
     span = max(high - low, 0.02 * high)
-    for name, label in (("max_macs", "budget"), ("min_macs", None)):
-        value = number(budget.get(name))
+    for name, label in zip(axis.bounds, ("budget", None), strict=False):
+        value = axis.factor * (number(budget.get(name)) or 0)
         if value and low - span < value < high + span:
-            text = f"{label} {style.millions(value)}" if label else None
+            text = f"{label} {axis.text(value)}" if label else None
             axes.axvline(value, color=style.GREY, lw=1.0, ls=(0, (4, 3)), zorder=1, label=text)
             low, high = min(low, value), max(high, value)
     axes.set_xlim(low - 0.04 * span, high + 0.04 * span)
@@ -114,7 +157,7 @@ def _scatter(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:.5g}"))
     style.percent_axis(axes)
     axes.grid(True)
-    axes.set(xlabel="multiply-accumulates (M MACs)", ylabel="accuracy on held-out training data")
+    axes.set(xlabel=axis.label, ylabel="accuracy on held-out training data")
     axes.set_title("Accuracy against cost")
     _headroom(axes, accuracy, below=0.34)
     handles, labels = axes.get_legend_handles_labels()

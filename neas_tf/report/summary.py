@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import milliseconds
+from neas_tf.pareto import unbeaten
 from neas_tf.report.reading import RunFiles, find_key, number, read_run
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
+from neas_tf.variation import PARETO_COSTS
 
 FORMAT = "neas-summary/1"
 _LABEL = 27  # characters of the first column in plain text
@@ -52,11 +56,24 @@ def summarise(
     }
 
 
-def budget(params: Mapping[str, Any]) -> dict[str, int]:
-    """`min_macs`, `max_macs`, `max_params` of the config, those that are set."""
+def budget(params: Mapping[str, Any]) -> dict[str, float]:
+    """`min_macs`, `max_macs`, `max_params`, `max_latency_ms` of the config, those that are set."""
     search = find_key(params, "search") or {}
-    found = {name: number(search.get(name)) for name in ("min_macs", "max_macs", "max_params")}
-    return {name: int(value) for name, value in found.items() if value}
+    names = ("min_macs", "max_macs", "max_params", "max_latency_ms")
+    found = {name: number(search.get(name)) for name in names}
+    return {
+        name: value if name == "max_latency_ms" else int(value)
+        for name, value in found.items()
+        if value
+    }
+
+
+def second_objective(params: Mapping[str, Any]) -> str | None:
+    """The cost that the search weighed against accuracy, as candidates name it; None without one."""
+    search = find_key(params, "search") or {}
+    if search.get("objective") != "pareto":
+        return None
+    return PARETO_COSTS.get(str(search.get("pareto_cost")))
 
 
 def _space(run: RunFiles) -> dict[str, Any] | None:
@@ -113,6 +130,7 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
     if accuracy is None:
         found = [c.accuracy for c in run.candidates if c.key == run.winner_key]
         accuracy = found[0] if found else None
+    size = _front_size(run)
     return {
         "candidates": len(run.candidates),
         "generations": max(c.generation for c in run.candidates) + 1,
@@ -120,7 +138,19 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
         "winner_accuracy": accuracy,
         "min_macs": min(c.macs for c in run.candidates),
         "max_macs": max(c.macs for c in run.candidates),
+        **({} if size is None else {"pareto_front": size}),
     }
+
+
+def _front_size(run: RunFiles) -> int | None:
+    """Candidates on the front of a search with two objectives; None for one objective."""
+    metric = second_objective(run.params)
+    if metric is None:
+        return None
+    costs = [getattr(c, metric) for c in run.candidates]
+    if None in costs:
+        return None
+    return int(unbeaten(costs, [c.accuracy for c in run.candidates]).sum())
 
 
 def _shrinking(run: RunFiles) -> dict[str, Any] | None:
@@ -227,13 +257,19 @@ def _ensemble_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ):
         if name in cost:
             rows.append((label, count(cost[name])))
+    if LATENCY in cost:
+        rows.append(("predicted latency", milliseconds(cost[LATENCY])))
     limits = summary["budget"]
     words = {
         "min_macs": ("≥", "MACs"),
         "max_macs": ("≤", "MACs"),
         "max_params": ("≤", "parameters"),
     }
-    texts = [f"{words[n][0]} {count(v).split(' (')[0]} {words[n][1]}" for n, v in limits.items()]
+    texts = [
+        f"≤ {v:g} ms" if n == "max_latency_ms"
+        else f"{words[n][0]} {count(v).split(' (')[0]} {words[n][1]}"
+        for n, v in limits.items()
+    ]  # fmt: skip
     if texts:
         rows.append(("budget", ", ".join(texts)))
     if found:
@@ -255,6 +291,8 @@ def _search_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = f"{search['candidates']:,} in {search['generations']} generations"
         rows.append(("candidates scored", text))
         rows.append(("best supernet accuracy", percent(search["best_accuracy"])))
+        if search.get("pareto_front"):
+            rows.append(("on the Pareto front", f"{search['pareto_front']:,} (search/pareto.json)"))
         winner = search["winner_accuracy"]
         if winner is not None and winner != search["best_accuracy"]:
             rows.append(("winner's supernet accuracy", percent(winner)))

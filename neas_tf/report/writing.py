@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from neas_tf.architecture import Architecture
 from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from neas_tf.report.reading import RunFiles, read_run
-from neas_tf.report.summary import budget, format_markdown, format_summary, summarise
+from neas_tf.report.summary import (
+    budget,
+    format_markdown,
+    format_summary,
+    second_objective,
+    summarise,
+)
 from neas_tf.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -105,7 +111,8 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
         from neas_tf.report.search_plot import draw_search
         from neas_tf.report.style import to_png
 
-        return to_png(draw_search(run.candidates, run.winner_key, budget(run.params)))
+        cost = second_objective(run.params)
+        return to_png(draw_search(run.candidates, run.winner_key, budget(run.params), cost))
 
     yield "search_scatter.png", "" if run.candidates else "needs search/history.jsonl", search
 

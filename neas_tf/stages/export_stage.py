@@ -8,7 +8,10 @@ import numpy as np
 
 from neas_tf import console, export_images, exporting, model_store
 from neas_tf.errors import NeasError
+from neas_tf.export_files import FINE_TUNING
 from neas_tf.files import read_json
+from neas_tf.quantizing import QAT
+from neas_tf.resolving import with_augmentation
 from neas_tf.run_context import Run
 
 _FILES = {
@@ -16,9 +19,13 @@ _FILES = {
     "tflite_float16": "model_float16.tflite",
     "tflite_dynamic": "model_dynamic.tflite",
     "tflite_int8": "model_int8.tflite",
+    "tflite_int8_qat": "model_int8_qat.tflite",
+    "tflite_pruned": "model_pruned.tflite",
     "saved_model": "saved_model",
     "keras": "model.keras",
 }
+# These train the model on.
+FINE_TUNED = (QAT, "pruned")
 
 
 def check_export(run: Run, alone: bool) -> None:
@@ -47,8 +54,7 @@ def export(run: Run) -> list[dict[str, Any]]:
                 console.say(f"   {output} was written before.")
                 continue
             loaded = loaded or _load(run)
-            with console.native_noise_off():
-                reports.append(_export(run, name, output, *loaded))
+            reports.append(_export(run, name, output, *loaded))
             parity = reports[-1]["parity"]
             console.say(
                 f"   {output}: {reports[-1]['bytes'] / 1e3:,.0f} kB, differs by at most "
@@ -72,10 +78,32 @@ def _export(run: Run, name: str, output: Any, model: Any, info: Any, common: dic
         return exporting.export_saved_model(model, info, output, **common)
     if name == "keras":
         return exporting.export_keras(model, info, output, **common)
+    settings = run.config.export
     quantize = name.removeprefix("tflite").removeprefix("_") or "none"
     if quantize == "int8":
-        common = common | {"representative": pixels(run, run.config.export.calibration_images)}
+        common = common | {"representative": pixels(run, settings.calibration_images)}
+    if quantize in FINE_TUNED:
+        common = common | {"fine_tuning": _fine_tuning(run)}
+    if quantize == "pruned":
+        quantize, common = "none", common | {"sparsity": settings.sparsity}
     return exporting.export_tflite(model, info, output, quantize=quantize, **common)
+
+
+def _fine_tuning(run: Run) -> Any:
+    """Settings and data for pruning and quantization-aware training."""
+    from neas_tf.fine_tuning import FineTuning  # tfmot only where it is needed
+
+    settings, retrain = run.config.export, run.config.retrain
+    return FineTuning(
+        with_augmentation(run.info, retrain),
+        run.folder(*FINE_TUNING.parts),
+        epochs=settings.fine_tune_epochs,
+        rate=settings.fine_tune_rate,
+        batch_size=settings.fine_tune_batch,
+        seed=run.config.seed,
+        label_smoothing=retrain.label_smoothing,
+        calibration_images=settings.calibration_images,
+    )
 
 
 def pixels(run: Run, count: int) -> np.ndarray:

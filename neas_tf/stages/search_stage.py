@@ -13,7 +13,9 @@ from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.errors import NeasError
 from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.evolution import SearchResult, describe_search, run_search, tqdm_bar
-from neas_tf.files import read_json
+from neas_tf.files import read_json, write_json_atomic
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import milliseconds
 from neas_tf.preflight import search_settings
 from neas_tf.run_context import Run
 from neas_tf.search_state import Candidate, History, Score
@@ -66,6 +68,8 @@ def search(run: Run) -> SearchResult:
         def sample(rng: np.random.Generator) -> Architecture:
             return sampling.uniform(shrunk, rng)
 
+    if run.table.latency is not None:  # the run's own copy, beside what it predicted
+        write_json_atomic(run.folder("search", "latency_table.json"), run.table.latency.to_dict())
     with run.timed("search"):
         result = run_search(
             settings,
@@ -83,7 +87,7 @@ def search(run: Run) -> SearchResult:
         console.say(f"   The search ended early: {result.reason}.")
     console.say(
         f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
-        f"{console.short_count(best.macs)} MACs, {len(result.candidates)} ensembles scored."
+        f"{_size(best)}, {len(result.candidates)} ensembles scored."
     )
     return result
 
@@ -132,7 +136,7 @@ class _LazyEvaluator:
 def _history(run: Run) -> History:
     def costs(architecture: Architecture) -> dict[str, int]:
         cost = run.table.cost(architecture)
-        return {"macs": cost.macs, "paper_flops": cost.paper_flops, "params": cost.params}
+        return {metric: getattr(cost, metric) for metric in run.table.metrics}
 
     return History(run.folder("search"), costs)
 
@@ -146,19 +150,22 @@ def _context(run: Run) -> dict[str, object]:
     config = run.config.search
     names = "max_macs min_macs max_params even_splits calibration_images calibration_batch validation_images"
     identity = run.folder("supernet", "identity.json").read_bytes()
-    return {name: getattr(config, name) for name in names.split()} | {
+    context = {name: getattr(config, name) for name in names.split()} | {
         "supernet": hashlib.sha256(identity).hexdigest()[:16],
         "supernet_step": latest_step(run.folder("supernet")),
     }
+    if run.table.latency is not None:  # else as it was before there were tables
+        context["latency_table"] = run.table.latency.identity()
+        context["max_latency_ms"] = config.max_latency_ms
+    return context
 
 
 def _announce(run: Run, shrunk: ShrunkSpace, settings: SearchSettings) -> None:
     words = {1: "at most", -1: "at least"}
-    units = {"macs": "MACs", "params": "parameters"}
-    budget = ", ".join(
-        f"{words[x.sign]} {console.short_count(x.value)} {units[x.metric]}"
-        for x in run.budget.limits
-    )
+    budget = ", ".join(f"{words[x.sign]} {_amount(x.metric, x.value)}" for x in run.budget.limits)
+    table = run.table.latency
+    if table is not None:
+        budget += f"; latency as measured on {table.device or 'an unnamed device'}"
     console.heading(
         "Search",
         f"{settings.method}, {settings.generations} generations of {settings.population} ensembles "
@@ -169,9 +176,21 @@ def _announce(run: Run, shrunk: ShrunkSpace, settings: SearchSettings) -> None:
     )
 
 
+def _amount(metric: str, value: int | float) -> str:
+    if metric == LATENCY:
+        return milliseconds(value)
+    return f"{console.short_count(value)} {'MACs' if metric == 'macs' else 'parameters'}"
+
+
+def _size(candidate: Candidate) -> str:
+    """What a candidate costs: its MACs, and its latency where a table predicts one."""
+    shown = [metric for metric in ("macs", LATENCY) if metric in candidate.costs]
+    return ", ".join(_amount(metric, candidate.costs[metric]) for metric in shown)
+
+
 def _tell_generation(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
     top = max((c.accuracy for c in new), default=0.0)
     console.say(
         f"   Generation {generation + 1}: {len(new)} new, the best of them {top:.2%}; best so far "
-        f"{best.accuracy:.2%} at {console.short_count(best.macs)} MACs."
+        f"{best.accuracy:.2%} at {_size(best)}."
     )

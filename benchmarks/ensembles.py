@@ -1,0 +1,237 @@
+"""Latency of ensembles of one space in turns: random ones beside MobileNetV4, or given ones.
+
+    python -m benchmarks.ensembles --output=mobile_space.json --plot=mobile_space.png
+    python -m benchmarks.ensembles --model_dir=runs/a --architectures=a/best.json,b/best.json
+
+Without `--architectures` it draws two-path ensembles of the space (default:
+configs/spaces/mobile.yaml at 224²) whose MACs lie within 2 % of MobileNetV4-Conv-Medium's, all
+split points alike, and compares them with it. With `--architectures` it compares these with the
+first one. Each is exported as TFLite with random weights and timed in turns: LiteRT with XNNPACK,
+float32, one thread, batch 1, processor time. The files stay in the folder `--cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks import timing
+from benchmarks.networks import networks, prepare
+from neas_tf.architecture import Architecture
+from neas_tf.budget import Budget
+from neas_tf.budget_sampling import BudgetSampler
+from neas_tf.console import bar, native_noise_off, quiet_libraries, say
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError, check, check_int
+from neas_tf.files import write_bytes_atomic, write_json_atomic
+from neas_tf.paths import project_file, resolve_user_path
+from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space import SearchSpace
+from neas_tf.zoo import load_architecture
+
+FORMAT = "neas-ensemble-latency/1"
+REFERENCE = "mobilenet_v4_conv_medium"
+TOLERANCE = 0.02  # of the reference's MACs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code, 2 after bad input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--space", default="", help="YAML file; default: the mobile space")
+    parser.add_argument("--model_dir", default="", help="instead of --space: that of a run")
+    parser.add_argument("--architectures", default="", help="JSON files or keys, with commas")
+    parser.add_argument("--count", type=int, default=24, help="ensembles")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--runs", type=int, default=3, help="invocations in a turn")
+    parser.add_argument("--output", default="", help="JSON file; default: standard output")
+    parser.add_argument("--plot", default="", help="PNG file: the distribution")
+    parser.add_argument("--cache", default="runs/mobile_space", help="folder of exported files")
+    args = parser.parse_args(arguments)
+    try:
+        for name in ("count", "rounds", "runs"):
+            check_int(f"--{name}", getattr(args, name), 1)
+        check(not (args.space and args.model_dir), "--space", args.space, "none with --model_dir")
+        mobile = project_file("configs", "spaces", "mobile.yaml")
+        run = args.model_dir and str(Path(args.model_dir) / "params.yaml")
+        space = load_space(run or args.space or mobile)
+        cache = Path(resolve_user_path(args.cache))
+        cache.mkdir(parents=True, exist_ok=True)
+        quiet_libraries()
+        if args.architectures:
+            given = [load_architecture(x, space) for x in args.architectures.split(",") if x]
+            check(len(given) > 1, "--architectures", args.architectures, "two or more")
+            first, *chosen = given
+            macs = CostTable(space).cost(first).macs
+            reference = {"name": first.key, "macs": macs, "path": exported(first, space, cache)}
+        else:
+            found = prepare(networks()[REFERENCE], "float32", cache)
+            reference = {"name": REFERENCE, "macs": found["macs"], "path": found["paths"][0]}
+            chosen = sample(space, found["macs"], args.count, args.seed)
+        report = measure(space, chosen, reference, cache, args.rounds, args.runs)
+        words = sys.argv[1:] if arguments is None else arguments
+        report["command"] = " ".join(["python -m benchmarks.ensembles", *words])
+        if args.plot:
+            write_bytes_atomic(Path(resolve_user_path(args.plot)), draw(report))
+        if args.output:
+            write_json_atomic(Path(resolve_user_path(args.output)), report)
+            say(summary(report))
+        else:
+            print(json.dumps(report, indent=1))
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def load_space(path: str) -> SearchSpace:
+    """The space of a settings file, at 224² with 1000 classes."""
+    try:
+        content = yaml.safe_load(Path(resolve_user_path(path)).read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise NeasError(f"--space: {path!r} cannot be read ({error}).") from None
+    check(isinstance(content, dict) and "space" in content, "--space", path, "a file with `space:`")
+    return SearchSpace.from_dict(content["space"])
+
+
+def sample(space: SearchSpace, macs: int, count: int, seed: int) -> list[Architecture]:
+    """Different two-path ensembles with these MACs within the tolerance."""
+    shrunk, table = ShrunkSpace.full(space, 2), CostTable(space)
+    budget = Budget(max_macs=round(macs * (1 + TOLERANCE)), min_macs=round(macs * (1 - TOLERANCE)))
+    budget.check_attainable(shrunk, table)
+    draw_one = BudgetSampler(shrunk, table, budget, even_splits=True).sample
+    rng, found = np.random.default_rng(seed), {}
+    for _ in range(100 * count):
+        architecture = draw_one(rng)
+        found[architecture.key] = architecture
+        if len(found) == count:
+            return list(found.values())
+    raise NeasError(
+        f"--count: received {count}, allowed is at most {len(found)}: no more were found."
+    )
+
+
+def measure(
+    space: SearchSpace,
+    chosen: Sequence[Architecture],
+    reference: dict[str, Any],
+    cache: Path,
+    rounds: int,
+    runs: int,
+) -> dict[str, Any]:
+    """Exports what is not in the cache and times all of them in turns with the reference."""
+    from neas_tf.tflite_files import interpreter
+
+    calls = {}
+
+    def add(name: str, path: Path) -> None:
+        with native_noise_off():
+            runner = interpreter(path)
+            runner.allocate_tensors()
+            detail = runner.get_input_details()[0]
+            pixels = np.random.default_rng(2).uniform(0, 255, detail["shape"])
+            runner.set_tensor(detail["index"], pixels.astype(detail["dtype"]))
+            runner.invoke()
+        calls[name] = runner.invoke
+
+    name = reference["name"]
+    add(name, reference["path"])
+    with bar("exporting", len(chosen), "ensembles", leave=False) as progress:
+        for architecture in chosen:
+            add(architecture.key, exported(architecture, space, cache))
+            progress.update()
+    with bar("timing", (rounds + 1) * len(calls), "turns", leave=False) as progress:
+        times = timing.interleaved(calls, rounds, runs, tick=progress.update)
+    table = CostTable(space)
+    rows = [
+        {
+            "architecture": one.key,
+            "macs": table.cost(one).macs,
+            "params": table.cost(one).params,
+            "ratio": round(timing.ratio(times[one.key], times[name]), 3),
+            **timing.spread(times[one.key]),
+        }
+        for one in chosen
+    ]
+    ratios = np.array([row["ratio"] for row in rows])
+    return {
+        "format": FORMAT,
+        "space": space.name,
+        "reference": {"name": name, "macs": reference["macs"], **timing.spread(times[name])},
+        "ensembles": rows,
+        "ratio_percentiles": {
+            str(p): round(float(np.percentile(ratios, p)), 3) for p in (0, 10, 25, 50, 75, 90, 100)
+        },
+        "as_fast": int((ratios <= 1.0).sum()),
+        "rounds": rounds,
+        "runs": runs,
+        "machine": timing.machine(),
+    }
+
+
+def exported(architecture: Architecture, space: SearchSpace, cache: Path) -> Path:
+    """The TFLite file of an ensemble with random weights, made where it is not there yet."""
+    from neas_tf.ensemble import build_ensemble
+    from neas_tf.exporting import export_tflite
+    from neas_tf.model_store import LoadedInfo
+    from neas_tf.normalisation import Normalisation
+
+    digest = hashlib.sha256(f"{space.fingerprint()} {architecture.key}".encode()).hexdigest()[:16]
+    path = cache / f"ensemble-{digest}.tflite"
+    if not path.is_file():
+        names = tuple(map(str, range(space.num_classes)))
+        info = LoadedInfo(architecture, space, names, Normalisation())
+        model = build_ensemble(architecture, space, seed=0)
+        with native_noise_off():
+            # Two pictures do for the parity check; random weights give large logits.
+            export_tflite(model, info, path, tolerance=1e-2, overwrite=True)
+    return path
+
+
+def summary(report: dict[str, Any]) -> str:
+    """One sentence."""
+    found, reference = report["ratio_percentiles"], report["reference"]
+    return (
+        f"{report['as_fast']} of {len(report['ensembles'])} ensembles are as fast as {reference['name']} "
+        f"({reference['ms']:.2f} ms) or faster; ratio of latencies: median {found['50']}, from "
+        f"{found['0']} to {found['100']}."
+    )
+
+
+def draw(report: dict[str, Any]) -> bytes:
+    """The distribution of latencies as a PNG."""
+    from neas_tf.report import style
+
+    @style.styled
+    def figure():
+        result = style.new_figure(6.4, 3.4)
+        axes = result.add_subplot()
+        times, reference = [row["ms"] for row in report["ensembles"]], report["reference"]
+        counts, *_ = axes.hist(times, bins=12, color=style.SKY, edgecolor=style.INK, linewidth=0.5)
+        axes.axvline(reference["ms"], color=style.ORANGE, lw=2, label=reference["name"])
+        axes.set(xlabel="latency, ms", ylabel="ensembles", ylim=(0, 1.3 * max(counts)))
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper right")
+        style.heading(
+            result,
+            f"Latency of ensembles of the space {report['space']!r}",
+            f"{report['as_fast']} of {len(times)} are as fast or faster; median ratio "
+            f"{report['ratio_percentiles']['50']}",
+        )
+        return result
+
+    return style.to_png(figure())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

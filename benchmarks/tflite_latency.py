@@ -1,0 +1,305 @@
+"""Latency of NEAS's ensembles and of other mobile networks in LiteRT, in one interleaved run.
+
+    python -m benchmarks.tflite_latency --output=latency.json --plot=latency.png
+    python -m benchmarks.tflite_latency --models=neas_s,efficientnet_b0 --rounds=5
+
+LiteRT with XNNPACK, batch 1, random weights; float32, and full-integer int8 after training. Each
+network is measured as float32 and as int8, and all of them take turns in every round. With one
+thread the time is the processor's, with more it is that on the clock. `neas_s_plain` is NEAS-S
+without the rewrites for mobile, `neas_s_separate` its paths as networks of their own, rewritten
+too, one after another: what the ensemble would cost without a shared trunk.
+
+The first run converts (minutes); the files stay in the folder `--cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import timing
+from benchmarks.networks import FORMATS, Network, is_prepared, networks, prepare
+from neas_tf.console import bar, native_noise_off, quiet_libraries, say
+from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.paths import resolve_user_path
+
+FORMAT = "neas-tflite-latency/1"
+REFERENCE = "efficientnet_b0"
+# (name of the network, what it is compared with, largest ratio of the latencies)
+TARGETS = (
+    ("neas_s", REFERENCE, 1.0),
+    ("neas_m", REFERENCE, 1.6),
+    ("neas_l", REFERENCE, 2.5),
+    ("neas_s", "neas_s_separate", 0.6),
+)
+INT8_SPEEDUP = 1.6  # of these three
+INT8_NETWORKS = ("neas_s", "neas_m", "neas_l")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code, 2 after bad input."""
+    known = networks()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="", help=f"of {', '.join(known)}; default: all")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="with commas")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--runs", type=int, default=3, help="invocations in a turn")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", default="", help="JSON file; default: standard output")
+    parser.add_argument("--plot", default="", help="PNG file: latency against MACs")
+    parser.add_argument("--cache", default="runs/tflite_latency", help="folder of converted files")
+    args = parser.parse_args(arguments)
+    try:
+        chosen = [_choose("--models", n, known) for n in args.models.split(",") if n]
+        formats = [
+            _choose("--formats", f, dict.fromkeys(FORMATS, f)) for f in args.formats.split(",")
+        ]
+        for name in ("rounds", "runs", "threads"):
+            check_int(f"--{name}", getattr(args, name), 1)
+        output, plot, cache = (
+            Path(resolve_user_path(path)) if path else None
+            for path in (args.output, args.plot, args.cache)
+        )
+        check(cache is not None, "--cache", args.cache, "a folder")
+        _check_replaceable(output, plot)
+        quiet_libraries()
+        result = measure(
+            chosen or list(known.values()),
+            cache,
+            formats=formats,
+            rounds=args.rounds,
+            runs=args.runs,
+            threads=args.threads,
+        )
+        result["command"] = _command(arguments)
+        if output:
+            write_json_atomic(output, result)
+        else:
+            print(json.dumps(result))
+        if plot:
+            from benchmarks.latency_plot import draw
+
+            write_bytes_atomic(plot, draw(result))
+        say(table(result))
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename!r} cannot be written ({error.strerror}).", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _choose(field: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        unknown_name(field, name, known)
+    return known[name]
+
+
+def _check_replaceable(output: Path | None, plot: Path | None) -> None:
+    """Refuses to write over what an earlier run of this command did not write."""
+    if output and output.exists():
+        try:
+            ours = read_json(output).get("format") == FORMAT
+        except (NeasError, AttributeError):
+            ours = False
+        check(ours, "--output", str(output), "a new file, or one that this command wrote")
+    if plot:
+        check(plot.suffix == ".png", "--plot", str(plot), "a name that ends with .png")
+        check(not plot.is_dir(), "--plot", str(plot), "a file")
+
+
+def _command(arguments: Sequence[str] | None) -> str:
+    words = sys.argv[1:] if arguments is None else arguments
+    return " ".join(["python -m benchmarks.tflite_latency", *words])
+
+
+def measure(
+    chosen: Sequence[Network],
+    cache: Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    rounds: int = 30,
+    runs: int = 3,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Converts what is not in the cache, and measures the networks against each other.
+
+    Args:
+      chosen: networks to compare.
+      cache: folder of converted files.
+      formats: of `benchmarks.networks.FORMATS`.
+      rounds, runs: as for `timing.interleaved`.
+      threads: of LiteRT; with more than one, the time is that on the clock.
+
+    Returns:
+      The report: `networks` in the order given, each with its size, MACs, parameters and, for each
+      format, `ms` (median over the rounds) with 10th and 90th percentile, file size, XNNPACK
+      partitions and `ratio` to EfficientNet-B0 in that format, and the `int8_speedup`; `targets`
+      that were measured; machine, versions and settings.
+
+    Raises:
+      NeasError: when a network cannot be converted.
+    """
+    files = _files(chosen, formats, cache)
+    calls = {key: _call(found["paths"], threads) for key, found in files.items()}
+    clock = "cpu" if threads == 1 else "wall"
+    with bar("measuring", (rounds + 1) * len(calls), "turns", leave=False) as progress:
+        times = timing.interleaved(calls, rounds, runs, clock=clock, tick=progress.update)
+    from neas_tf.model_store import library_versions
+
+    rows = [_row(network, formats, files, times) for network in chosen]
+    return {
+        "format": FORMAT,
+        "reference": REFERENCE,
+        "rounds": rounds,
+        "runs": runs,
+        "threads": threads,
+        "clock": clock,
+        "machine": timing.machine(),
+        "versions": library_versions(
+            "ai-edge-litert", "tensorflow", "tf-keras", "tf-models-official", "numpy"
+        ),
+        "networks": rows,
+        "targets": _targets(rows, times),
+    }
+
+
+def _files(
+    chosen: Sequence[Network], formats: Sequence[str], cache: Path
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `prepare` says of every (network, format)."""
+    missing = [network for network in chosen if not is_prepared(network, cache)]
+    if missing:
+        with bar("converting", len(missing), "networks", leave=False) as progress:
+            for network in missing:
+                progress.set_postfix_str(f", {network.name}")
+                with native_noise_off():
+                    prepare(network, formats[0], cache)
+                progress.update()
+    return {
+        (network.name, format): prepare(network, format, cache)
+        for network in chosen
+        for format in formats
+    }
+
+
+def _call(paths: Sequence[Path], threads: int):
+    """A function that invokes the files once, one after another."""
+    import numpy as np
+
+    from neas_tf.tflite_files import interpreter
+
+    ready = []
+    with native_noise_off():
+        for path in paths:
+            runner = interpreter(path, threads=threads)
+            runner.allocate_tensors()
+            image = runner.get_input_details()[0]
+            pixels = np.random.default_rng(2).uniform(0, 255, image["shape"])
+            runner.set_tensor(image["index"], pixels.astype(image["dtype"]))
+            runner.invoke()
+            ready.append(runner)
+    if len(ready) == 1:
+        return ready[0].invoke
+
+    def call():
+        for runner in ready:
+            runner.invoke()
+
+    return call
+
+
+def _row(
+    network: Network,
+    formats: Sequence[str],
+    files: Mapping[tuple[str, str], Mapping[str, Any]],
+    times: Mapping[tuple[str, str], list[float]],
+) -> dict[str, Any]:
+    first = files[network.name, formats[0]]
+    row: dict[str, Any] = {
+        "name": network.name,
+        "label": network.label,
+        "family": network.family,
+        "input_size": list(network.size),
+        "files": len(first["paths"]),
+        "macs": first["macs"],
+        "params": first["params"],
+    }
+    for format in formats:
+        key = (network.name, format)
+        found = {k: v for k, v in files[key].items() if k not in ("paths", "macs", "params")}
+        row[format] = timing.spread(times[key]) | found
+        if (REFERENCE, format) in times:
+            row[format]["ratio"] = _ratio(times, key, (REFERENCE, format))
+    if set(FORMATS) <= set(formats):
+        row["int8_speedup"] = _ratio(times, (network.name, "float32"), (network.name, "int8"))
+    return row
+
+
+def _ratio(times: Mapping[tuple[str, str], list[float]], above: Any, below: Any) -> float:
+    return round(timing.ratio(times[above], times[below]), 3)
+
+
+def _targets(
+    rows: Sequence[Mapping[str, Any]], times: Mapping[tuple[str, str], list[float]]
+) -> list[dict[str, Any]]:
+    """What the project wants of the figures, as far as the networks were measured."""
+    result = []
+    for name, other, bound in TARGETS:
+        above, below = (name, "float32"), (other, "float32")
+        if above in times and below in times:
+            value = _ratio(times, above, below)
+            what = f"{name} / {other}, float32"
+            result.append({"what": what, "at_most": bound, "value": value, "met": value <= bound})
+    for row in rows:
+        if row["name"] in INT8_NETWORKS and "int8_speedup" in row:
+            value, int8 = row["int8_speedup"], row["int8"]
+            whole = int8["xnnpack_partitions"] == 1 and not int8["float_islands"]
+            met = value >= INT8_SPEEDUP and whole
+            what = f"{row['name']}, float32 / int8, integers in one XNNPACK partition"
+            result.append({"what": what, "at_least": INT8_SPEEDUP, "value": value, "met": met})
+    return result
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The report for people, as a Markdown table."""
+    formats = [format for format in FORMATS if format in result["networks"][0]]
+    head = ["network", "input", "M MACs", "M parameters"]
+    for format in formats:
+        head += [f"{format}, ms", "× B0"]
+    if len(formats) == 2:
+        head += ["int8 speed-up", "XNNPACK partitions, int8"]
+    rows = [head, ["---"] * len(head)]
+    for network in result["networks"]:
+        height, width = network["input_size"]
+        size = f"{height}²" if height == width else f"{height}×{width}"
+        amounts = [f"{network['macs'] / 1e6:.0f}", f"{network['params'] / 1e6:.2f}"]
+        row = [network["label"], size, *amounts]
+        for format in formats:
+            found = network[format]
+            row += [f"{found['ms']:.2f}", f"{found['ratio']:.2f}" if "ratio" in found else "–"]
+        if len(formats) == 2:
+            parts = str(network["int8"]["xnnpack_partitions"])
+            row += [f"{network['int8_speedup']:.2f}", parts]
+        rows.append(row)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    for target in result["targets"]:
+        bound = "≤" if "at_most" in target else "≥"
+        limit = target.get("at_most", target.get("at_least"))
+        verdict = "met" if target["met"] else "MISSED"
+        lines.append(f"{verdict}: {target['what']}: {target['value']:.2f} (wanted {bound} {limit})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main())

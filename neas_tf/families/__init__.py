@@ -1,0 +1,1 @@
+"""The operator families that come with the framework, one file each."""

@@ -1,0 +1,44 @@
+"""A small search in a folder, crashes included, for the tests of what a folder holds."""
+
+from pathlib import Path
+
+from toy_search import shrink, toy_evaluate, toy_score, toy_search, toy_space
+
+from neas_tf.architecture import Architecture
+from neas_tf.evolution import SearchSettings
+from neas_tf.shrunk_space import ShrunkSpace
+
+SETTINGS = SearchSettings(population=5, parents=3, generations=3, seed=1)
+SHRUNK = shrink(ShrunkSpace.full(toy_space(), 2), 5)
+BUDGET = 450
+OUTSIDE = Architecture.from_key("s1:k3e4|k3e4.k3e4.k3e4.k3e4.k3e4|k3e4.k3e4.k3e4.k3e4.k3e4")
+FILES = ("history.jsonl", "state.json", "best.json")
+
+
+class Crash(Exception):
+    pass
+
+
+def contents(folder):
+    return {f.name: f.read_bytes() for f in Path(folder).iterdir()}
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def counting(calls, crash_after=None):
+    def evaluate(architectures):
+        for architecture in architectures:
+            if len(calls) == crash_after:
+                raise Crash
+            calls.append(architecture)
+            yield toy_score(architecture)
+
+    return evaluate
+
+
+def search(folder, evaluate=toy_evaluate, settings=SETTINGS, shrunk=SHRUNK, budget=BUDGET):
+    return toy_search(folder, settings, shrunk, budget, evaluate)

@@ -1,0 +1,138 @@
+"""Stage 4 with every format of `export.formats`, on a run whose retraining is made up."""
+
+import json
+
+import pytest
+import tensorflow as tf
+from small_ensembles import randomise
+from tiny_run import TINY, contents
+
+from neas_tf.architecture import Architecture
+from neas_tf.ensemble import build_ensemble
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json
+from neas_tf.model_store import save_model
+from neas_tf.parse_config import load_config
+from neas_tf.preflight import EXPORT_FORMATS
+from neas_tf.run_context import open_run
+from neas_tf.stages.export_stage import export
+
+ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "k3e2", "k3e1")))
+FILES = {
+    "tflite": "model.tflite",
+    "tflite_float16": "model_float16.tflite",
+    "tflite_dynamic": "model_dynamic.tflite",
+    "tflite_int8": "model_int8.tflite",
+    "tflite_int8_qat": "model_int8_qat.tflite",
+    "tflite_pruned": "model_pruned.tflite",
+    "saved_model": "saved_model",
+    "keras": "model.keras",
+}
+EXPORT = {
+    "formats": list(FILES),
+    "parity_examples": 8,
+    "calibration_images": 16,
+    "test_examples": 40,
+    "fine_tune_epochs": 1.0,
+    "fine_tune_batch": 256,
+    "sparsity": 0.6,
+}
+
+
+def configured(folder, **export):
+    path = folder / "tiny.yaml"
+    path.write_text(json.dumps({**TINY, "export": {**EXPORT, **export}}))
+    return load_config("neas_quickstart", [str(path)])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run after its export stage, and the reports by format."""
+    folder = tmp_path_factory.mktemp("stage")
+    run = open_run(configured(folder), str(folder / "run"), strategy())
+    model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
+    randomise(model)
+    with run.writing():
+        save_model(
+            run.folder("retrain", "model"),
+            model,
+            ARCHITECTURE,
+            run.space,
+            run.info.class_names,
+            run.info.normalisation.to_dict(),
+        )
+        reports = export(run)
+    return run, dict(zip(FILES, reports, strict=True))
+
+
+def test_every_format_is_tested_here():
+    assert set(FILES) == set(EXPORT_FORMATS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_format_has_its_file_and_its_report(name, exported):
+    run, reports = exported
+    path, report = run.folder("export", FILES[name]), reports[name]
+    assert path.exists() and read_json(run.folder("export", FILES[name] + ".json")) == report
+    assert report["bytes"] > 1000 and (report.get("ops") or report["layers"])
+    assert report["parity"]["examples"] == 8 and report["accuracy"]["examples"] == 40
+    if name in ("tflite", "tflite_pruned", "saved_model", "keras"):
+        assert report["parity"]["max_abs_diff"] <= 1e-4 and report["quantize"] == "none"
+    if name.startswith("tflite"):
+        assert report["xnnpack_partitions"] >= 1
+
+
+@pytest.mark.parametrize("name", ["tflite_int8", "tflite_int8_qat"])
+def test_integer_formats_are_integer_throughout(name, exported):
+    report = exported[1][name]
+    assert report["quantize"] == name.removeprefix("tflite_")
+    assert report["float_islands"] == {}
+    assert report["xnnpack_partitions"] == 1 and report["not_delegated"] == {}
+    assert [o["name"] for o in report["outputs"]] == ["logits"]
+
+
+def test_fine_tuned_formats_say_how_they_were_made(exported):
+    run, reports = exported
+    how = {"epochs": 1.0, "steps": 6, "batch_size": 256, "seed": run.config.seed}
+    assert reports["tflite_int8_qat"]["fine_tuning"] == {**how, "rate": 1e-4}
+    found = reports["tflite_pruned"]
+    assert found["pruning_fine_tuning"] == {**how, "rate": 1e-3}
+    assert found["pruning"]["target"] == 0.6
+    assert found["pruning"]["pruned_layers"] == pytest.approx(0.6, abs=0.01)
+    assert found["gzip_bytes"]["after"] < 0.9 * found["gzip_bytes"]["before"]
+    assert found["bytes"] == pytest.approx(reports["tflite"]["bytes"], rel=0.02)
+    for kind in ("int8_qat", "pruned"):
+        assert run.folder("export", "fine_tuning", kind, "checkpoint").exists()
+
+
+def test_what_is_there_is_kept(exported):
+    run, reports = exported
+    before = contents(run.folder("export"))
+    with run.writing():
+        assert export(run) == list(reports.values())
+    assert contents(run.folder("export")) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"fine_tune_batch": 5000}, "export.fine_tune_batch"),
+        ({"fine_tune_epochs": 0.0}, "export.fine_tune_epochs"),
+        ({"fine_tune_rate": 1.0}, "export.fine_tune_rate"),
+        ({"sparsity": 1.0}, "export.sparsity"),
+        ({"calibration_images": 0}, "export.calibration_images"),
+    ],
+)
+def test_settings_are_checked_before_anything_runs(setting, name, tmp_path):
+    with pytest.raises(NeasError, match=name):
+        open_run(configured(tmp_path, **setting), str(tmp_path / "run"), strategy())
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_formats_do_not_need_the_settings_of_fine_tuning(tmp_path):
+    config = configured(tmp_path, formats=["tflite"], fine_tune_batch=5000)
+    open_run(config, str(tmp_path / "run"), strategy())
+
+
+def strategy():
+    return tf.distribute.get_strategy()

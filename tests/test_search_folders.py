@@ -1,0 +1,182 @@
+"""Folders of another search, and content that no search wrote: refused, and nothing touched."""
+
+import dataclasses
+import json
+
+import pytest
+from search_folders import OUTSIDE, SETTINGS, Crash, contents, counting, search, write
+from toy_search import shrink, toy_space
+
+from neas_tf.errors import NeasError
+from neas_tf.evolution import generation_rng
+from neas_tf.shrunk_space import ShrunkSpace
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    result = search(folder)
+    return result, contents(folder)
+
+
+@pytest.fixture
+def finished(tmp_path, undisturbed):
+    write(tmp_path / "search", undisturbed[1])
+    return tmp_path / "search"
+
+
+@pytest.mark.parametrize(
+    "change,text",
+    [
+        ({"settings": dataclasses.replace(SETTINGS, population=6)}, r"settings\.population: was 5, is 6"),
+        ({"settings": dataclasses.replace(SETTINGS, seed=2)}, r"settings\.seed: was 1, is 2"),
+        ({"budget": 440}, r"context\.budget\.max_macs: was 450, is 440"),
+        ({"shrunk": ShrunkSpace.full(toy_space(), 2)}, r"alive\.layer \d: had \d+ entries, has \d+, lost nothing, gained \"k"),
+        ({"shrunk": ShrunkSpace.full(toy_space(), 3)}, "num_paths: was 2, is 3"),
+        ({"shrunk": shrink(ShrunkSpace.full(toy_space(), 2, False), 9)}, "heterogeneous: was true, is false"),
+        ({"shrunk": shrink(ShrunkSpace.full(toy_space(max_split=5), 2), 5)}, r"space\.max_split: was 6, is 5"),
+    ],
+)  # fmt: skip
+def test_another_search_is_refused_and_nothing_touched(finished, undisturbed, change, text):
+    with pytest.raises(NeasError, match=text):
+        search(finished, **change)
+    assert contents(finished) == undisturbed[1]
+
+
+def test_differences_stay_one_readable_sentence(finished):
+    with pytest.raises(NeasError) as caught:
+        search(finished, shrunk=ShrunkSpace.full(toy_space(), 3))
+    assert len(str(caught.value)) < 1500
+
+
+def _line(number, **change):
+    def edit(lines):
+        value = json.loads(lines[number])
+        lines[number] = json.dumps({**value, **change}).encode()
+
+    return edit
+
+
+def _drop(number):
+    return lambda lines: lines.pop(number)
+
+
+def _replace(number, content):
+    def edit(lines):
+        lines[number] = content
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit,text",
+    [
+        (_replace(3, b"garbage"), "line 4: is no valid JSON"),
+        (_replace(3, b""), "line 4: is no valid JSON"),
+        (_replace(3, b"\xff\xfe"), "line 4: is no valid JSON"),
+        (_replace(0, b"[]"), "line 1: line: received"),
+        (_replace(3, b'{"candidate": 3}'), "line 4: keys: received"),
+        (_drop(6), "line 7: candidate: received 7, allowed is 6"),
+        (_line(2, candidate=True), "line 3: candidate"),
+        (_line(2, generation=2), "line 3: generation: received 2"),
+        (_line(2, origin="elsewhere"), "line 3: origin"),
+        (_line(2, accuracy=float("nan")), "line 3: accuracy"),
+        (_line(2, accuracy="0.5"), "line 3: accuracy"),
+        (_line(2, path_accuracies=[0.5]), "line 3: path_accuracies"),
+        (_line(2, key="s1:k3e4|k3e4|k5e4"), "line 3: key"),
+        (_line(2, architecture={"format": "x"}), "line 3: architecture.format"),
+        (_line(2, macs=1), "line 3: costs"),
+        (_line(2, extra="text"), "line 3: extra"),
+        (
+            _line(2, architecture=OUTSIDE.to_dict(), key=OUTSIDE.key),
+            "line 3: does not belong to this search",
+        ),
+        (lambda lines: lines.append(lines[0]), "line 16: candidate"),
+        (_line(2, accuracy=0.99), "state.json.*do not fit the first 15 lines"),
+    ],
+)
+def test_foreign_content_names_the_line(finished, edit, text):
+    path = finished / "history.jsonl"
+    lines = path.read_bytes().splitlines()
+    edit(lines)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before = contents(finished)
+    with pytest.raises(NeasError, match=text):
+        search(finished)
+    assert contents(finished) == before
+
+
+def test_the_same_ensemble_twice_is_refused(finished):
+    path = finished / "history.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[4] = json.dumps({**json.loads(lines[1]), "candidate": 4}).encode()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(NeasError, match="line 5: holds the ensemble of line 2 once more"):
+        search(finished)
+
+
+def test_line_that_does_not_follow_from_the_seed(tmp_path):
+    # A history of another seed beside a state that has not yet counted its lines.
+    other = dataclasses.replace(SETTINGS, seed=2)
+    with pytest.raises(Crash):
+        search(tmp_path, counting([], 3), settings=other)
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    state["search"]["settings"]["seed"] = 1
+    state["rng"] = generation_rng(1, 0).bit_generator.state
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(NeasError, match="line 1: does not follow from the lines before"):
+        search(tmp_path)
+
+
+def test_missing_candidate_of_an_earlier_generation(tmp_path, undisturbed):
+    first = json.loads(undisturbed[1]["state.json"]) | {
+        "generation": 0,
+        "candidates": 0,
+        "population": [],
+        "parents": [],
+        "best": None,
+        "finished": False,
+    }
+    lines = undisturbed[1]["history.jsonl"].splitlines()
+    kept = lines[:4] + lines[5:]
+    kept = [json.dumps({**json.loads(x), "candidate": i}).encode() for i, x in enumerate(kept)]
+    write(tmp_path, {"history.jsonl": b"\n".join(kept) + b"\n"})
+    first["rng"] = generation_rng(SETTINGS.seed, 0).bit_generator.state
+    (tmp_path / "state.json").write_text(json.dumps(first))
+    with pytest.raises(NeasError, match="line 5: skips a candidate of generation 0"):
+        search(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content,text",
+    [
+        (b"{", "no valid JSON"),
+        (b"[]", "a JSON object"),
+        (b'{"format": "other/1"}', "format: received 'other/1'"),
+        (b'{"format": "neas-search-state/1"}', "keys"),
+    ],
+)
+def test_foreign_state(finished, content, text):
+    (finished / "state.json").write_bytes(content)
+    before = contents(finished)
+    with pytest.raises(NeasError, match=text):
+        search(finished)
+    assert contents(finished) == before
+
+
+def test_state_with_a_broken_generator(tmp_path, undisturbed):
+    with pytest.raises(Crash):
+        search(tmp_path, counting([], 7))
+    state = json.loads((tmp_path / "state.json").read_bytes())
+    state["rng"] = {"bit_generator": "MT19937"}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(NeasError, match=r"rng: received .*allowed is a generator's state"):
+        search(tmp_path)
+
+
+def test_history_without_a_state_is_refused(finished):
+    (finished / "state.json").unlink()
+    before = contents(finished)
+    with pytest.raises(NeasError, match=r"no state\.json beside it"):
+        search(finished)
+    assert contents(finished) == before

@@ -1,0 +1,166 @@
+"""The search stage under a bound on latency, with scores that cost no time."""
+
+import json
+import pathlib
+
+import pytest
+import tensorflow as tf
+from latency_tables import made_up_table
+from tiny_run import TINY, contents
+
+from neas_tf.errors import NeasError
+from neas_tf.files import write_json_atomic
+from neas_tf.latency_table import NANOSECONDS
+from neas_tf.parse_config import load_config
+from neas_tf.report.reading import read_run
+from neas_tf.report.summary import format_summary, summarise
+from neas_tf.report.writing import write_report
+from neas_tf.run_context import open_run
+from neas_tf.search_state import Score
+from neas_tf.stages import search_stage
+
+
+def opened(folder: pathlib.Path, override: str):
+    (folder / "tiny.yaml").write_text(json.dumps(TINY))
+    config = load_config("neas_quickstart", [str(folder / "tiny.yaml")], override)
+    return open_run(config, str(folder / "run"), tf.distribute.get_strategy())
+
+
+def with_supernet(run):
+    """The run's folder with params and a 'trained' supernet, made in no time."""
+    with run.writing():
+        run.record_identity("supernet")
+        checkpoint = tf.train.Checkpoint(step=tf.Variable(40))
+        manager = tf.train.CheckpointManager(checkpoint, str(run.folder("supernet")), 1)
+        manager.save(checkpoint_number=40)
+        write_json_atomic(run.folder("shrink", "alive.json"), run.full.to_dict())
+    return run
+
+
+@pytest.fixture(autouse=True)
+def evaluator(monkeypatch):
+    class Evaluator:
+        def __init__(self, run):
+            pass
+
+        def __call__(self, architectures):
+            for architecture in architectures:
+                yield Score(len(architecture.key) / 100, (0.1, 0.2))
+
+    monkeypatch.setattr(search_stage, "_LazyEvaluator", Evaluator)
+
+
+@pytest.fixture
+def lut(tmp_path) -> str:
+    """A table of the tiny run's space."""
+    table = made_up_table(opened(tmp_path, "").space)
+    table.save(tmp_path / "lut.json")
+    return str(tmp_path / "lut.json")
+
+
+def bounded(tmp_path, lut, share=0.3, more=""):
+    """A run whose bound leaves a share of the range of latencies."""
+    free = opened(tmp_path, f"search.max_macs=0,search.latency_table={lut}")
+    low, high = free.table.attainable_range(free.full, "latency_ns")
+    limit = (low + share * (high - low)) / NANOSECONDS
+    override = f"search.max_macs=0,search.latency_table={lut},search.max_latency_ms={limit}{more}"
+    return opened(tmp_path, override), round(limit * NANOSECONDS)
+
+
+def test_search_under_a_bound_on_latency(tmp_path, lut, capsys):
+    run, limit = bounded(tmp_path, lut)
+    with_supernet(run)
+    with run.writing():
+        result = search_stage.search(run)
+    printed = capsys.readouterr().err
+    assert "budget: at most 0." in printed and "latency as measured on a phone" in printed
+    assert " ms, " in printed.splitlines()[-1]
+    latencies = [c.costs["latency_ns"] for c in result.candidates]
+    assert len(latencies) > 8 and max(latencies) <= limit
+    for candidate in result.candidates:
+        expected = run.table.latency.predict_ns(candidate.architecture, run.space)
+        assert candidate.costs["latency_ns"] == expected
+    best = json.loads(run.folder("search", "best.json").read_text())
+    assert best["x_latency_ns"] == result.best.costs["latency_ns"]
+    context = json.loads(run.folder("search", "state.json").read_text())["search"]["context"]
+    assert context["latency_table"] == run.table.latency.identity()
+    files = read_run(run.model_dir)
+    assert files.latency == run.table.latency and not files.problems
+    assert files.cost()["latency_ns"] == result.best.costs["latency_ns"]
+    text = format_summary(summarise(files))
+    assert "predicted latency" in text and "ms" in text.split("budget")[1].split("\n")[0]
+
+
+def test_another_table_is_another_search(tmp_path, lut):
+    run, limit = bounded(tmp_path, lut)
+    with_supernet(run)
+    with run.writing():
+        search_stage.search(run)
+    before = contents(run.model_dir)
+    made_up_table(run.space, device="another phone", scale=1.2).save(lut)
+    other = opened(
+        tmp_path, f"search.max_macs=0,search.latency_table={lut},"
+        f"search.max_latency_ms={limit / NANOSECONDS}"
+    )  # fmt: skip
+    with pytest.raises(NeasError) as caught:
+        search_stage.search(other)
+    text = str(caught.value)
+    assert 'latency_table.device: was "a phone", is "another phone"' in text
+    assert "latency_table.fingerprint: was" in text and "scale: was 1.25, is 1.2" in text
+    with pytest.raises(NeasError, match="max_latency_ms: was"):
+        search_stage.search(bounded(tmp_path, lut, 0.5)[0])
+    assert contents(run.model_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("search.max_latency_ms=5", "search.max_latency_ms: received 5.* without a search.latency"),
+        ("search.max_latency_ms=-5", "search.max_latency_ms: received -5"),
+        ("search.latency_table=none.json", "search.latency_table: no file at"),
+        ("search.latency_table=LUT,num_paths=3", "with 2 paths, but num_paths is 3"),
+        ("search.latency_table=LUT,space.operators=[k3e1,k7e1,k5e2]", "lacks 'k7e1 8>8"),
+        ("search.latency_table=LUT,search.max_latency_ms=1e-5", "allowed is at least 0"),
+        (
+            "search.objective=pareto,search.pareto_cost=latency",
+            "pareto_cost: received 'latency' with",
+        ),
+        (
+            "search.objective=pareto,search.pareto_cost=lat",
+            "search.pareto_cost: unknown name 'lat'",
+        ),
+        ("search.latency_tabel=LUT", "Did you mean 'latency_table'"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path, lut, override, text):
+    with pytest.raises(NeasError, match=text):
+        opened(tmp_path, override.replace("LUT", lut))
+    assert not (tmp_path / "run").exists()
+
+
+def test_accuracy_against_latency(tmp_path, lut):
+    """The front by predicted latency, in the file, the summary and the picture."""
+    more = ",search.objective=pareto,search.pareto_cost=latency"
+    run, limit = bounded(tmp_path, lut, 0.7, more)
+    with_supernet(run)
+    with run.writing():
+        result = search_stage.search(run)
+    value = json.loads(run.folder("search", "pareto.json").read_text())
+    assert value["cost"] == "latency_ns"
+    front = [(row["latency_ns"], row["accuracy"]) for row in value["front"]]
+    assert front == sorted(front) and front[-1][1] == result.best.accuracy
+    assert front[-1][0] <= limit
+    written = write_report(run.model_dir)
+    assert written.summary["search"]["pareto_front"] == len(front)
+    assert run.folder("report", "search_scatter.png").stat().st_size > 10_000
+    assert "on the Pareto front" in format_summary(written.summary)
+
+
+def test_without_a_table_nothing_changes(tmp_path):
+    run = with_supernet(opened(tmp_path, ""))
+    with run.writing():
+        result = search_stage.search(run)
+    assert set(result.best.costs) == {"macs", "paper_flops", "params"}
+    context = json.loads(run.folder("search", "state.json").read_text())["search"]["context"]
+    assert "latency_table" not in context and "max_latency_ms" not in context
+    assert not run.folder("search", "latency_table.json").exists()
