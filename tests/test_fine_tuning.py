@@ -143,7 +143,7 @@ def test_an_export_takes_a_finished_training_from_its_folder(quantized, trained,
     image = report["inputs"][0]
     assert (image["dtype"], image["scale"], image["zero_point"]) == ("uint8", 1.0, 0)
     assert report["emulation"]["agreement"] > 0.8
-    assert report["emulation"]["max_abs_diff"] < 0.1 * report["emulation"]["max_abs_logit"]
+    assert report["emulation"]["max_abs_diff"] < 0.15 * report["emulation"]["max_abs_logit"]
     assert report["pruning"]["target"] == 0.7
     assert report["fine_tuning"] == result.report["fine_tuning"]
     assert report["gzip_bytes"]["after"] < report["gzip_bytes"]["before"]
