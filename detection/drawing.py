@@ -1,0 +1,98 @@
+"""Boxes with class names and scores on a picture."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from neas_tf.errors import NeasError
+from neas_tf.files import write_bytes_atomic
+
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """Reads a picture as RGB, uint8 (h, w, 3).
+
+    Raises:
+      NeasError: when it is none.
+    """
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise NeasError(f"image: {str(path)!r} cannot be read ({error.strerror}).") from None
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise NeasError(f"image: {str(path)!r} is no picture that can be read.")
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Writes RGB uint8 (h, w, 3); the name's ending gives the format."""
+    check_name(path)
+    done, data = cv2.imencode(Path(path).suffix.lower(), picture[..., ::-1])
+    if not done:
+        raise NeasError(f"output: {str(path)!r} cannot be encoded.")
+    try:
+        write_bytes_atomic(path, data.tobytes())
+    except OSError as error:
+        raise NeasError(f"output: {str(path)!r} cannot be written ({error.strerror}).") from None
+
+
+def check_name(path: str | Path) -> None:
+    """Raises unless a path ends as a picture's."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise NeasError(
+            f"output: received {str(path)!r}, allowed is a name that ends with "
+            f"{', '.join(PICTURES)}."
+        )
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """RGB of a class: the hues go round by the golden ratio, so that neighbours differ."""
+    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.85, 0.95))
+
+
+def draw(
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    classes: Sequence[int],
+    scores: Sequence[float],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Draws detections, the best on top.
+
+    Args:
+      picture: RGB uint8 (h, w, 3).
+      boxes: (n, 4) as y1, x1, y2, x2 in pixels of the picture.
+      classes: n class ids.
+      scores: n scores in 0..1.
+      names: of the classes; an id beyond them is shown as a number.
+
+    Returns:
+      A new picture.
+    """
+    result = np.ascontiguousarray(picture)
+    result = result.copy()
+    height, width = picture.shape[:2]
+    unit = max(min(height, width) / 480.0, 0.4)
+    line, font = max(round(2 * unit), 1), cv2.FONT_HERSHEY_SIMPLEX
+    for i in np.argsort(scores, kind="stable"):
+        top, left, bottom, right = (round(float(v)) for v in boxes[i])
+        number, tint = int(classes[i]), colour(int(classes[i]))
+        cv2.rectangle(result, (left, top), (right, bottom), tint, line)
+        name = names[number] if 0 <= number < len(names) else str(number)
+        text = f"{name} {float(scores[i]):.2f}"
+        (w, h), base = cv2.getTextSize(text, font, 0.5 * unit, 1)
+        # Above the box, or inside where there is no room.
+        y = top if top >= h + base else min(top + h + base, height)
+        x = max(min(left, width - w), 0)
+        cv2.rectangle(result, (x, y - h - base), (x + w, y), tint, cv2.FILLED)
+        ink = (0, 0, 0) if sum(tint) > 380 else (255, 255, 255)
+        place = (x, y - base + max(base // 3, 1))
+        cv2.putText(result, text, place, font, 0.5 * unit, ink, 1, cv2.LINE_AA)
+    return result

@@ -1,0 +1,112 @@
+"""Writes a trained detector as a SavedModel or a TFLite file, with suppression in the graph.
+
+python -m detection.export --model_dir=RUN --output=detector.tflite [--quantize=float16]
+python -m detection.export --model_dir=RUN --output=detector_saved_model
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from detection.drawing import PICTURES, read_picture
+from detection.labels import read_labels
+from neas_tf.errors import NeasError, check
+from neas_tf.export_files import check_output
+from neas_tf.paths import resolve_user_path
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the command's flags; only the command itself does, importers do not."""
+    flags.DEFINE_string("model_dir", None, "Folder of a run of detection.train.")
+    flags.DEFINE_string("output", None, "A name that ends with .tflite, or a SavedModel's folder.")
+    flags.DEFINE_string("checkpoint", "", "Prefix or folder of a checkpoint; default: the last.")
+    flags.DEFINE_string(
+        "quantize", "none", "Of a TFLite file: none, float16, dynamic (int8 weights) or int8."
+    )
+    flags.DEFINE_string(
+        "images",
+        None,
+        "Folder of pictures: the export must find the Keras model's boxes in them, and int8 "
+        "measures its ranges on them.",
+    )
+    flags.DEFINE_integer("check_images", 10, "How many of them are compared.", 1)
+    flags.DEFINE_integer("calibration_images", 100, "For int8: how many measure the ranges.", 1)
+    flags.DEFINE_string("labels", None, "Text file, a class name a line; default: COCO's.")
+    flags.DEFINE_float(
+        "score_threshold",
+        None,
+        "Boxes below it are dropped in the graph; default: the run's.",
+        0,
+        1,
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace an earlier export at --output.")
+
+
+def list_pictures(folder: str | None) -> list[Path]:
+    """The pictures of a folder, by name.
+
+    Raises:
+      NeasError: when there are none.
+    """
+    check(bool(folder), "images", folder, "a folder of pictures")
+    path = Path(resolve_user_path(folder))
+    found = path.iterdir() if path.is_dir() else ()
+    files = sorted(file for file in found if file.suffix.lower() in PICTURES)
+    check(bool(files), "images", folder, f"a folder with {', '.join(PICTURES)} files")
+    return files
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exports as the flags say; returns the exit code, 2 after bad input."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)
+    try:
+        check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
+        for name in ("model_dir", "output"):
+            check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+        output = Path(resolve_user_path(FLAGS.output))
+        check_output(output, FLAGS.overwrite)
+        files = list_pictures(FLAGS.images)
+        names = read_labels(FLAGS.labels)
+        print("Starting TensorFlow …", file=sys.stderr, flush=True)
+        from detection.exporting import check_format, export
+        from detection.serving import load_detector
+
+        check_format(output, FLAGS.quantize, True)
+        checkpoint = resolve_user_path(FLAGS.checkpoint)
+        model, config = load_detector(resolve_user_path(FLAGS.model_dir), checkpoint)
+        calibration = files[: FLAGS.calibration_images] if FLAGS.quantize == "int8" else []
+        report = export(
+            model,
+            config.task,
+            output,
+            quantize=FLAGS.quantize,
+            pictures=[read_picture(file) for file in files[: FLAGS.check_images]],
+            calibration=[read_picture(file) for file in calibration],
+            names=names,
+            score_threshold=FLAGS.score_threshold,
+            overwrite=FLAGS.overwrite,
+        )
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    parity = report["parity"]
+    print(f"wrote    {output} ({report['bytes'] / 1e6:.2f} MB, {report['quantize']})")
+    print(
+        f"parity   {parity['matched']} of {parity['boxes']} boxes matched in "
+        f"{parity['pictures']} pictures (both ways), lowest IoU {parity['lowest_iou']:.6f}, "
+        f"scores within {parity['largest_score_difference']:.2e}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,100 @@
+"""Trains and evaluates a detector with Model Garden's own flags and main program.
+
+python -m detection.train --experiment=neas_retinanet_coco --mode=train_and_eval --model_dir=RUN \\
+  --config_file=FILE.yaml --params_override=task.init_checkpoint=runs/imagenet
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from neas_tf import console
+from neas_tf.errors import NeasError
+
+FLAGS = flags.FLAGS
+NAME = "detection.train"
+# Defined by Model Garden's main program, which loads TensorFlow.
+_ASYNC = "enable_async_checkpointing"
+
+
+def define_flags() -> None:
+    """Defines Model Garden's flags, and one for machines without GPUs."""
+    from official.common import flags as model_garden_flags  # loads no TensorFlow
+
+    model_garden_flags.define_flags()
+    flags.DEFINE_bool(_ASYNC, True, "Whether checkpoints are written beside the training.")
+    flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
+    flags.disclaim_key_flags()
+    for name in ("experiment", "mode", "model_dir", "config_file", "params_override", "threads"):
+        flags.declare_key_flag(name)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Checks the settings, then runs Model Garden's main program; 2 after bad input."""
+    try:
+        if len(argv) > 1:
+            raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        for name in ("experiment", "mode", "model_dir"):
+            if not FLAGS[name].value:
+                raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+        _enter_working_folder()
+        _start_tensorflow(FLAGS.threads)
+        from detection.checks import check_experiment, load_experiment
+
+        config = load_experiment(
+            FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
+        )
+        check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+        _model_garden().main(argv)
+    except NeasError as error:
+        console.say(f"{NAME}: {error}")
+        return 2
+    except KeyboardInterrupt:
+        console.say(f"\n{NAME}: stopped; the same command goes on from the last checkpoint.")
+        return 130
+    return 0
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; a mistake in them ends with one sentence and exit code 2."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        console.say(f"{NAME}: {' '.join(str(error).split())} (see --help)")
+        sys.exit(2)
+
+
+def _enter_working_folder() -> None:
+    """Under `bazel run`, relative paths mean the caller's folder."""
+    folder = os.environ.get("BUILD_WORKING_DIRECTORY")
+    if folder:
+        os.chdir(folder)
+
+
+def _start_tensorflow(threads: int) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    console.say("Starting TensorFlow …")
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def _model_garden():
+    """Model Garden's main program, whose import defines a flag that was parsed already."""
+    chosen = FLAGS[_ASYNC].value
+    delattr(FLAGS, _ASYNC)
+    from official.vision import train
+
+    FLAGS[_ASYNC].value = chosen
+    return train
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,241 @@
+"""Pictures in and out of a frame, boxes compared, drawn and listed: everything without TensorFlow."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detection import evaluations
+from detection.compare import backbone_name, given_top1, read_run, table, top1_of
+from detection.drawing import colour, draw, read_picture, write_picture
+from detection.labels import read_labels
+from detection.letterbox import FILL, Letterbox, letterbox
+from detection.matching import compare, iou
+from detection.predict import listed
+from detection.running import class_names, finder, read_report, trimmed
+from neas_tf.errors import NeasError
+
+SIDES = st.integers(1, 90)
+
+
+@given(SIDES, SIDES)
+def test_a_picture_keeps_its_shape_in_the_frame(height, width):
+    picture = np.full((height, width, 3), 200, np.uint8)
+    frame, place = letterbox(picture, (40, 60), (64, 64))
+    assert frame.shape == (64, 64, 3) and frame.dtype == np.float32
+    filled = np.argwhere((frame == 200).all(-1))
+    rows, columns = filled.max(0) + 1
+    assert rows <= 40 and columns <= 60
+    assert rows == 40 or columns == 60
+    assert (rows / height, columns / width) == pytest.approx(place.scale)
+    rest = frame[rows:].reshape(-1, 3)
+    assert np.allclose(rest, FILL)
+
+
+def test_the_frame_is_model_gardens():
+    tf = pytest.importorskip("tensorflow")
+    from official.vision.ops import preprocess_ops
+
+    picture = np.random.default_rng(0).integers(0, 256, (37, 51, 3)).astype(np.uint8)
+    expected, info = preprocess_ops.resize_and_crop_image(
+        tf.constant(picture, tf.float32), [40, 60], padded_size=[64, 64]
+    )
+    frame, place = letterbox(picture, (40, 60), (64, 64))
+    height, width = (round(a * b) for a, b in zip((37, 51), place.scale, strict=True))
+    np.testing.assert_allclose(frame[:height, :width], expected[:height, :width], atol=1e-2)
+    np.testing.assert_allclose(info[2], place.scale, rtol=1e-6)
+
+
+def test_boxes_come_back_to_the_picture_and_inside_it():
+    place = Letterbox((100, 200), (0.5, 0.25))
+    found = place.to_picture([[10, 10, 20, 20], [0, 0, 64, 64]])
+    np.testing.assert_allclose(found, [[20, 40, 40, 80], [0, 0, 100, 200]])
+
+
+def test_iou():
+    boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 5, 5]])
+    np.testing.assert_allclose(iou(boxes, boxes)[0], [1, 1 / 7, 0])
+    assert iou(boxes, boxes)[2, 2] == 0
+    assert iou(boxes[:0], boxes).shape == (0, 3)
+
+
+def detections(*rows):
+    return {
+        "boxes": np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+        "classes": np.array([row[1] for row in rows], np.int32),
+        "scores": np.array([row[2] for row in rows], np.float32),
+    }
+
+
+def test_the_same_boxes_in_another_order_match():
+    first = detections(([0, 0, 9, 9], 1, 0.9), ([0, 0, 9, 9], 2, 0.8))
+    second = detections(([0, 0, 9, 9], 2, 0.7), ([0, 0, 9, 9], 1, 0.9))
+    found = compare([first], [second])
+    assert (found["boxes"], found["matched"], found["lowest_iou"]) == (4, 4, 1.0)
+    assert found["largest_score_difference"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        detections(([0, 0, 9, 9], 2, 0.9)),
+        detections(([0, 0, 9, 5], 1, 0.9)),
+        detections(),
+        detections(([0, 0, 9, 9], 1, 0.9), ([0, 0, 9, 9], 1, 0.8)),
+    ],
+    ids=["class", "place", "missing", "surplus"],
+)
+def test_differences_show(other):
+    for sides in (([detections(([0, 0, 9, 9], 1, 0.9))], [other]),):
+        found = compare(*sides)
+        assert found["matched"] < found["boxes"]
+
+
+def test_boxes_below_the_score_are_partners_only():
+    first = detections(([0, 0, 9, 9], 1, 0.51))
+    second = detections(([0, 0, 9, 9], 1, 0.49), ([20, 20, 30, 30], 1, 0.4))
+    found = compare([first], [second], least_score=0.5)
+    assert (found["boxes"], found["matched"]) == (1, 1)
+
+
+def test_drawing(tmp_path):
+    picture = np.full((60, 80, 3), 50, np.uint8)
+    result = draw(picture, np.array([[20.0, 10, 50, 70]]), [3], [0.9], ["a", "b", "c", "d"])
+    assert picture.max() == 50, "the input is left alone"
+    tint = np.array(colour(3))
+    assert (result[50, 10:71] == tint).all() and (result[20:51, 10] == tint).all()
+    assert (result[30:45, 20:60] == 50).all(), "the inside stays"
+    assert (result[:20] != 50).any(), "a name above"
+    write_picture(tmp_path / "out.png", result)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out.png"), result)
+    nothing = draw(picture, np.zeros((0, 4)), [], [], [])
+    np.testing.assert_array_equal(nothing, picture)
+
+
+def test_colours_of_neighbours_differ():
+    tints = [np.array(colour(i)) for i in range(91)]
+    assert min(np.abs(a - b).sum() for a, b in itertools.pairwise(tints)) > 100
+
+
+def test_pictures_that_are_none(tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.jpg").write_text("")
+    for name, message in (
+        ("text.jpg", "no picture"),
+        ("empty.jpg", "no picture"),
+        ("none.jpg", "cannot be read"),
+    ):
+        with pytest.raises(NeasError, match=message):
+            read_picture(tmp_path / name)
+    with pytest.raises(NeasError, match="ends with"):
+        write_picture(tmp_path / "out.gif", np.zeros((2, 2, 3), np.uint8))
+
+
+def test_coco_labels():
+    names = read_labels()
+    assert len(names) == 91
+    assert (names[0], names[1], names[18], names[90]) == (
+        "background",
+        "person",
+        "dog",
+        "toothbrush",
+    )
+    assert sum(not n.startswith("unused") for n in names[1:]) == 80
+    with pytest.raises(NeasError, match="labels"):
+        read_labels("nowhere.txt")
+
+
+def test_listed_and_trimmed():
+    outputs = {
+        "boxes": np.array([[[1, 2, 3, 4], [0, 0, 0, 0]]], np.float32),
+        "classes": np.array([[1, 0]]),
+        "scores": np.array([[0.5, 0.0]]),
+        "num_detections": np.array([1]),
+    }
+    rows = listed(trimmed(outputs), ["background", "person"])
+    assert rows == [{"name": "person", "class": 1, "score": 0.5, "box": [1.0, 2.0, 3.0, 4.0]}]
+
+
+def test_what_is_no_detector(tmp_path):
+    with pytest.raises(NeasError, match="nothing is at"):
+        finder(tmp_path / "none.tflite")
+    (tmp_path / "a.tflite").write_text("")
+    with pytest.raises(NeasError, match="no file at"):
+        read_report(tmp_path / "a.tflite")
+    (tmp_path / "a.tflite.json").write_text(json.dumps({"kind": "tflite"}))
+    with pytest.raises(NeasError, match="no exported detector"):
+        read_report(tmp_path / "a.tflite")
+    with pytest.raises(NeasError, match="labels"):
+        class_names(tmp_path / "a.tflite")
+
+
+METRICS = {"AP": 0.33, "AP50": 0.533, "AP75": 0.344, "APs": 0.179, "APm": 0.362, "APl": -1.0}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run's files."""
+    params = {
+        "task": {
+            "init_checkpoint": str(tmp_path / "classifier"),
+            "model": {"backbone": {"type": "neas", "neas": {"architecture": "neas_s"}}},
+        },
+        "trainer": {"train_steps": 100},
+    }
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    for step, annotations in ((50, "val.json"), (100, "val.json"), (100, "train.json")):
+        evaluations.record(
+            tmp_path, step=step, metrics=METRICS, annotations=annotations, records="r"
+        )
+    return tmp_path
+
+
+def test_a_finished_run(run):
+    row = read_run(run, None, False)
+    assert (row["step"], row["annotations"]) == (100, "train.json")
+    assert (row["AP"], row["AP_S"], row["AP_L"]) == (33.0, pytest.approx(17.9), None)
+    assert read_run(run, "val", False)["annotations"] == "val.json"
+    row |= {"name": backbone_name(row["backbone"]), "macs": 281_431_232, "top1": None}
+    assert table([row]).splitlines()[1].split()[:10] == [
+        *("NEAS", "neas_s", "281.4", "33.0", "53.3", "34.4", "17.9", "36.2", "–", "–")
+    ]
+
+
+def test_an_evaluation_made_again_replaces_the_first(run):
+    evaluations.record(
+        run, step=100, metrics={"AP": 0.5, "x": float("nan")}, annotations="val.json", records="r"
+    )
+    rows = evaluations.read(run)
+    assert len(rows) == 3 and rows[-1]["metrics"] == {"AP": 0.5}
+
+
+def test_runs_that_cannot_be_compared(run, tmp_path):
+    with pytest.raises(NeasError, match="no file at"):
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "params.yaml").write_text((run / "params.yaml").read_text())
+        read_run(tmp_path / "other", None, False)
+    with pytest.raises(NeasError, match="not evaluated on 'test'"):
+        read_run(run, "test", False)
+    with pytest.raises(NeasError, match=r"no params\.yaml"):
+        read_run(tmp_path / "nowhere", None, False)
+    params = json.loads((run / "params.yaml").read_text())
+    params["trainer"]["train_steps"] = 200
+    (run / "params.yaml").write_text(json.dumps(params))
+    with pytest.raises(NeasError, match="step 100 of 200"):
+        read_run(run, None, False)
+    assert read_run(run, None, True)["steps"] == 200
+
+
+def test_top1(run):
+    classifier = run / "classifier" / "retrain"
+    assert top1_of(str(run / "classifier")) is None
+    classifier.mkdir(parents=True)
+    (classifier / "results.json").write_text(json.dumps({"ensemble_accuracy": 0.78}))
+    assert top1_of(str(run / "classifier")) == pytest.approx(78.0)
+    assert given_top1(["runs/a=72.0", "b=c=1"]) == {"runs/a": 72.0, "b=c": 1.0}
+    for text in ("72", "a=", "a=101", "=5"):
+        with pytest.raises(NeasError, match="FOLDER=PERCENT"):
+            given_top1([text])
