@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
 
 from detection.letterbox import letterbox
 from detection.matching import compare
@@ -131,7 +132,7 @@ def _convert(saved: Path, quantize: str, calibration: Sequence[np.ndarray]) -> b
         converter.representative_dataset = lambda: ({"image": f[None]} for f in calibration)
     try:
         return converter.convert()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ConverterError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None
 

@@ -156,10 +156,11 @@ class Detector:
         side = int(np.ceil(np.sqrt(width)))
         tile = float(max(self.inside) + 1)
         shift = tf.cast(tf.stack([classes // side, classes % side], 1), tf.float32) * tile
-        kept, count = tf.image.non_max_suppression_padded(
-            boxes + tf.concat([shift, shift], 1),
-            values,
-            self._count,
+        # The operation itself: the library's function is loops, which do not convert when frozen.
+        kept, count = tf.raw_ops.NonMaxSuppressionV4(
+            boxes=boxes + tf.concat([shift, shift], 1),
+            scores=values,
+            max_output_size=self._count,
             iou_threshold=self._iou,
             score_threshold=self.threshold,
             pad_to_max_output_size=True,
@@ -204,7 +205,7 @@ class Detector:
 
         traced = tf.function(rows, input_signature=[spec]).get_concrete_function()
         # Constants, for Keras' own saving traces every layer once more: minutes.
-        frozen = convert_variables_to_constants_v2(traced)
+        frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
         module = tf.Module()
         module.serve = tf.function(
             lambda image: dict(zip(OUTPUTS, frozen(image), strict=True)), input_signature=[spec]
