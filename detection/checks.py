@@ -34,7 +34,7 @@ def load_experiment(name: str, config_files: Iterable[str], params_override: str
     overrides = [load_file(path) for path in config_files]
     overrides.append(parse_override(params_override))
     for override in overrides:
-        check_known(override, config)
+        check_known(_without_stages(override), config)
         try:
             config.override(override, is_strict=True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -44,6 +44,24 @@ def load_experiment(name: str, config_files: Iterable[str], params_override: str
     except (KeyError, ValueError) as error:
         raise NeasError(f"config: {' '.join(str(error).split())}") from None
     return config
+
+
+def _without_stages(override: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings less the space's stages, which are checked here: a list of mappings of numbers."""
+    path, nodes = ("task", "model", "backbone", "neas", "space"), [dict(override)]
+    for name in path:
+        inner = nodes[-1].get(name)
+        if not isinstance(inner, Mapping):
+            return nodes[0]
+        nodes[-1][name] = dict(inner)
+        nodes.append(nodes[-1][name])
+    field, stages = ".".join((*path, "stages")), nodes[-1].pop("stages", [])
+    keys = ["channels", "layers", "stride"]
+    good = isinstance(stages, (list, tuple)) and all(
+        isinstance(stage, Mapping) and sorted(stage) == keys for stage in stages
+    )
+    check(good, field, stages, "a list, each {channels, layers, stride}")
+    return nodes[0]
 
 
 def check_experiment(config: Any, mode: str, model_dir: str) -> None:

@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
         for v in model.trainable_variables
         if len({value.numpy().tobytes() for value in v.values}) > 1
     ]
-    result = {"losses": losses, "different": different, "step": int(optimizer.iterations)}
+    result = {"losses": losses, "different": different, "step": int(optimizer.iterations.numpy())}
     (folder / "results.json").write_text(json.dumps(result))
 
 

@@ -222,6 +222,8 @@ def test_unknown_keys_and_experiments(tmp_path):
         load_experiment(NAMES[0], (), "task.model.backbone.neas.merge=3")
     with pytest.raises(NeasError, match="Did you mean 'frozen_layers'"):
         load_experiment(NAMES[0], (), "task.model.backbone.neas.frozen_layer=3")
+    with pytest.raises(NeasError, match=r"neas\.space\.stages: received \[\[24, 4, 2\]\]"):
+        load_experiment(NAMES[0], (), "task.model.backbone.neas.space.stages=[[24,4,2]]")
 
 
 def test_the_command_ends_with_2_and_writes_nothing(coco, tmp_path):
