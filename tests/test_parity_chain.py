@@ -62,10 +62,13 @@ SPACES = {
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 # (space, K, split point): both ends of its range and between.
 CASES = [
+    ("paper", 1, 0),
     ("paper", 1, 3),
     ("paper", 2, 0),
     ("paper", 2, 3),
+    ("paper", 3, 0),
     ("paper", 3, 1),
+    ("paper", 3, 3),
     ("mixed", 2, 1),
 ]
 
