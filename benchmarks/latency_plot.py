@@ -46,7 +46,7 @@ def draw(result: Mapping[str, Any]) -> bytes:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
     low, high = min(row["macs"] for row in rows) / 1e6, max(row["macs"] for row in rows) / 1e6
-    axes[0].set_xlim(low / 1.25, high * 1.35)
+    axes[0].set_xlim(low / 1.25, high * 1.6)
     axes[0].set_ylabel("ms an image")
     axes[-1].legend(handles=_legend(rows), loc="lower right")
     what = "CPU time" if result["clock"] == "cpu" else "time"
@@ -82,20 +82,34 @@ def _scatter(ax: Axes, rows: Sequence[Mapping[str, Any]], format: str) -> None:
         style = {"markerfacecolor": face, "markeredgecolor": colour, "linestyle": "none"}
         ax.plot(x, y, marker=marker, markersize=5 if variant else 7, zorder=3, **style)
         if not variant:
-            _label(ax, row, (x, y), named)
+            crowded = any(1 < u / x < 1.8 and 0.88 < v / y < 1.14 for u, v in places.values())
+            _label(ax, row, (x, y), named, below=crowded)
 
 
-def _label(ax: Axes, row: Mapping[str, Any], place: tuple[float, float], named: set[str]) -> None:
-    """The network's name, once; and its size, where it is not that of the others."""
+def _label(
+    ax: Axes,
+    row: Mapping[str, Any],
+    place: tuple[float, float],
+    named: set[str],
+    below: bool,
+) -> None:
+    """The network's name, once; and its size, where it is not that of the others.
+
+    NEAS's stand left of the mark, the others right of it, or `below` where that is taken.
+    """
     neas, height = row["family"] == "neas", row["input_size"][0]
-    text = row["label"].split(",")[0]
-    options = {"textcoords": "offset points", "color": INK, "ha": "right" if neas else "left"}
+    text, side = row["label"].split(",")[0], 7
+    options = {"textcoords": "offset points", "color": INK, "ha": "left"}
+    if neas:
+        side, options["ha"] = -7, "right"
+    elif below:
+        side, options["ha"] = 0, "center"
+    level = -13.0 if below and not neas else -2.5
     if text not in named:
         weight = "bold" if neas else "normal"
-        offset = (-7 if neas else 7, -2.5)
-        ax.annotate(text, place, offset, fontsize=7.5, fontweight=weight, **options)
+        ax.annotate(text, place, (side, level), fontsize=7.5, fontweight=weight, **options)
     if height != _USUAL_SIZE:
-        offset = (7, -2.5 if text in named else -9.5)
+        offset = (side, level if text in named else level - 7)
         ax.annotate(f"{height}²", place, offset, fontsize=6.5, **(options | {"color": GREY}))
     named.add(text)
 

@@ -53,7 +53,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     real(
         "fine_tune_rate",
         0.0,
-        "Learning rate at the beginning (Adam, cosine); 0 takes 0.0001 for int8_qat and 0.001 for "
+        "Learning rate at the beginning (Adam, cosine); 0 takes 0.00002 for int8_qat and 0.001 for "
         "--prune.",
     )
     whole("fine_tune_batch", 128, "Images a step.")

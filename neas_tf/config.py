@@ -268,7 +268,7 @@ class ExportConfig(hyperparams.Config):
       calibration_images: training images that int8 ranges are measured on.
       test_examples: test images for the accuracy before and after; 0 leaves it out.
       fine_tune_epochs: of tflite_int8_qat and of tflite_pruned, passes over the training images.
-      fine_tune_rate: learning rate at their beginning (Adam, cosine); 0 takes 0.0001 for
+      fine_tune_rate: learning rate at their beginning (Adam, cosine); 0 takes 0.00002 for
         tflite_int8_qat and 0.001 for tflite_pruned.
       fine_tune_batch: images a step of theirs.
       sparsity: share of zeros in each pruned kernel of tflite_pruned.

@@ -142,7 +142,8 @@ def quiet_libraries() -> None:
     logging.set_verbosity(logging.WARNING)
     root = standard_logging.getLogger()
     root.removeHandler(logging.get_absl_handler())
-    root.addHandler(_AboveBars())
+    if not any(isinstance(handler, _AboveBars) for handler in root.handlers):
+        root.addHandler(_AboveBars())
     logging.get_absl_logger().addFilter(_worth_telling)
     standard_logging.getLogger("tensorflow").setLevel(standard_logging.ERROR)
     if not sys.warnoptions:

@@ -199,7 +199,7 @@ def quantize(
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
     """
-    stage = _stage(tuning, 1e-4)
+    stage = _stage(tuning, 2e-5)
     extra = {"rewrites": rewrites.to_dict(), "calibration_images": tuning.calibration_images}
     kind = "pruned_int8_qat" if keep_zeros else "int8_qat"
     identity = _begin(kind, model, info, tuning, stage, extra)

@@ -28,17 +28,51 @@ _PIXELS = "pixels"
 # Whole numbers lose nothing in steps of 1; devices have one range for every sigmoid.
 _FIXED = {_PIXELS: (0.0, 255.0), "Activation": (0.0, 255 / 256)}
 _BATCH = 64
+_SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 
 
-class _DepthwiseQuantizer(_quantizers.LastValueQuantizer):
-    """One range for each channel of a depthwise kernel (h, w, c, 1), as devices have it."""
+class _KernelQuantizer(_quantizers.LastValueQuantizer):
+    """tfmot's quantizer of weights with the ranges of `_reach`.
+
+    Args:
+      kind: of the layer. A dense layer has one range, a convolution one for each output channel,
+        and so has a depthwise kernel (h, w, c, 1), where tfmot would take one for all of it.
+    """
+
+    def __init__(self, kind: str):
+        self.depthwise = kind == "DepthwiseConv2D"
+        super().__init__(8, per_axis=kind != "Dense", symmetric=True, narrow_range=True)
 
     def build(self, tensor_shape, name, layer):
-        return self._add_range_weights(layer, name, True, tf.TensorShape([tensor_shape[2]]))
+        channels = tensor_shape[2 if self.depthwise else -1]
+        return self._add_range_weights(layer, name, self.per_axis, tf.TensorShape([channels]))
 
     def __call__(self, inputs, training, weights, **kwargs):
-        turned = super().__call__(tf.transpose(inputs, [0, 1, 3, 2]), training, weights, **kwargs)
-        return tf.transpose(turned, [0, 1, 3, 2])
+        kernel = tf.transpose(inputs, [0, 1, 3, 2]) if self.depthwise else inputs
+        low, high = weights["min_var"], weights["max_var"]
+        if training:
+            reach = _reach(kernel, self.per_axis)
+            low, high = low.assign(-reach), high.assign(reach)
+        functions = tf.quantization
+        fake = functions.fake_quant_with_min_max_vars
+        if self.per_axis:
+            fake = functions.fake_quant_with_min_max_vars_per_channel
+        kernel = fake(kernel, low, high, num_bits=self.num_bits, narrow_range=True)
+        return tf.transpose(kernel, [0, 1, 3, 2]) if self.depthwise else kernel
+
+
+def _reach(kernel: tf.Tensor, per_axis: bool) -> tf.Tensor:
+    """Largest magnitude, of each last index with `per_axis`.
+
+    A channel of (nearly) nothing, as pruning leaves some, has a thousandth of the kernel's: devices
+    divide by its step, and hold its bias in steps of that size in 32 bits.
+    """
+    magnitude = tf.abs(kernel)
+    largest = tf.maximum(tf.reduce_max(magnitude), _SMALLEST_KERNEL)
+    if not per_axis:
+        return largest
+    axes = list(range(len(kernel.shape) - 1))
+    return tf.maximum(tf.reduce_max(magnitude, axes), _SMALLEST_SHARE * largest)
 
 
 class _Config(_quantization.QuantizeConfig):
@@ -51,12 +85,7 @@ class _Config(_quantization.QuantizeConfig):
         name = _KERNELS.get(self.kind)
         if not name:
             return []
-        quantizer = {"DepthwiseConv2D": _DepthwiseQuantizer}.get(
-            self.kind, _quantizers.LastValueQuantizer
-        )
-        per_axis = self.kind != "Dense"
-        options = {"per_axis": per_axis, "symmetric": True, "narrow_range": True}
-        return [(getattr(layer, name), quantizer(num_bits=8, **options))]
+        return [(getattr(layer, name), _KernelQuantizer(self.kind))]
 
     def set_quantize_weights(self, layer, quantize_weights):
         for value in quantize_weights:
@@ -140,14 +169,8 @@ def quantization_aware(
 def _measure_kernels(wrappers: dict[str, Any]) -> None:
     """Training measures them in every step; this is for a model that is used without any."""
     for wrapper in wrappers.values():
-        for kernel, _, ranges in wrapper._weight_vars:
-            values = np.abs(kernel.numpy())
-            axes = {2: (0, 1), 4: (0, 1, 2)}[values.ndim]
-            if wrapper.quantize_config.kind == "DepthwiseConv2D":
-                axes = (0, 1, 3)
-            reach = values.max(axes)
-            ranges["min_var"].assign(-reach)
-            ranges["max_var"].assign(reach)
+        for kernel, quantizer, ranges in wrapper._weight_vars:
+            quantizer(kernel, True, ranges)
 
 
 def _measure_outputs(

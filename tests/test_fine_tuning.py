@@ -123,7 +123,7 @@ def test_quantization_keeps_the_zeros_and_moves_the_rest(quantized, pruned, trai
     again = fine_tuning.quantize(pruned[0].model, trained[1], settings, MOBILE_REWRITES, True)
     for one, other in zip(again.model.variables, result.model.variables, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.name)
-    assert result.report["fine_tuning"]["rate"] == 1e-4
+    assert result.report["fine_tuning"]["rate"] == 2e-5
 
 
 def test_an_export_takes_a_finished_training_from_its_folder(quantized, trained, tmp_path):
@@ -143,7 +143,7 @@ def test_an_export_takes_a_finished_training_from_its_folder(quantized, trained,
     image = report["inputs"][0]
     assert (image["dtype"], image["scale"], image["zero_point"]) == ("uint8", 1.0, 0)
     assert report["emulation"]["agreement"] > 0.8
-    assert report["emulation"]["max_abs_diff"] < 0.1 * report["emulation"]["max_abs_logit"]
+    assert report["emulation"]["max_abs_diff"] < 0.15 * report["emulation"]["max_abs_logit"]
     assert report["pruning"]["target"] == 0.7
     assert report["fine_tuning"] == result.report["fine_tuning"]
     assert report["gzip_bytes"]["after"] < report["gzip_bytes"]["before"]
