@@ -27,6 +27,7 @@ def main(folder: Path) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     config = tiny_config(make_coco(folder / "coco"), losses={"l2_weight_decay": 1e-4})
     config.task.model.norm_activation.use_sync_bn = True
+    config.trainer.optimizer_config.warmup.type = None  # it would begin with a rate of 0
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     task = NeasRetinaNetTask(config.task)
     with strategy.scope():

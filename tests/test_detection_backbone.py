@@ -13,9 +13,13 @@ from small_ensembles import images, randomise
 
 from detection.backbone import NeasBackboneModel, architecture_and_space
 from detection.config import Backbone, NeasBackbone
+from detection.initialising import load_backbone
 from neas_tf.architecture import Architecture
+from neas_tf.convert_torch import model_from, read_checkpoint
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
+from neas_tf.model_store import save_model
+from neas_tf.normalisation import Normalisation
 from neas_tf.space import SearchSpace
 from neas_tf.zoo import load_architecture
 
@@ -205,3 +209,21 @@ def _space_config(space):
     config = SpaceConfig()
     config.override(space.to_dict())
     return config
+
+
+def test_a_converted_checkpoints_trunk_gives_the_authors_c5(shared_dir, tmp_path):
+    """The golden checkpoint, through the model folder that `convert_torch` writes."""
+    golden = shared_dir / "golden"
+    if not golden.is_dir():
+        pytest.skip("no golden checkpoint: ../shared/golden is missing")
+    architecture = load_architecture("neas_s")
+    weights = read_checkpoint(golden / "neas_s_random.pth.tar", architecture, PAPER)
+    classifier = model_from(weights, architecture, PAPER)
+    names = [str(i) for i in range(PAPER.num_classes)]
+    save_model(tmp_path / "m", classifier, architecture, PAPER, names, Normalisation())
+    backbone = build(architecture, (224, 224))
+    load_backbone(backbone, tmp_path / "m")
+    wanted = np.load(golden / "neas_s_random.npz")
+    found = backbone(wanted["normalised"])["5"].numpy()
+    limit = 1e-4 * np.abs(wanted["trunk"]).max()  # the maps reach 65
+    np.testing.assert_allclose(found, wanted["trunk"], atol=limit)
