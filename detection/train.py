@@ -28,7 +28,6 @@ def define_flags() -> None:
     model_garden_flags.define_flags()
     flags.DEFINE_bool(_ASYNC, True, "Whether checkpoints are written beside the training.")
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
-    flags.disclaim_key_flags()
     for name in ("experiment", "mode", "model_dir", "config_file", "params_override", "threads"):
         flags.declare_key_flag(name)
 
