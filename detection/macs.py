@@ -15,7 +15,7 @@ from official.vision.modeling.backbones import factory
 # Importing these two modules registers the backbones.
 from detection import backbone as _backbone  # noqa: F401
 from detection.config import Backbone
-from neas_tf.parse_config import check_known
+from neas_tf.errors import NeasError
 
 SIZE = (224, 224)
 LEVELS = ("3", "4", "5")  # what RetinaNet's pyramid takes
@@ -41,8 +41,11 @@ def backbone_macs(config: Any, size: tuple[int, int] = SIZE) -> int:
 def macs_of_settings(backbone: Mapping[str, Any]) -> int:
     """Like `backbone_macs`, from the settings in a run's params.yaml."""
     config = Backbone()
-    check_known(backbone, config, "task.model.backbone.")
-    config.override(dict(backbone), is_strict=True)
+    try:
+        config.override(dict(backbone), is_strict=True)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NeasError(f"task.model.backbone: not settings of a backbone ({reason}).") from None
     return backbone_macs(config)
 
 
