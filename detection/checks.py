@@ -17,7 +17,7 @@ from detection.levels import check_levels, level_layers
 from detection.task import padded_size
 from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.model_store import read_info
-from neas_tf.parse_config import check_known, load_file, parse_override
+from neas_tf.parse_config import apply_override, check_known, load_file, read_overrides
 
 PARAMS = "params.yaml"
 
@@ -31,14 +31,9 @@ def load_experiment(name: str, config_files: Iterable[str], params_override: str
     if name not in experiments.NAMES:
         unknown_name("experiment", name, experiments.NAMES)
     config = exp_factory.get_exp_config(name)
-    overrides = [load_file(path) for path in config_files]
-    overrides.append(parse_override(params_override))
-    for override in overrides:
+    for override in read_overrides(config_files, params_override):
         check_known(_without_stages(override), config)
-        try:
-            config.override(override, is_strict=True)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise NeasError(f"config: {' '.join(str(error).split())}") from None
+        apply_override(config, override)
     try:
         config.validate()
     except (KeyError, ValueError) as error:

@@ -265,8 +265,9 @@ def _place(name: str) -> tuple[str, int, int, str, str]:
     """(part, layer, path, operator, sub-layer) from the name of a layer with weights."""
     if match := _LAYER_NAME.fullmatch(name):
         path, number, rest = match.groups()
-        for end in (i for i in range(len(rest), 0, -1) if rest[i - 1 : i] == "_"):
-            operator, sublayer = rest[: end - 1], rest[end:]
+        words = rest.split("_")
+        for count in range(len(words) - 1, 0, -1):  # operators and roles may have a _ inside
+            operator, sublayer = "_".join(words[:count]), "_".join(words[count:])
             if sublayer in _sublayers(operator):
                 return "layer", int(number), int(path or 1) - 1, operator, sublayer
     if match := _HEAD_NAME.fullmatch(name):

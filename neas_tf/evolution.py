@@ -348,8 +348,14 @@ def _exhausted(generation: int) -> str:
 
 
 def _postfix(best: Candidate) -> str:
-    text = f"best {best.accuracy:.2%} at {console.short_count(best.macs)} MACs"
-    return f"{text}, {milliseconds(best.costs[LATENCY])}" if LATENCY in best.costs else text
+    return f"best {best.accuracy:.2%} at {size_text(best)}"
+
+
+def size_text(candidate: Candidate) -> str:
+    """What a candidate costs: its MACs, and its latency where a table predicts one."""
+    text = f"{console.short_count(candidate.macs)} MACs"
+    costs = candidate.costs
+    return f"{text}, {milliseconds(costs[LATENCY])}" if LATENCY in costs else text
 
 
 def _log(

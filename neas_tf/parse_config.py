@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,12 +245,20 @@ def load_config(
     if experiment not in experiments.NAMES:
         unknown_name("experiment", experiment, experiments.NAMES)
     config = exp_factory.get_exp_config(experiment)
-    overrides = [load_file(path) for path in config_files]
-    overrides.append(parse_override(params_override))
-    for override in overrides:
+    for override in read_overrides(config_files, params_override):
         check_known(override, config)
-        try:
-            config.override(with_stage_shapes(override), is_strict=True)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise NeasError(f"config: {' '.join(str(error).split())}") from None
+        apply_override(config, with_stage_shapes(override))
     return config
+
+
+def read_overrides(config_files: Iterable[str], params_override: str) -> list[dict[str, Any]]:
+    """The settings over an experiment, in the order in which they count."""
+    return [*(load_file(path) for path in config_files), parse_override(params_override)]
+
+
+def apply_override(config: Any, override: Mapping[str, Any]) -> None:
+    """Puts settings into a Model Garden config; raises `NeasError` where it refuses them."""
+    try:
+        config.override(override, is_strict=True)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NeasError(f"config: {' '.join(str(error).split())}") from None

@@ -209,8 +209,8 @@ def _with_constants(
     kernel, *rest = weights
     if rewrites.gates and name.endswith("_se_expand"):
         return [kernel, rest[0] + np.float32(3.0)]
-    gate = f"{name.removesuffix('_project').removesuffix('_pw')}_se_expand"
-    if rewrites.gates and gate != f"{name}_se_expand" and gate in sources:
+    block = name.removesuffix("_project").removesuffix("_pw")
+    if rewrites.gates and block != name and f"{block}_se_expand" in sources:
         return [kernel / np.float32(6.0), *rest]
     if rewrites.normalisation and name == "stem_conv" and input_scale is not None:
         return [kernel * np.asarray(input_scale, np.float32)[:, None], *rest]

@@ -12,7 +12,7 @@ from neas_tf.architecture import Architecture
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.errors import NeasError
 from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.evolution import SearchResult, describe_search, run_search, tqdm_bar
+from neas_tf.evolution import SearchResult, describe_search, run_search, size_text, tqdm_bar
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.latency_table import METRIC as LATENCY
 from neas_tf.latency_table import milliseconds
@@ -87,7 +87,7 @@ def search(run: Run) -> SearchResult:
         console.say(f"   The search ended early: {result.reason}.")
     console.say(
         f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
-        f"{_size(best)}, {len(result.candidates)} ensembles scored."
+        f"{size_text(best)}, {len(result.candidates)} ensembles scored."
     )
     return result
 
@@ -182,15 +182,9 @@ def _amount(metric: str, value: int | float) -> str:
     return f"{console.short_count(value)} {'MACs' if metric == 'macs' else 'parameters'}"
 
 
-def _size(candidate: Candidate) -> str:
-    """What a candidate costs: its MACs, and its latency where a table predicts one."""
-    shown = [metric for metric in ("macs", LATENCY) if metric in candidate.costs]
-    return ", ".join(_amount(metric, candidate.costs[metric]) for metric in shown)
-
-
 def _tell_generation(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
     top = max((c.accuracy for c in new), default=0.0)
     console.say(
         f"   Generation {generation + 1}: {len(new)} new, the best of them {top:.2%}; best so far "
-        f"{best.accuracy:.2%} at {_size(best)}."
+        f"{best.accuracy:.2%} at {size_text(best)}."
     )
