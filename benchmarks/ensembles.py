@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks import timing
-from benchmarks.networks import networks, prepare
+from benchmarks.networks import caller, networks, prepare, random_ensemble
 from neas_tf.architecture import Architecture
 from neas_tf.budget import Budget
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.cost import CostTable
+from neas_tf.describe import load_space
 from neas_tf.errors import NeasError, check, check_int
 from neas_tf.files import write_bytes_atomic, write_json_atomic
 from neas_tf.paths import project_file, resolve_user_path
@@ -94,16 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_space(path: str) -> SearchSpace:
-    """The space of a settings file, at 224² with 1000 classes."""
-    try:
-        content = yaml.safe_load(Path(resolve_user_path(path)).read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise NeasError(f"--space: {path!r} cannot be read ({error}).") from None
-    check(isinstance(content, dict) and "space" in content, "--space", path, "a file with `space:`")
-    return SearchSpace.from_dict(content["space"])
-
-
 def sample(space: SearchSpace, macs: int, count: int, seed: int) -> list[Architecture]:
     """Different two-path ensembles with these MACs within the tolerance."""
     shrunk, table = ShrunkSpace.full(space, 2), CostTable(space)
@@ -130,25 +120,11 @@ def measure(
     runs: int,
 ) -> dict[str, Any]:
     """Exports what is not in the cache and times all of them in turns with the reference."""
-    from neas_tf.tflite_files import interpreter
-
-    calls = {}
-
-    def add(name: str, path: Path) -> None:
-        with native_noise_off():
-            runner = interpreter(path)
-            runner.allocate_tensors()
-            detail = runner.get_input_details()[0]
-            pixels = np.random.default_rng(2).uniform(0, 255, detail["shape"])
-            runner.set_tensor(detail["index"], pixels.astype(detail["dtype"]))
-            runner.invoke()
-        calls[name] = runner.invoke
-
     name = reference["name"]
-    add(name, reference["path"])
+    calls = {name: caller([reference["path"]])}
     with bar("exporting", len(chosen), "ensembles", leave=False) as progress:
         for architecture in chosen:
-            add(architecture.key, exported(architecture, space, cache))
+            calls[architecture.key] = caller([exported(architecture, space, cache)])
             progress.update()
     with bar("timing", (rounds + 1) * len(calls), "turns", leave=False) as progress:
         times = timing.interleaved(calls, rounds, runs, tick=progress.update)
@@ -156,12 +132,12 @@ def measure(
     rows = [
         {
             "architecture": one.key,
-            "macs": table.cost(one).macs,
-            "params": table.cost(one).params,
+            "macs": cost.macs,
+            "params": cost.params,
             "ratio": round(timing.ratio(times[one.key], times[name]), 3),
             **timing.spread(times[one.key]),
         }
-        for one in chosen
+        for one, cost in ((one, table.cost(one)) for one in chosen)
     ]
     ratios = np.array([row["ratio"] for row in rows])
     return {
@@ -181,20 +157,15 @@ def measure(
 
 def exported(architecture: Architecture, space: SearchSpace, cache: Path) -> Path:
     """The TFLite file of an ensemble with random weights, made where it is not there yet."""
-    from neas_tf.ensemble import build_ensemble
     from neas_tf.exporting import export_tflite
-    from neas_tf.model_store import LoadedInfo
-    from neas_tf.normalisation import Normalisation
 
     digest = hashlib.sha256(f"{space.fingerprint()} {architecture.key}".encode()).hexdigest()[:16]
     path = cache / f"ensemble-{digest}.tflite"
     if not path.is_file():
-        names = tuple(map(str, range(space.num_classes)))
-        info = LoadedInfo(architecture, space, names, Normalisation())
-        model = build_ensemble(architecture, space, seed=0)
+        model, info = random_ensemble(architecture, space)
         with native_noise_off():
-            # Two pictures do for the parity check; random weights give large logits.
-            export_tflite(model, info, path, tolerance=1e-2, overwrite=True)
+            # The logits of random weights are large, and so is their rounding.
+            export_tflite(model, info, path, tolerance=1e-2)
     return path
 
 

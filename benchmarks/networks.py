@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neas_tf.console import native_noise_off
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
 from neas_tf.model_store import library_versions
@@ -96,16 +97,22 @@ def _neas(name: str, variant: str) -> Callable[[], Iterator[tuple[Any, int]]]:
     return build
 
 
-def ensemble(architecture: Any, space: SearchSpace, rewrites: Any) -> tuple[Any, int]:
-    """An ensemble with random weights in its deployed form, and its trainable parameters."""
+def random_ensemble(architecture: Any, space: SearchSpace) -> tuple[Any, Any]:
+    """An ensemble with random weights, in its trainable form, and its `LoadedInfo`."""
     from neas_tf.ensemble import build_ensemble
-    from neas_tf.exporting import deployed_model
     from neas_tf.model_store import LoadedInfo
     from neas_tf.normalisation import Normalisation
 
-    model = build_ensemble(architecture, space, seed=0)
     names = tuple(map(str, range(space.num_classes)))
     info = LoadedInfo(architecture, space, names, Normalisation())
+    return build_ensemble(architecture, space, seed=0), info
+
+
+def ensemble(architecture: Any, space: SearchSpace, rewrites: Any) -> tuple[Any, int]:
+    """An ensemble with random weights in its deployed form, and its trainable parameters."""
+    from neas_tf.serving import deployed_model
+
+    model, info = random_ensemble(architecture, space)
     deployed = deployed_model(model, info, rewrites, batch_size=1, probabilities=False)
     return deployed, _parameters(model)
 
@@ -254,6 +261,30 @@ def _save(model: Any, folder: str) -> None:
         return {name: tf.identity(value, name=name) for name, value in outputs.items()}
 
     tf.saved_model.save(module, folder, signatures={SIGNATURE: serve})
+
+
+def caller(paths: Sequence[Path], threads: int = 1) -> Callable[[], Any]:
+    """A function that invokes the files once, one after another."""
+    from neas_tf.tflite_files import interpreter
+
+    ready = []
+    with native_noise_off():
+        for path in paths:
+            runner = interpreter(path, threads=threads)
+            runner.allocate_tensors()
+            image = runner.get_input_details()[0]
+            pixels = np.random.default_rng(2).uniform(0, 255, image["shape"])
+            runner.set_tensor(image["index"], pixels.astype(image["dtype"]))
+            runner.invoke()
+            ready.append(runner)
+    if len(ready) == 1:
+        return ready[0].invoke
+
+    def call():
+        for runner in ready:
+            runner.invoke()
+
+    return call
 
 
 def graph_macs(path: Path) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import timing
-from benchmarks.networks import FORMATS, Network, is_prepared, networks, prepare
+from benchmarks.networks import FORMATS, Network, caller, is_prepared, networks, prepare
 from neas_tf.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.errors import NeasError, check, check_int, unknown_name
 from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
@@ -150,7 +150,7 @@ def measure(
       NeasError: when a network cannot be converted.
     """
     files = _files(chosen, formats, cache)
-    calls = {key: _call(found["paths"], threads) for key, found in files.items()}
+    calls = {key: caller(found["paths"], threads) for key, found in files.items()}
     clock = "cpu" if threads == 1 else "wall"
     with bar("measuring", (rounds + 1) * len(calls), "turns", leave=False) as progress:
         times = timing.interleaved(calls, rounds, runs, clock=clock, tick=progress.update)
@@ -190,32 +190,6 @@ def _files(
         for network in chosen
         for format in formats
     }
-
-
-def _call(paths: Sequence[Path], threads: int):
-    """A function that invokes the files once, one after another."""
-    import numpy as np
-
-    from neas_tf.tflite_files import interpreter
-
-    ready = []
-    with native_noise_off():
-        for path in paths:
-            runner = interpreter(path, threads=threads)
-            runner.allocate_tensors()
-            image = runner.get_input_details()[0]
-            pixels = np.random.default_rng(2).uniform(0, 255, image["shape"])
-            runner.set_tensor(image["index"], pixels.astype(image["dtype"]))
-            runner.invoke()
-            ready.append(runner)
-    if len(ready) == 1:
-        return ready[0].invoke
-
-    def call():
-        for runner in ready:
-            runner.invoke()
-
-    return call
 
 
 def _row(
