@@ -20,11 +20,16 @@ if __package__ in (None, ""):  # run as a script: make the project importable
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from export import common
-from neas_tf.errors import check
+from neas_tf.errors import check, check_share
 from neas_tf.export_files import FINE_TUNING
 from neas_tf.model_store import LoadedInfo
 from neas_tf.paths import resolve_user_path
-from neas_tf.quantizing import END_TYPES, QAT, QUANTIZATIONS, check_quantization
+from neas_tf.quantizing import (
+    END_TYPES,
+    QAT,
+    QUANTIZATIONS,
+    check_quantization,
+)
 from neas_tf.rewrites import Rewrites
 
 FLAGS = flags.FLAGS
@@ -97,12 +102,8 @@ def _fine_tuning(info: LoadedInfo) -> Any:
     """Settings and data of a fine-tuning, from the flags and the run."""
     what = "--quantize=int8_qat" if FLAGS.quantize == QAT else "--prune"
     check(bool(FLAGS.model_dir), "--model_dir", FLAGS.model_dir, f"a run, to train on for {what}")
-    check(
-        not FLAGS.prune or 0.0 < FLAGS.sparsity < 1.0,
-        "--sparsity",
-        FLAGS.sparsity,
-        "a share above 0 and below 1",
-    )
+    if FLAGS.prune:
+        check_share("--sparsity", FLAGS.sparsity)
     from neas_tf.export_images import run_training
 
     dataset, smoothing = run_training(info, FLAGS.model_dir, FLAGS.data_dir or "")

@@ -50,3 +50,8 @@ def check_int(field: str, received: object, low: int | None = None, high: int | 
     ok = ok and (low is None or received >= low) and (high is None or received <= high)
     check(ok, field, received, bounds)
     return int(received)  # type: ignore[call-overload]
+
+
+def check_share(field: str, value: float) -> None:
+    """Raises `NeasError` unless a value is a share above 0 and below 1."""
+    check(0.0 < value < 1.0, field, value, "a share above 0 and below 1")

@@ -24,14 +24,13 @@ from neas_tf.averaging import create_slots
 from neas_tf.config import RetrainConfig, StageTrainerConfig
 from neas_tf.differences import difference
 from neas_tf.ensemble import build_ensemble, fold_for_deployment, trunk_variables
-from neas_tf.errors import NeasError, check, check_int
+from neas_tf.errors import NeasError, check, check_int, check_share
 from neas_tf.export_images import training_pixels
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.flat_model import FlatLayer, flat_layers
 from neas_tf.folder_lock import lock_folder
 from neas_tf.model_store import LoadedInfo
 from neas_tf.pruned_model import (
-    check_sparsity,
     is_prunable,
     sparsity_report,
     unwrapped,
@@ -156,7 +155,7 @@ def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
     """
-    check_sparsity(sparsity)
+    check_share("sparsity", sparsity)
     stage = _stage(tuning, 1e-3)
     identity = _begin("pruned", model, info, tuning, stage, {"sparsity": sparsity})
     # Statistics of the batches must forget those of the unpruned network before the end.

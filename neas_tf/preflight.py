@@ -11,7 +11,7 @@ from neas_tf import zoo
 from neas_tf.budget import Budget, latency_bound
 from neas_tf.config import ExportConfig, NeasConfig, RetrainConfig, StageConfig, SupernetConfig
 from neas_tf.data import DatasetInfo
-from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.errors import NeasError, check, check_int, check_share, unknown_name
 from neas_tf.latency_table import LatencyTable, load_table
 from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.shrinking import ShrinkSettings
@@ -202,9 +202,9 @@ def _check_export(export: ExportConfig, images: int) -> None:
     steps = round(export.fine_tune_epochs * images / batch)
     epochs = export.fine_tune_epochs
     check(steps >= 1, "export.fine_tune_epochs", epochs, "a number that makes a step or more")
-    rate, sparsity = export.fine_tune_rate, export.sparsity
+    rate = export.fine_tune_rate
     check(0 <= rate < 1, "export.fine_tune_rate", rate, "0 (the default) or a rate below 1")
-    check(0 < sparsity < 1, "export.sparsity", sparsity, "a share above 0 and below 1")
+    check_share("export.sparsity", export.sparsity)
 
 
 def _rates(stage: StageConfig) -> dict[str, Any]:

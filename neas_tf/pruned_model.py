@@ -13,18 +13,12 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from neas_tf.errors import check
+from neas_tf.errors import check_share
 
 _sparsity = tfmot.sparsity.keras
 # The rest of the steps trains the weights that are left.
 _PRUNING_SHARE = 0.6
 _UPDATES = 50
-
-
-def check_sparsity(sparsity: float) -> float:
-    """Returns a share of zeros that pruning can reach; raises `NeasError` otherwise."""
-    check(0.0 < sparsity < 1.0, "sparsity", sparsity, "a share above 0 and below 1")
-    return sparsity
 
 
 def with_pruning(model: Any, sparsity: float, steps: int) -> Any:
@@ -41,7 +35,7 @@ def with_pruning(model: Any, sparsity: float, steps: int) -> Any:
     Returns:
       A `tf_keras.Model` with the model's weights; `without_pruning` undoes it.
     """
-    check_sparsity(sparsity)
+    check_share("sparsity", sparsity)
     every = max(1, int(steps * _PRUNING_SHARE) // _UPDATES)
     # Masks change in multiples of `every` only, so the end must be one to be reached.
     end = every * max(1, int(steps * _PRUNING_SHARE) // every)

@@ -76,3 +76,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:
         tensorflow.random.set_seed(SEED)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Result and files of a small search that nothing disturbed."""
+    from search_folders import contents, search
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return search(folder), contents(folder)
+
+
+@pytest.fixture
+def finished(tmp_path, undisturbed):
+    """A folder with the files of that search."""
+    from search_folders import write
+
+    write(tmp_path / "search", undisturbed[1])
+    return tmp_path / "search"

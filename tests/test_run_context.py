@@ -6,15 +6,13 @@ import pathlib
 
 import pytest
 import tensorflow as tf
-from tiny_run import TINY, contents
+from tiny_run import TINY, QuickEvaluator, contents, give_supernet
 
 from neas_tf import pipeline
 from neas_tf.errors import NeasError
-from neas_tf.files import write_json_atomic
 from neas_tf.folder_lock import lock_folder
 from neas_tf.parse_config import load_config
 from neas_tf.run_context import open_run
-from neas_tf.search_state import Score
 from neas_tf.stages import search_stage
 
 
@@ -48,26 +46,12 @@ def refused(tiny, tmp_path):
 def begun(tiny, tmp_path):
     """A folder with params, a 'trained' supernet and a finished search, made in no time."""
     run = open_run(load_config("neas_quickstart", [tiny]), str(tmp_path / "run"), strategy())
-    with run.writing():
-        run.record_identity("supernet")
-        checkpoint = tf.train.Checkpoint(step=tf.Variable(40))
-        manager = tf.train.CheckpointManager(checkpoint, str(run.folder("supernet")), 1)
-        manager.save(checkpoint_number=40)
-        write_json_atomic(run.folder("shrink", "alive.json"), run.full.to_dict())
-    return run
+    return give_supernet(run)
 
 
 @pytest.fixture
 def searched(begun, monkeypatch):
-    class Evaluator:
-        def __init__(self, run):
-            pass
-
-        def __call__(self, architectures):
-            for architecture in architectures:
-                yield Score(len(architecture.key) / 100, (0.1, 0.2))
-
-    monkeypatch.setattr(search_stage, "_LazyEvaluator", Evaluator)
+    monkeypatch.setattr(search_stage, "_LazyEvaluator", QuickEvaluator)
     with begun.writing():
         search_stage.search(begun)
     return begun

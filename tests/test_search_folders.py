@@ -12,19 +12,6 @@ from neas_tf.evolution import generation_rng
 from neas_tf.shrunk_space import ShrunkSpace
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    result = search(folder)
-    return result, contents(folder)
-
-
-@pytest.fixture
-def finished(tmp_path, undisturbed):
-    write(tmp_path / "search", undisturbed[1])
-    return tmp_path / "search"
-
-
 @pytest.mark.parametrize(
     "change,text",
     [

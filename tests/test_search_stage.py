@@ -6,17 +6,15 @@ import pathlib
 import pytest
 import tensorflow as tf
 from latency_tables import made_up_table
-from tiny_run import TINY, contents
+from tiny_run import TINY, QuickEvaluator, contents, give_supernet
 
 from neas_tf.errors import NeasError
-from neas_tf.files import write_json_atomic
 from neas_tf.latency_table import NANOSECONDS
 from neas_tf.parse_config import load_config
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
 from neas_tf.run_context import open_run
-from neas_tf.search_state import Score
 from neas_tf.stages import search_stage
 
 
@@ -26,28 +24,9 @@ def opened(folder: pathlib.Path, override: str):
     return open_run(config, str(folder / "run"), tf.distribute.get_strategy())
 
 
-def with_supernet(run):
-    """The run's folder with params and a 'trained' supernet, made in no time."""
-    with run.writing():
-        run.record_identity("supernet")
-        checkpoint = tf.train.Checkpoint(step=tf.Variable(40))
-        manager = tf.train.CheckpointManager(checkpoint, str(run.folder("supernet")), 1)
-        manager.save(checkpoint_number=40)
-        write_json_atomic(run.folder("shrink", "alive.json"), run.full.to_dict())
-    return run
-
-
 @pytest.fixture(autouse=True)
 def evaluator(monkeypatch):
-    class Evaluator:
-        def __init__(self, run):
-            pass
-
-        def __call__(self, architectures):
-            for architecture in architectures:
-                yield Score(len(architecture.key) / 100, (0.1, 0.2))
-
-    monkeypatch.setattr(search_stage, "_LazyEvaluator", Evaluator)
+    monkeypatch.setattr(search_stage, "_LazyEvaluator", QuickEvaluator)
 
 
 @pytest.fixture
@@ -69,7 +48,7 @@ def bounded(tmp_path, lut, share=0.3, more=""):
 
 def test_search_under_a_bound_on_latency(tmp_path, lut, capsys):
     run, limit = bounded(tmp_path, lut)
-    with_supernet(run)
+    give_supernet(run)
     with run.writing():
         result = search_stage.search(run)
     printed = capsys.readouterr().err
@@ -93,7 +72,7 @@ def test_search_under_a_bound_on_latency(tmp_path, lut, capsys):
 
 def test_another_table_is_another_search(tmp_path, lut):
     run, limit = bounded(tmp_path, lut)
-    with_supernet(run)
+    give_supernet(run)
     with run.writing():
         search_stage.search(run)
     before = contents(run.model_dir)
@@ -142,7 +121,7 @@ def test_accuracy_against_latency(tmp_path, lut):
     """The front by predicted latency, in the file, the summary and the picture."""
     more = ",search.objective=pareto,search.pareto_cost=latency"
     run, limit = bounded(tmp_path, lut, 0.7, more)
-    with_supernet(run)
+    give_supernet(run)
     with run.writing():
         result = search_stage.search(run)
     value = json.loads(run.folder("search", "pareto.json").read_text())
@@ -157,7 +136,7 @@ def test_accuracy_against_latency(tmp_path, lut):
 
 
 def test_without_a_table_nothing_changes(tmp_path):
-    run = with_supernet(opened(tmp_path, ""))
+    run = give_supernet(opened(tmp_path, ""))
     with run.writing():
         result = search_stage.search(run)
     assert set(result.best.costs) == {"macs", "paper_flops", "params"}
