@@ -57,11 +57,12 @@ $(VENV)/.base:
 	rm -rf $(VENV) && mkdir $(VENV) && touch $(VENV)/.base.part && \
 	"$$python" -m venv $$options $(VENV) && echo "$$python" > $@ && rm $(VENV)/.base.part
 
-# setuptools and wheel first: they build the few packages that have no wheels (no unlocked build tools are fetched).
+# setuptools, its scm (with packaging) and wheel first: they build the few packages that have no wheels, so that no
+# unlocked build tools are fetched.
 $(VENV)/.stamp: requirements.lock | $(VENV)/.base
 	@$(BIN)/python -c '$(SUPPORTED)' || { echo "$(VENV) is not of Python 3.11 or 3.12; remove it with 'make clean-venv' and try again." >&2; exit 1; }
 	@echo "Installing requirements.lock (about 3 GB; a minute or two)"
-	@awk '/^[^ ]/ { keep = /^(setuptools|wheel)==/ } keep' requirements.lock > $(VENV)/build.lock
+	@awk '/^[^ ]/ { keep = /^(setuptools|setuptools-scm|packaging|wheel)==/ } keep' requirements.lock > $(VENV)/build.lock
 	@$(PIP) -r $(VENV)/build.lock
 	@$(PIP) --no-compile --no-build-isolation -r requirements.lock
 	@touch $@
