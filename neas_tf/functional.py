@@ -7,37 +7,71 @@ of its own, and none of them is the supernet's).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+
+from neas_tf import convolutions
 
 EPSILON = 1e-5
 ACTIVATIONS = {"swish": tf.nn.silu, "relu": tf.nn.relu, None: lambda x: x}
 
 
-def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """Convolution with symmetric padding k//2. x (B, H, W, C), kernel (k, k, C, C')."""
-    kernel = tf.cast(kernel, x.dtype)
-    padding = symmetric_padding(kernel.shape[0], stride)
-    return tf.nn.conv2d(x, kernel, strides=stride, padding=padding)
+def _with_gradients(function, gradients):
+    """A convolution whose gradient is that of `convolutions`."""
+
+    def call(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+        @tf.custom_gradient
+        def run(x, kernel):
+            def gradient(dy):
+                dx, dkernel = gradients(x, kernel, stride, dy)
+                return dx, tf.cast(dkernel, kernel.dtype)
+
+            return function(x, kernel, stride), gradient
+
+        return run(x, tf.convert_to_tensor(kernel))
+
+    call.__doc__ = function.__doc__
+    return call
 
 
-def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """Depthwise convolution with symmetric padding. x (B, H, W, C), kernel (k, k, C, 1)."""
-    kernel = tf.cast(kernel, x.dtype)
-    size = int(kernel.shape[0])
-    if stride == 1:
-        return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME")
-    # An explicit pad is several times faster on CPU than the op's own explicit padding.
-    pad = size // 2
-    x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
-    return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "VALID")
+convolution = _with_gradients(convolutions.convolution, convolutions.convolution_gradients)
+depthwise = _with_gradients(convolutions.depthwise, convolutions.depthwise_gradients)
 
 
-def symmetric_padding(kernel: int, stride: int) -> str | list[list[int]]:
-    """k//2 on each side; SAME is that at stride 1, and another thing at stride 2."""
-    if stride == 1 or kernel == 1:
-        return "SAME"
-    pad = kernel // 2
-    return [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+def normalise_batch(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
+    """Batch normalisation with the batch's own moments.
+
+    Returns:
+      The normalised map (B, H, W, C), the (2, C) mean and (biased) variance, and what
+      `normalise_batch_gradient` needs.
+    """
+    y, mean, variance, *reserve = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=EPSILON, is_training=True
+    )
+    # The op returns the unbiased variance n/(n-1)·v; for one value a channel v itself.
+    count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+    variance = variance * tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
+    return y, tf.stack([mean, variance]), tuple(reserve)
+
+
+def normalise_batch_gradient(
+    dy: tf.Tensor, x: tf.Tensor, gamma: tf.Tensor, reserve: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gradients of `normalise_batch` by x, gamma and beta."""
+    dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=dy,
+        x=x,
+        scale=gamma,
+        reserve_space_1=reserve[0],
+        reserve_space_2=reserve[1],
+        reserve_space_3=reserve[2],
+        epsilon=EPSILON,
+        is_training=True,
+    )
+    return dx, dgamma, dbeta
 
 
 def batch_norm(
@@ -55,13 +89,7 @@ def batch_norm(
     """
     channels = x.shape[-1]
     if statistics is None:
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=EPSILON, is_training=True
-        )
-        # The op returns the unbiased variance n/(n-1)·v; for one value a channel v itself.
-        count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-        variance = variance * tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
-        return y, tf.stack([mean, variance])
+        return normalise_batch(x, gamma, beta)[:2]
     statistics = statistics[:, :channels]
     scale = gamma * tf.math.rsqrt(statistics[1] + EPSILON)
     offset = beta - statistics[0] * scale

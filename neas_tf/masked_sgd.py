@@ -19,13 +19,14 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
     """Momentum SGD with coupled weight decay on the drawn rows of each variable.
 
     m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
-    drawn keep weights and momentum bit by bit.
+    drawn keep weights and momentum bit by bit. The gradient of a variable with rows holds those of
+    the drawn rows only, (K, row width), in the order of the paths.
 
     Args:
       learning_rate: a float or a schedule of the step.
       momentum: μ.
       nesterov: whether to look ahead.
-      weight_decay: wd, for kernels (rank > 1 without the row axis); never biases, gamma, beta.
+      weight_decay: wd, for kernels; never biases, gamma, beta.
     """
 
     def __init__(
@@ -71,19 +72,30 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         state = apply_state[(var.device, var.dtype.base_dtype)]
-        rule = self._rules[_key(var)]
-        rate, slot = state["lr_t"], self.get_slot(var, "momentum")
-        value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
-        if self.weight_decay and len(var.shape) - bool(rule.rows) > 1:
-            grad = grad + self.weight_decay * value
+        rule, slot = self._rules[_key(var)], self.get_slot(var, "momentum")
+        if not rule.rows:
+            value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
+            decayed = value if len(var.shape) > 1 else 0.0
+            value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
+            return tf.group(slot.assign(velocity), var.assign(value))
+        row, drawn, shares = _rows(rule, state["architecture"], self._num_layers)
+        grad = tf.linalg.matmul(shares, grad)  # Paths with the same operator move it together.
+        value, velocity = tf.gather(var, row), tf.gather(slot, row)
+        reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)[:, None]
+        decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, value, 0.0)
+        new_value, new_velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
+        return tf.group(
+            slot.scatter_update(tf.IndexedSlices(tf.where(drawn, new_velocity, velocity), row)),
+            var.scatter_update(tf.IndexedSlices(tf.where(drawn, new_value, value), row)),
+        )
+
+    def _step(self, rate, grad, value, velocity, decayed):
+        """New weights and momentum."""
+        if self.weight_decay:
+            grad = grad + self.weight_decay * decayed
         new_velocity = self.momentum * velocity - rate * grad
         move = self.momentum * new_velocity - rate * grad if self.nesterov else new_velocity
-        new_value = value + move
-        mask = rule.mask(state["architecture"], len(var.shape), self._num_layers)
-        if mask is not None:
-            new_velocity = tf.where(mask, new_velocity, velocity)
-            new_value = tf.where(mask, new_value, value)
-        return tf.group(slot.assign(new_velocity), var.assign(new_value))
+        return value + move, new_velocity
 
     def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
         raise NotImplementedError("Make the gradients dense before apply_gradients.")
@@ -96,6 +108,25 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             "nesterov": self.nesterov,
             "weight_decay": self.weight_decay,
         }
+
+
+def _rows(
+    rule: UpdateRule, architecture: tf.Tensor, num_layers: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Which rows a step moves.
+
+    Returns:
+      int32 (K,), the row of each path, that of another path where its operator has none (skip);
+      a bool, whether any path has one; float32 (K, K), 1 where path j moves the row of path i.
+    """
+    operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
+    hit = tf.equal(tf.constant(rule.rows, tf.int32)[None, :], operators[:, None])  # (K, rows)
+    has_row = tf.reduce_any(hit, 1)
+    row = tf.argmax(tf.cast(hit, tf.int32), 1, tf.int32)
+    # Equal rows are written with equal values, so that their order does not matter.
+    row = tf.where(has_row, row, row[tf.argmax(tf.cast(has_row, tf.int32), 0)])
+    shares = tf.equal(row[:, None], row[None, :]) & has_row[None, :]
+    return row, tf.reduce_any(has_row), tf.cast(shares, tf.float32)
 
 
 def _key(var) -> str:

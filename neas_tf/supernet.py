@@ -119,7 +119,12 @@ class Supernet(tf_keras.Model):
         alive = tuple(tuple(row for row in rows if next(flags)) for rows in self._whole.alive)
         return dataclasses.replace(self._whole, alive=alive)
 
-    def call(self, images, architecture, statistics=None) -> SupernetOutput:
+    def drawn_rows(self, architecture: tf.Tensor) -> list[tf.Tensor]:
+        """For each searchable layer the weights (K, row width) that the ensemble draws."""
+        drawn = tf.reshape(architecture[1:], [self.num_paths, -1])
+        return [layer.drawn_rows(drawn[:, m]) for m, layer in enumerate(self.searchable)]
+
+    def call(self, images, architecture, statistics=None, rows=None) -> SupernetOutput:
         """Runs one ensemble.
 
         Args:
@@ -127,13 +132,15 @@ class Supernet(tf_keras.Model):
           architecture: int32 (1 + K·d,).
           statistics: BN statistics in the structure of `SupernetOutput.moments`; None
             normalises with the batch's own moments (training and recalibration).
+          rows: `drawn_rows(architecture)`, where gradients by them are wanted.
         """
-        split, rows = architecture[0], tf.reshape(architecture[1:], [self.num_paths, -1])
+        split, drawn = architecture[0], tf.reshape(architecture[1:], [self.num_paths, -1])
+        rows = rows or [None] * len(self.searchable)
         given = statistics or {"stem": None, "layers": [None] * len(self.searchable), "heads": None}
         x, stem_moments = self.stem(tf.cast(images, self.compute_dtype), given["stem"])
         maps, layer_moments = [x] * self.num_paths, []
         for m, layer in enumerate(self.searchable):
-            maps, moments = layer(maps, rows[:, m], split, given["layers"][m])
+            maps, moments = layer(maps, drawn[:, m], split, given["layers"][m], rows[m])
             layer_moments.append(moments)
         logits, head_moments = [], []
         for k, head in enumerate(self.heads):
@@ -175,18 +182,12 @@ class UpdateRule(NamedTuple):
     Attributes:
       layer: 1-based searchable layer, 0 for the stem, -1 for a head.
       rows: operator index of each row of the variable's first axis; () where it has no rows.
+      decayed: how many numbers at a row's beginning weight decay reaches, for each row.
     """
 
     layer: int
-    rows: tuple[int, ...]
-
-    def mask(self, architecture: tf.Tensor, rank: int, num_layers: int) -> tf.Tensor | None:
-        """bool (rows, 1, …): which rows the ensemble uses; None when all of the variable."""
-        if not self.rows:
-            return None
-        drawn = tf.reshape(architecture[1:], [-1, num_layers])[:, self.layer - 1]
-        used = tf.reduce_any(tf.equal(tf.constant(self.rows, tf.int32)[:, None], drawn), 1)
-        return tf.reshape(used, [len(self.rows)] + [1] * (rank - 1))
+    rows: tuple[int, ...] = ()
+    decayed: tuple[int, ...] = ()
 
     def gradient_scale(self, architecture: tf.Tensor, num_paths: int) -> tf.Tensor | float:
         """1/K in the shared trunk, else 1.
@@ -203,15 +204,11 @@ class UpdateRule(NamedTuple):
 
 def update_rules(supernet: Supernet) -> list[UpdateRule]:
     """The rule of every variable in `supernet.trainable_variables`, in that order."""
-    rules: dict[int, UpdateRule] = {}
-    for v in supernet.stem.trainable_variables:
-        rules[id(v)] = UpdateRule(0, ())
+    rules = {id(v): UpdateRule(0) for v in supernet.stem.trainable_variables}
     for number, layer in enumerate(supernet.searchable, 1):
-        for role, v in layer.roles.items():
-            rules[id(v)] = UpdateRule(number, layer.row_operators[role])
+        rules[id(layer.rows)] = UpdateRule(number, layer.members, layer.decayed)
     for head in supernet.heads:
-        for v in head.trainable_variables:
-            rules[id(v)] = UpdateRule(-1, ())
+        rules |= {id(v): UpdateRule(-1) for v in head.trainable_variables}
     return [rules[id(v)] for v in supernet.trainable_variables]
 
 

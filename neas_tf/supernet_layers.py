@@ -16,6 +16,31 @@ from neas_tf.operators import squeeze_width
 SQUEEZE = ("se_reduce/kernel", "se_reduce/bias", "se_expand/kernel", "se_expand/bias")
 
 
+def initial_value(
+    seed: int, name: str, shape: tuple[int, ...], kind: str, count: int = 1
+) -> np.ndarray:
+    """Initial weights (count, *shape), a function of the seed and the name.
+
+    Args:
+      seed: of all weights.
+      name: of the weight.
+      shape: of one weight.
+      kind: conv, dense, zeros or ones.
+      count: how many are drawn, each initialised by itself.
+    """
+    full = (count, *shape)
+    if kind not in ("conv", "dense"):
+        return np.full(full, float(kind == "ones"), np.float32)
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if kind == "dense":
+        limit = shape[-1] ** -0.5
+        return rng.uniform(-limit, limit, full).astype(np.float32)
+    # He initialisation by fan-out, as in MobileNet and EfficientNet; a depthwise kernel
+    # (k, k, C, 1) sends each value to k·k others.
+    fan_out = shape[0] * shape[1] * shape[3]
+    return (rng.standard_normal(full) * (2.0 / fan_out) ** 0.5).astype(np.float32)
+
+
 class FixedLayer(tf_keras.layers.Layer):
     """A layer without a choice: its weights, by role.
 
@@ -28,55 +53,34 @@ class FixedLayer(tf_keras.layers.Layer):
         self.seed = seed
         self.roles: dict[str, tf.Variable] = {}
 
-    def add(self, role: str, shape: tuple[int, ...], kind: str, rows: int = 0) -> tf.Variable:
-        """Creates the weight of a role.
-
-        Args:
-          role: its name.
-          shape: of one weight.
-          kind: conv, dense, zeros, ones, moving_mean or moving_variance.
-          rows: a stack of so many weights, each initialised by itself; 0 for no row axis.
-        """
-        moving = kind.startswith("moving_")
-        full = (rows, *shape) if rows else shape
-        value = self._initial_value(role, shape, full, kind)
+    def add(self, role: str, value: np.ndarray, trainable: bool = True) -> tf.Variable:
+        """Creates the variable of a role; one that is not trained holds running statistics."""
         variable = self.add_weight(
             name=f"{self.name}/{role}",
-            shape=full,
+            shape=value.shape,
             dtype=tf.float32,
             initializer=lambda *_, **__: tf.constant(value),
-            trainable=not moving,
+            trainable=trainable,
             experimental_autocast=False,
             synchronization=(
-                tf.VariableSynchronization.ON_READ if moving else tf.VariableSynchronization.AUTO
+                tf.VariableSynchronization.AUTO if trainable else tf.VariableSynchronization.ON_READ
             ),
-            aggregation=(tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE),
+            aggregation=(tf.VariableAggregation.NONE if trainable else tf.VariableAggregation.MEAN),
         )
         self.roles[role] = variable
         return variable
 
-    def _initial_value(self, role, shape, full, kind) -> np.ndarray:
-        if kind not in ("conv", "dense"):
-            return np.full(full, 1.0 if kind in ("ones", "moving_variance") else 0.0, np.float32)
-        rng = np.random.default_rng([self.seed, zlib.crc32(f"{self.name}/{role}".encode())])
-        if kind == "dense":
-            limit = shape[-1] ** -0.5
-            return rng.uniform(-limit, limit, full).astype(np.float32)
-        # He initialisation by fan-out, as in MobileNet and EfficientNet; a depthwise kernel
-        # (k, k, C, 1) sends each value to k·k others.
-        fan_out = shape[0] * shape[1] * shape[3]
-        return (rng.standard_normal(full) * (2.0 / fan_out) ** 0.5).astype(np.float32)
+    def add_weight_of(self, role: str, shape: tuple[int, ...], kind: str) -> tf.Variable:
+        """Creates a weight with the initial value of its kind, see `initial_value`."""
+        value = initial_value(self.seed, f"{self.name}/{role}", shape, kind)[0]
+        return self.add(role, value)
 
-    def add_batch_norm(self, name: str, channels: int, rows: int = 0) -> None:
+    def add_batch_norm(self, name: str, channels: int) -> None:
         """Creates gamma, beta and the moving statistics of a batch normalisation."""
-        kinds = (
-            ("gamma", "ones"),
-            ("beta", "zeros"),
-            ("moving_mean", "moving_mean"),
-            ("moving_variance", "moving_variance"),
-        )
-        for role, kind in kinds:
-            self.add(f"{name}/{role}", (channels,), kind, rows)
+        self.add_weight_of(f"{name}/gamma", (channels,), "ones")
+        self.add_weight_of(f"{name}/beta", (channels,), "zeros")
+        self.add(f"{name}/moving_mean", np.zeros(channels, np.float32), trainable=False)
+        self.add(f"{name}/moving_variance", np.ones(channels, np.float32), trainable=False)
 
     def normalise(self, x, name: str, statistics):
         """Batch normalisation `name` of a map."""
@@ -111,17 +115,21 @@ class Stem(FixedLayer):
 
     def build(self, input_shape):
         """Creates the weights for images (B, H, W, C)."""
-        self.add("conv/kernel", (self.kernel, self.kernel, input_shape[-1], self.channels), "conv")
+        self.add_weight_of(
+            "conv/kernel", (self.kernel, self.kernel, input_shape[-1], self.channels), "conv"
+        )
         self.add_batch_norm("bn", self.channels)
         if self.block_channels:
             squeezed = squeeze_width(self.channels)
-            self.add("block/dw/kernel", (3, 3, self.channels, 1), "conv")
+            self.add_weight_of("block/dw/kernel", (3, 3, self.channels, 1), "conv")
             self.add_batch_norm("block/dw_bn", self.channels)
-            self.add("block/se_reduce/kernel", (1, 1, self.channels, squeezed), "conv")
-            self.add("block/se_reduce/bias", (squeezed,), "zeros")
-            self.add("block/se_expand/kernel", (1, 1, squeezed, self.channels), "conv")
-            self.add("block/se_expand/bias", (self.channels,), "zeros")
-            self.add("block/pw/kernel", (1, 1, self.channels, self.block_channels), "conv")
+            self.add_weight_of("block/se_reduce/kernel", (1, 1, self.channels, squeezed), "conv")
+            self.add_weight_of("block/se_reduce/bias", (squeezed,), "zeros")
+            self.add_weight_of("block/se_expand/kernel", (1, 1, squeezed, self.channels), "conv")
+            self.add_weight_of("block/se_expand/bias", (self.channels,), "zeros")
+            self.add_weight_of(
+                "block/pw/kernel", (1, 1, self.channels, self.block_channels), "conv"
+            )
             self.add_batch_norm("block/pw_bn", self.block_channels)
         super().build(input_shape)
 
@@ -166,12 +174,12 @@ class Head(FixedLayer):
 
     def build(self, input_shape):
         """Creates the weights for maps (B, H, W, C)."""
-        self.add("head_conv/kernel", (1, 1, input_shape[-1], self.channels), "conv")
+        self.add_weight_of("head_conv/kernel", (1, 1, input_shape[-1], self.channels), "conv")
         self.add_batch_norm("head_bn", self.channels)
-        self.add("feature/kernel", (1, 1, self.channels, self.features), "conv")
-        self.add("feature/bias", (self.features,), "zeros")
-        self.add("classifier/kernel", (self.features, self.num_classes), "dense")
-        self.add("classifier/bias", (self.num_classes,), "zeros")
+        self.add_weight_of("feature/kernel", (1, 1, self.channels, self.features), "conv")
+        self.add_weight_of("feature/bias", (self.features,), "zeros")
+        self.add_weight_of("classifier/kernel", (self.features, self.num_classes), "dense")
+        self.add_weight_of("classifier/bias", (self.num_classes,), "zeros")
         super().build(input_shape)
 
     def call(self, x, statistics=None):

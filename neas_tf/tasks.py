@@ -176,16 +176,22 @@ class SupernetTask(_ClassificationTask):
             loss_scale=runtime.loss_scale,
         )
 
+    # No control flow of Python to convert, which would take most of the time to the first step.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
         """One step on (images (B, H, W, C), labels (B,)) of this replica."""
         images, labels = inputs
         architecture = self.draws.at(optimizer.iterations)
+        rows = model.drawn_rows(architecture)
         with tf.GradientTape() as tape:
-            output = model(images, architecture)
+            tape.watch(rows)
+            output = model(images, architecture, rows=rows)
             loss = self.build_losses(labels, output.logits)
             replica_loss = self._replica_loss(loss, optimizer)
         variables = model.trainable_variables
-        gradients = self._gradients(tape, replica_loss, variables, optimizer)
+        drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
+        sources = [drawn.get(id(v), v) for v in variables]
+        gradients = self._gradients(tape, replica_loss, sources, optimizer)
         scaled = [
             g * rule.gradient_scale(architecture, self.num_paths)
             for g, rule in zip(gradients, self._rules, strict=True)
@@ -243,6 +249,8 @@ class EnsembleTask(_ClassificationTask):
         ]
         return model
 
+    # No control flow of Python to convert, which would take most of the time to the first step.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
         """One step on (images (B, H, W, C), labels (B,)) of this replica."""
         images, labels = inputs

@@ -1,0 +1,145 @@
+"""Convolutions and their gradients, in the form that is fastest on a CPU.
+
+Found with `python -m benchmarks.convolution_gradients`: oneDNN's gradient of a depthwise kernel is
+fast up to a width of 3 at any height, and up to 20 times slower beyond; so wider kernels are taken
+apart by columns. The gradient of a depthwise convolution's input is another depthwise convolution, with
+the kernel turned around. 1×1 convolutions are matrix products.
+On other devices the libraries' own operations are used.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+# Columns of a kernel whose gradient is taken at once.
+_COLUMNS = 3
+
+
+@functools.cache
+def _cpu_only() -> bool:
+    """Whether there is no accelerator in this process."""
+    return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
+
+
+def symmetric_padding(kernel: int, stride: int) -> str | list[list[int]]:
+    """k//2 on each side; SAME is that at stride 1, and another thing at stride 2."""
+    if stride == 1 or kernel == 1:
+        return "SAME"
+    pad = kernel // 2
+    return [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+
+
+def _is_product(kernel: tf.Tensor, stride: int) -> bool:
+    return kernel.shape[0] == kernel.shape[1] == stride == 1
+
+
+def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Convolution with symmetric padding k//2. x (B, H, W, C), kernel (k, k, C, C')."""
+    kernel = tf.cast(kernel, x.dtype)
+    if _is_product(kernel, stride):
+        c_in, c_out = kernel.shape[2:]
+        y = tf.linalg.matmul(tf.reshape(x, [-1, c_in]), tf.reshape(kernel, [c_in, c_out]))
+        return tf.reshape(y, [*_sizes(x)[:3], c_out])
+    return tf.nn.conv2d(
+        x, kernel, strides=stride, padding=symmetric_padding(kernel.shape[0], stride)
+    )
+
+
+def convolution_gradients(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int, dy: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradients of `convolution` by x and by the kernel, both in x's type."""
+    kernel = tf.cast(kernel, x.dtype)
+    if _is_product(kernel, stride):
+        c_in, c_out = kernel.shape[2:]
+        rows, flat = tf.reshape(dy, [-1, c_out]), tf.reshape(kernel, [c_in, c_out])
+        dx = tf.reshape(tf.linalg.matmul(rows, flat, transpose_b=True), _sizes(x))
+        dkernel = tf.linalg.matmul(tf.reshape(x, [-1, c_in]), rows, transpose_a=True)
+        return dx, tf.reshape(dkernel, [1, 1, c_in, c_out])
+    padding, explicit = _attributes(symmetric_padding(kernel.shape[0], stride))
+    settings = {"strides": [1, stride, stride, 1], "padding": padding} | explicit
+    dx = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings
+    )
+    dkernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=x, filter_sizes=kernel.shape, out_backprop=dy, **settings
+    )
+    return dx, dkernel
+
+
+def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Depthwise convolution with symmetric padding. x (B, H, W, C), kernel (k, k, C, 1)."""
+    kernel = tf.cast(kernel, x.dtype)
+    padding = symmetric_padding(kernel.shape[0], stride)
+    return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
+
+
+def depthwise_gradients(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int, dy: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradients of `depthwise` by x and by the kernel, both in x's type."""
+    kernel = tf.cast(kernel, x.dtype)
+    size, strides = kernel.shape[0], [1, stride, stride, 1]
+    padding, explicit = _attributes(symmetric_padding(size, stride))
+    if _cpu_only() and stride == 1 and size > _COLUMNS:
+        dx = depthwise(dy, kernel[::-1, ::-1])
+    else:
+        dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+            input_sizes=tf.shape(x),
+            filter=kernel,
+            out_backprop=dy,
+            strides=strides,
+            padding=padding,
+            **explicit,
+        )
+    if _cpu_only() and size > _COLUMNS and None not in x.shape[1:3]:
+        return dx, _kernel_gradient_by_columns(x, size, stride, dy)
+    dkernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x,
+        filter_sizes=kernel.shape,
+        out_backprop=dy,
+        strides=strides,
+        padding=padding,
+        **explicit,
+    )
+    return dx, dkernel
+
+
+def _kernel_gradient_by_columns(x: tf.Tensor, size: int, stride: int, dy: tf.Tensor) -> tf.Tensor:
+    """The gradient of a depthwise kernel, a few of its columns at a time."""
+    (height, width), (rows, columns), pad = x.shape[1:3], dy.shape[1:3], size // 2
+    below = (rows - 1) * stride + size - height - pad
+    parts = []
+    for first in range(0, size, _COLUMNS):
+        taken = min(_COLUMNS, size - first)
+        # Columns of x that these columns of the kernel see, from `left` to `right`.
+        left, right = first - pad, first - pad + (columns - 1) * stride + taken
+        if left >= width or right <= 0:  # Only padding.
+            parts.append(tf.zeros([size, taken, x.shape[3], 1], x.dtype))
+            continue
+        seen = x[:, :, max(left, 0) : min(right, width)] if left > 0 or right < width else x
+        parts.append(
+            tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=seen,
+                filter_sizes=[size, taken, x.shape[3], 1],
+                out_backprop=dy,
+                strides=[1, stride, stride, 1],
+                padding="EXPLICIT",
+                explicit_paddings=[0, 0, pad, below, max(-left, 0), max(right - width, 0), 0, 0],
+            )
+        )
+    return tf.concat(parts, 1)
+
+
+def _sizes(x: tf.Tensor) -> list[int | tf.Tensor]:
+    """The sizes of x's axes, as numbers where they are known."""
+    return [tf.shape(x)[i] if n is None else n for i, n in enumerate(x.shape)]
+
+
+def _attributes(padding: str | list[list[int]]) -> tuple[str, dict[str, list[int]]]:
+    """A padding as the operations' attributes."""
+    if isinstance(padding, str):
+        return padding, {}
+    return "EXPLICIT", {"explicit_paddings": [n for pair in padding for n in pair]}
