@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -88,16 +90,17 @@ def test_statistics_against_numpy(model, evaluator):
     expected, maps = numpy_norm(maps, roles["bn/gamma"].numpy(), roles["bn/beta"].numpy())
     np.testing.assert_allclose(statistics["stem"]["bn"], expected, rtol=1e-4, atol=1e-4)
 
-    layer = {name: v.numpy()[0] for name, v in model.searchable[0].roles.items()}
-    kernel = layer["e2/expand/kernel"][0, 0]
+    weights = functools.partial(model.searchable[0].weight, "k3e2")
+    kernel = weights("expand/kernel")[0, 0]
     maps = [silu(b) @ kernel for b in maps]
-    expected, maps = numpy_norm(maps, layer["e2/expand_bn/gamma"], layer["e2/expand_bn/beta"])
+    gamma, beta = weights("expand_bn/gamma"), weights("expand_bn/beta")
+    expected, maps = numpy_norm(maps, gamma, beta)
     found = np.asarray(statistics["layers"][0][0][0])[:, : len(kernel[0])]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
-    kernel = tf.constant(layer["e2/k3/dw/kernel"])
+    kernel = tf.constant(weights("dw/kernel"))
     maps = [functional.depthwise(tf.constant(silu(b), tf.float32), kernel).numpy() for b in maps]
-    expected, _ = numpy_norm(maps, layer["e2/dw_bn/gamma"], layer["e2/dw_bn/beta"])
+    expected, _ = numpy_norm(maps, weights("dw_bn/gamma"), weights("dw_bn/beta"))
     found = np.asarray(statistics["layers"][0][0][1])[:, : kernel.shape[2]]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 

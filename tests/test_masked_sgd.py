@@ -16,9 +16,32 @@ from neas_tf.supernet import Supernet, update_rules
 ONE = SearchSpace.from_dict(SPACE.to_dict() | {"operators": ["k3e2"], "name": "one"})
 
 
-def gradients(variables, step):
+def gradients(variables, rules, num_paths, step):
+    """Random gradients: of variables with rows, those of the rows that the paths drew."""
     rng = np.random.default_rng([9, step])
-    return [tf.constant(rng.standard_normal(v.shape), tf.float32) for v in variables]
+    shapes = [
+        (num_paths, v.shape[1]) if rule.rows else v.shape
+        for v, rule in zip(variables, rules, strict=True)
+    ]
+    return [tf.constant(rng.standard_normal(shape), tf.float32) for shape in shapes]
+
+
+def decayed(variable, rule):
+    """1 where weight decay reaches a variable."""
+    if not rule.rows:
+        return np.full(variable.shape, float(variable.name.split(":")[0].endswith("kernel")))
+    return np.arange(variable.shape[1])[None] < np.array(rule.decayed)[:, None]
+
+
+def whole(gradient, rule, drawn, variable):
+    """The gradient of all rows of a variable, summed over the paths that drew them."""
+    if not rule.rows:
+        return gradient.numpy()
+    total = np.zeros(variable.shape)
+    for own, operator in zip(gradient.numpy(), drawn[:, rule.layer - 1], strict=True):
+        if operator in rule.rows:
+            total[rule.rows.index(operator)] += own
+    return total
 
 
 def schedule():
@@ -42,14 +65,14 @@ def test_equals_stock_sgd_where_everything_is_drawn(nesterov, decay):
     optimizer.watch(ours.trainable_variables, rules, lambda: code, 3)
     stock = tf_keras.optimizers.legacy.SGD(schedule(), 0.9, nesterov)
     for step in range(3):
-        values = gradients(ours.trainable_variables, step)
+        values = gradients(ours.trainable_variables, rules, 1, step)
         optimizer.apply_gradients(zip(values, ours.trainable_variables, strict=True))
-        # The decay's term, for kernels only.
-        decayed = [
-            g + decay * v if v.name.split(":")[0].endswith("kernel") else g
-            for g, v in zip(values, theirs.trainable_variables, strict=True)
+        # The decay's term, for kernels only. There is one operator, so one row.
+        total = [
+            g + decay * v * decayed(v, rule).astype(np.float32)
+            for g, v, rule in zip(values, theirs.trainable_variables, rules, strict=True)
         ]
-        stock.apply_gradients(zip(decayed, theirs.trainable_variables, strict=True))
+        stock.apply_gradients(zip(total, theirs.trainable_variables, strict=True))
     assert optimizer.iterations.numpy() == 3
     for a, b in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7)
@@ -75,13 +98,13 @@ def test_rows_follow_their_own_steps_only(nesterov):
     for step, architecture in enumerate(draws):
         code = codes(architecture)[0]
         current.assign(code)
-        values = gradients(variables, step)
+        values = gradients(variables, rules, 2, step)
         update(values)
         drawn = code[1:].reshape(2, -1)
         for i, (rule, gradient) in enumerate(zip(rules, values, strict=True)):
             value, velocity = expected[i]
-            kernel = variables[i].name.split(":")[0].endswith("kernel")
-            total = gradient.numpy() + (0.05 * value if kernel else 0.0)
+            total = whole(gradient, rule, drawn, variables[i])
+            total = total + 0.05 * value * decayed(variables[i], rule)
             moved = reference_step(value, velocity, total, 0.1 * (1 - step / 10), 0.9, nesterov)
             used = [o in drawn[:, rule.layer - 1] for o in rule.rows] if rule.rows else True
             mask = np.reshape(used, [-1] + [1] * (value.ndim - 1))
@@ -101,19 +124,16 @@ def test_weight_decay_alone_moves_kernels_of_drawn_rows_only():
     optimizer = MaskedSGD(0.1, 0.9, weight_decay=0.5)
     optimizer.watch(variables, rules, lambda: code, 3)
     before = [v.numpy() for v in variables]
-    zeros = [tf.zeros_like(v) for v in variables]
+    zeros = [g * 0.0 for g in gradients(variables, rules, 2, 0)]
     optimizer.apply_gradients(zip(zeros, variables, strict=True))
     drawn = code.numpy()[1:].reshape(2, -1)
     for variable, rule, old in zip(variables, rules, before, strict=True):
-        rows = rule.rows or (None,)
-        new = variable.numpy() if rule.rows else variable.numpy()[None]
-        old = old if rule.rows else old[None]
-        kernel = variable.name.split(":")[0].endswith("kernel")
-        for row, operator in enumerate(rows):
-            if kernel and (operator is None or operator in drawn[:, rule.layer - 1]):
-                np.testing.assert_allclose(new[row], old[row] * 0.95, rtol=1e-6)
-            else:
-                assert new[row].tobytes() == old[row].tobytes()
+        reached = decayed(variable, rule).astype(bool)
+        used = [o in drawn[:, rule.layer - 1] for o in rule.rows] if rule.rows else True
+        reached &= np.reshape(used, [-1] + [1] * (reached.ndim - 1))
+        new = variable.numpy()
+        np.testing.assert_allclose(new[reached], old[reached] * 0.95, rtol=1e-6)
+        assert new[~reached].tobytes() == old[~reached].tobytes()
 
 
 def test_slots_exist_before_the_first_step_and_config_round_trip():

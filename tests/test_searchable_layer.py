@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,8 +12,10 @@ from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
 from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.inherit import inherited_ensemble
+from neas_tf.operator_program import layer_program
 from neas_tf.operators import Operator
-from neas_tf.searchable_layer import SearchableLayer, Stack
+from neas_tf.row_layout import Stack
+from neas_tf.searchable_layer import SearchableLayer
 from neas_tf.space import SearchSpace
 from neas_tf.supernet import Supernet
 from tests.mixed_space import MIXED
@@ -66,42 +70,81 @@ def test_stacks_of_a_layer(supernet):
         "uib_e2": ["uib_e2"],
     }
     # start_dw, expand, dw, project at most; widths of the widest operator.
-    assert layer.moment_widths == [64, 64, 32, 16]
+    assert layer.shape.moment_widths == (64, 64, 32, 16)
 
 
 def test_only_the_drawn_rows_move(supernet):
     layer: SearchableLayer = supernet.searchable[3]
-    before = {role: v.numpy() for role, v in layer.roles.items()}
+    rows, before = layer.rows.numpy(), layer.moving.numpy()
     names = ("uib_s5m3e2", "skip")
     drawn = tf.constant([MIXED.operator_index(n) for n in names])
     x = tf.random.stateless_normal([4, 6, 6, 16], (1, 2))
     _, moments = layer([x, x], drawn, tf.constant(0))
     layer.update_moving(moments, 0.5, drawn)
-    moved = {role for role, v in layer.roles.items() if not np.array_equal(v, before[role])}
-    expected = {
-        f"uib_sme2/{name}_bn/{kind}"
-        for name in ("start_dw", "expand", "dw", "project")
-        for kind in ("moving_mean", "moving_variance")
-    }
-    assert moved == expected
-    for role in expected:
-        np.testing.assert_array_equal(layer.roles[role].numpy()[0], before[role][0])
-    for role, v in layer.roles.items():
-        v.assign(before[role])
+    np.testing.assert_array_equal(layer.rows.numpy(), rows)
+    for number, index in enumerate(layer.members):
+        moved = not np.array_equal(layer.moving.numpy()[number], before[number])
+        assert moved == (index == MIXED.operator_index("uib_s5m3e2"))
+    mean = layer.weight("uib_s5m3e2", "expand_bn/moving_mean")
+    np.testing.assert_allclose(mean, 0.5 * moments[0][1][0].numpy()[: len(mean)], rtol=1e-6)
+    layer.moving.assign(before)
 
 
-def test_every_variable_has_rows_for_the_optimizer(supernet):
+def test_every_row_has_an_operator_and_every_weight_a_place(supernet):
     for layer in supernet.searchable:
-        for role, variable in layer.roles.items():
-            assert len(layer.row_operators[role]) == variable.shape[0]
+        assert len(layer.members) == layer.rows.shape[0] == layer.moving.shape[0]
+        for stack in layer.stacks:
+            places = sorted(stack.places.values(), key=lambda place: place.offset)
+            ends = [0] + [place.offset + place.size for place in places]
+            assert [place.offset for place in places] == ends[:-1]
+            assert ends[-1] == stack.width <= layer.rows.shape[1]
+            kernels = [place.size for place in places if place.role.endswith("kernel")]
+            assert stack.decayed == sum(kernels)
+            assert all(p.role.endswith("kernel") == (p.offset < stack.decayed) for p in places)
 
 
 def test_weight_of_an_operator(supernet):
     layer = supernet.searchable[3]
     assert layer.weight("uib_s5m3e2", "start_dw/kernel").shape == (5, 5, 16, 1)
     assert layer.weight("fused_k5e2", "expand/kernel").shape == (5, 5, 16, 32)
-    rows = layer.roles["uib_sme2/expand/kernel"].numpy()
-    np.testing.assert_array_equal(layer.weight("uib_s5m3e2", "expand/kernel"), rows[1])
+    row = layer.rows.numpy()[layer.members.index(MIXED.operator_index("uib_s5m3e2"))]
+    place = next(s for s in layer.stacks if s.name == "uib_sme2").places["expand/kernel"]
+    expected = row[place.offset : place.offset + place.size].reshape(1, 1, 16, 32)
+    np.testing.assert_array_equal(layer.weight("uib_s5m3e2", "expand/kernel"), expected)
+
+
+def test_layers_of_equal_shape_share_their_graphs(supernet):
+    shapes = [layer.shape for layer in supernet.searchable]
+    for one, other in itertools.combinations(shapes, 2):
+        same = layer_program(one) is layer_program(other)
+        assert same == (one == other)
+    assert len(set(map(id, map(layer_program, shapes)))) < len(shapes)
+
+
+@pytest.mark.parametrize("operator", MIXED.operators)
+def test_written_out_gradient_equals_that_of_the_tape(supernet, operator):
+    """By the input and by the row, against the library's own differentiation of the forward pass."""
+    layer = next(x for x in supernet.searchable if operator in x.spec.operators)
+    program, index = layer_program(layer.shape), tf.constant(MIXED.operator_index(operator))
+    x = tf.random.stateless_normal([4, *layer.spec.in_size, layer.spec.c_in], (3, 4))
+    row = layer.drawn_rows(index[None])[0]
+    weights = tf.random.stateless_normal([4, *layer.shape.out_shape], (5, 6))
+
+    def gradients(run):
+        with tf.GradientTape() as tape:
+            tape.watch([x, row])
+            y = run()
+            loss = tf.reduce_sum(y * weights)
+        return y, tape.gradient(loss, [x, row], unconnected_gradients="zero")
+
+    choice = layer.choice(index)
+    nothing = [tf.zeros([0] * 4)] + [tf.zeros([0, 0])] * len(layer.shape.moment_widths)
+    expected_y, expected = gradients(lambda: program._run(x, row, choice, nothing, None)[0][0])
+    found_y, found = gradients(lambda: program(x, row, choice, None)[0])
+    np.testing.assert_allclose(found_y, expected_y, rtol=1e-5, atol=1e-5)
+    for ours, tapes in zip(found, expected, strict=True):
+        scale = float(tf.reduce_max(tf.abs(tapes))) or 1.0
+        np.testing.assert_allclose(ours / scale, tapes / scale, atol=2e-5)
 
 
 def test_operators_of_one_stack_must_have_one_structure():

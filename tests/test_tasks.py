@@ -25,6 +25,7 @@ from tiny_training import (
 )
 
 from neas_tf.errors import NeasError
+from neas_tf.supernet import update_rules
 from neas_tf.tasks import DrawTable
 
 
@@ -80,7 +81,7 @@ def test_running_statistics_move_towards_the_moments():
     # Layer 3: path 1 drew k3e4, path 2 k3e2 (row 0 of its group).
     layer, moments = model.searchable[2], output.moments["layers"][2]
     for path, prefix, width in ((0, "e4", 32), (1, "e2", 16)):
-        found = layer.roles[f"{prefix}/expand_bn/moving_mean"].numpy()[0]
+        found = layer.weight(f"k3{prefix}", "expand_bn/moving_mean")
         np.testing.assert_allclose(found, 0.1 * moments[path][0].numpy()[0, :width], atol=1e-6)
 
 
@@ -146,7 +147,10 @@ def test_skipped_steps_of_loss_scaling_keep_count_and_weights():
         )
         task.draws.fill(0, codes(FIRST, SECOND))
         start = state_of(model, optimizer)
-        infinite = [tf.fill(v.shape, np.inf) for v in model.trainable_variables]
+        infinite = [
+            tf.fill([2, v.shape[1]] if rule.rows else v.shape, np.inf)
+            for v, rule in zip(model.trainable_variables, update_rules(model), strict=True)
+        ]
         scale = float(optimizer.loss_scale)
         optimizer.apply_gradients(list(zip(infinite, model.trainable_variables, strict=True)))
         assert float(optimizer.loss_scale) == scale / 2
@@ -159,7 +163,7 @@ def test_skipped_steps_of_loss_scaling_keep_count_and_weights():
         after = state_of(model, optimizer)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
-    assert check_only_drawn_moved(model, start, after, SECOND) > 20
+    assert check_only_drawn_moved(model, start, after, SECOND) > 10
 
 
 def test_gradient_of_the_ensembles_trunk_is_divided_by_the_paths():

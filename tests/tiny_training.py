@@ -186,7 +186,7 @@ def ensemble_loop(
 def state_of(model: Supernet, optimizer: Any) -> dict[str, dict[str, np.ndarray]]:
     """Weights, momentum and running statistics of the supernet by variable name."""
     trainable = model.trainable_variables
-    moving = [v for v in model.non_trainable_variables if "/moving_" in v.name]
+    moving = [v for v in model.non_trainable_variables if "/moving" in v.name]
     return {
         "weights": {v.name: v.numpy() for v in trainable},
         "momentum": {v.name: optimizer.get_slot(v, "momentum").numpy() for v in trainable},
@@ -197,17 +197,16 @@ def state_of(model: Supernet, optimizer: Any) -> dict[str, dict[str, np.ndarray]
 def row_operators(model: Supernet) -> dict[str, tuple[int, tuple[int, ...]]]:
     """Variable name → (layer, operator of each row) for all that have rows."""
     return {
-        variable.name: (number, layer.row_operators[role])
+        variable.name: (number, layer.members)
         for number, layer in enumerate(model.searchable, 1)
-        for role, variable in layer.roles.items()
+        for variable in (layer.rows, layer.moving)
     }
 
 
 def check_only_drawn_moved(model, before, after, *architectures: Architecture) -> int:
     """Asserts that drawn rows moved, and others kept every bit; returns how many were still.
 
-    Biases, gamma and beta may rest by chance (a dead ReLU), so that only kernels and statistics
-    must move.
+    A row holds all weights of an operator, some of which may rest by chance (a dead ReLU).
     """
     rows, still = row_operators(model), 0
     for kind, values in before.items():
@@ -222,6 +221,6 @@ def check_only_drawn_moved(model, before, after, *architectures: Architecture) -
                 if operator not in drawn:
                     assert old[row].tobytes() == new[row].tobytes(), f"{kind} of {name}[{row}]"
                     still += 1
-                elif "kernel" in name or kind == "statistics":
+                else:
                     assert not np.array_equal(old[row], new[row]), f"{kind} of {name}[{row}]"
     return still
