@@ -83,36 +83,34 @@ def depthwise_gradients(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Gradients of `depthwise` by x and by the kernel, both in x's type."""
     kernel = tf.cast(kernel, x.dtype)
-    size, strides = kernel.shape[0], [1, stride, stride, 1]
-    padding, explicit = _attributes(symmetric_padding(size, stride))
-    if _cpu_only() and stride == 1 and size > _COLUMNS:
-        dx = depthwise(dy, kernel[::-1, ::-1])
-    else:
-        dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-            input_sizes=tf.shape(x),
-            filter=kernel,
-            out_backprop=dy,
-            strides=strides,
-            padding=padding,
-            **explicit,
-        )
-    if _cpu_only() and stride == 1 and size > _COLUMNS and dy.shape[2] is not None:
-        return dx, _kernel_gradient_by_columns(x, size, dy)
+    size = kernel.shape[0]
+    if not _cpu_only() or (stride == 1 and size <= _COLUMNS):
+        return _depthwise_gradients(x, kernel, stride, dy, symmetric_padding(size, stride))
+    if stride > 1:
+        # In bfloat16 the library's gradients with stride are many times slower.
+        dtype, padding = x.dtype, symmetric_padding(size, stride)
+        x, kernel, dy = (tf.cast(value, tf.float32) for value in (x, kernel, dy))
+        gradients = _depthwise_gradients(x, kernel, stride, dy, padding)
+        return tuple(tf.cast(value, dtype) for value in gradients)
+    return depthwise(dy, kernel[::-1, ::-1]), _kernel_gradient_by_columns(x, size, dy)
+
+
+def _depthwise_gradients(x, kernel, stride, dy, padding):
+    """The library's own operations."""
+    padding, explicit = _attributes(padding)
+    settings = {"strides": [1, stride, stride, 1], "padding": padding} | explicit
+    dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+        input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings
+    )
     dkernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-        input=x,
-        filter_sizes=kernel.shape,
-        out_backprop=dy,
-        strides=strides,
-        padding=padding,
-        **explicit,
+        input=x, filter_sizes=kernel.shape, out_backprop=dy, **settings
     )
     return dx, dkernel
 
 
 def _kernel_gradient_by_columns(x: tf.Tensor, size: int, dy: tf.Tensor) -> tf.Tensor:
     """The gradient of a depthwise kernel at stride 1, a few of its columns at a time."""
-    pad, columns = size // 2, dy.shape[2]
-    # Beforehand: in a graph, oneDNN leaves operations with explicit padding alone.
+    pad, columns = size // 2, _sizes(dy)[2]
     padded = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
 
     def gradient(x, taken, padding):
@@ -132,7 +130,7 @@ def _kernel_gradient_by_columns(x: tf.Tensor, size: int, dy: tf.Tensor) -> tf.Te
             parts.append(gradient(seen, taken, "VALID"))
         return parts
 
-    if columns <= _SMALL:
+    if isinstance(columns, int) and columns <= _SMALL:
         return tf.concat(from_padded(0, size), 1)
     # The middle columns see x as it is.
     middle = pad - _COLUMNS // 2

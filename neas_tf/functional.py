@@ -17,6 +17,11 @@ EPSILON = 1e-5
 ACTIVATIONS = {"swish": tf.nn.silu, "relu": tf.nn.relu, None: lambda x: x}
 
 
+def sigmoid(x: tf.Tensor) -> tf.Tensor:
+    """The logistic function; in float32 whatever x is, since bfloat16's own is slow on a CPU."""
+    return tf.cast(tf.sigmoid(tf.cast(x, tf.float32)), x.dtype)
+
+
 def _with_gradients(function, gradients):
     """A convolution whose gradient is that of `convolutions`."""
 

@@ -264,7 +264,7 @@ class _Forward(_Member):
         self.kept.norms.extend(reserve)
         self.kept.maps.append(x)
         if step.activation == "swish":
-            gate = tf.sigmoid(y)
+            gate = functional.sigmoid(y)
             y = y * gate
             self.kept.maps.append(gate)
         elif step.activation == "relu":
