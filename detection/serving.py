@@ -80,6 +80,7 @@ class Detector:
       inside: (height, width) that a picture may fill.
       frame: (height, width) of the network's input.
       threshold: of the scores.
+      places: how many boxes it finds in a picture, at most.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Detector:
         self._classes = pyramid.num_classes
         self._weights = generator.box_coder_weights
         self._iou = generator.nms_iou_threshold
-        self._count = max_detections or generator.max_num_detections
+        self.places = max_detections or generator.max_num_detections
         self._candidates = candidates
         self.threshold = (
             generator.pre_nms_score_threshold if score_threshold is None else score_threshold
@@ -160,12 +161,12 @@ class Detector:
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
             boxes=boxes + tf.concat([shift, shift], 1),
             scores=values,
-            max_output_size=self._count,
+            max_output_size=self.places,
             iou_threshold=self._iou,
             score_threshold=self.threshold,
             pad_to_max_output_size=True,
         )
-        real = tf.range(self._count) < count
+        real = tf.range(self.places) < count
         weight = tf.cast(real, tf.float32)
         return {
             "boxes": (tf.gather(boxes, kept) * weight[:, None])[None],

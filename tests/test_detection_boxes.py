@@ -101,6 +101,19 @@ def test_boxes_below_the_score_are_partners_only():
     assert (found["boxes"], found["matched"]) == (1, 1)
 
 
+def test_a_box_that_the_last_place_may_have_cost_is_not_asked_for():
+    first = detections(([0, 0, 9, 9], 1, 0.9), ([20, 20, 30, 30], 1, 0.5))
+    second = detections(([0, 0, 9, 9], 1, 0.9), ([40, 40, 50, 50], 1, 0.4999))
+    full = compare([first], [second], places=2, margin=1e-3)
+    assert (full["boxes"], full["matched"], full["not_asked"]) == (2, 2, 2)
+    one_more = compare([first], [second], places=3, margin=1e-3)
+    assert (one_more["boxes"], one_more["matched"], one_more["not_asked"]) == (4, 2, 0)
+    # Well above the other's last, it had to be there.
+    second["scores"][1] = 0.4
+    missing = compare([first], [second], places=2, margin=1e-3)
+    assert (missing["boxes"], missing["matched"], missing["not_asked"]) == (3, 2, 1)
+
+
 def test_drawing(tmp_path):
     picture = np.full((60, 80, 3), 50, np.uint8)
     result = draw(picture, np.array([[20.0, 10, 50, 70]]), [3], [0.9], ["a", "b", "c", "d"])

@@ -115,6 +115,23 @@ def test_smaller_files(quantize, detector, exported, tmp_path):
     assert report["parity"]["matched"] > 0
 
 
+def test_int8_is_the_network_alone(detector, exported, tmp_path):
+    _, model, config = detector
+    report = export(
+        *(model, config.task, tmp_path / "small.tflite"),
+        quantize="int8",
+        pictures=PICTURES,
+        calibration=PICTURES,
+        names=NAMES,
+    )
+    assert report["tensor_types"]["int8"] > report["tensor_types"]["float32"]
+    islands = report["float_islands"]
+    assert "CONV_2D" not in islands and "DEPTHWISE_CONV_2D" not in islands
+    assert {"EXP", "TOPK_V2", "NON_MAX_SUPPRESSION_V4"} <= set(islands)
+    parity = report["parity"]
+    assert parity["matched"] >= 0.7 * parity["boxes"] > 0
+
+
 def test_what_is_refused(detector, exported, tmp_path):
     _, model, config = detector
     path, _ = exported["detector.tflite"]
