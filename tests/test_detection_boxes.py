@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from detection import evaluations
 from detection.compare import backbone_name, given_top1, read_run, table, top1_of
 from detection.drawing import colour, draw, read_picture, write_picture
+from detection.evaluate import evaluate, read_annotations
 from detection.labels import read_labels
 from detection.letterbox import FILL, Letterbox, letterbox
 from detection.matching import compare, iou
@@ -112,6 +113,33 @@ def test_a_box_that_the_last_place_may_have_cost_is_not_asked_for():
     second["scores"][1] = 0.4
     missing = compare([first], [second], places=2, margin=1e-3)
     assert (missing["boxes"], missing["matched"], missing["not_asked"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(("moved", "low", "high"), [(0, 0.999, 1.0), (4, 0.3, 0.9), (40, 0.0, 0.0)])
+def test_the_ap_of_boxes_that_are_moved(moved, low, high, tmp_path):
+    pictures, annotations, boxes = [], [], {}
+    for number in (1, 2):
+        picture = np.full((60, 80, 3), number, np.uint8)
+        write_picture(tmp_path / f"{number}.png", picture)
+        pictures.append({"id": number, "file_name": f"{number}.png"})
+        place = [10, 5 * number, 20, 30]  # x, y, width, height
+        row = {"id": number, "image_id": number, "category_id": 2, "bbox": place}
+        annotations.append(row | {"area": 600, "iscrowd": 0})
+        boxes[number] = [5.0 * number, 10.0 + moved, 5.0 * number + 30, 30.0 + moved]
+    value = {
+        "images": pictures,
+        "annotations": annotations,
+        "categories": [{"id": 2, "name": "a"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(value))
+    coco = read_annotations(str(tmp_path / "boxes.json"))
+    found = evaluate(lambda p: detections((boxes[int(p[0, 0, 0])], 2, 0.9)), coco, tmp_path)
+    assert (found["images"], found["detections"]) == (2, 2)
+    assert low <= found["metrics"]["AP"] <= high
+    assert found["metrics"]["APs"] == pytest.approx(found["metrics"]["AP"])
+    assert found["metrics"]["APl"] == -1
+    nothing = evaluate(lambda _: detections(), coco, tmp_path)
+    assert (nothing["detections"], nothing["metrics"]["AP"]) == (0, 0.0)
 
 
 def test_drawing(tmp_path):

@@ -191,6 +191,25 @@ def test_predict(exported, tmp_path):
     assert done.returncode == 2 and "none.png" in done.stderr
 
 
+def test_evaluate(exported, tmp_path):
+    path, _ = exported["detector.tflite"]
+    write_picture(tmp_path / "1.png", PICTURES[0])
+    count = len(finder(path)(PICTURES[0])["scores"])
+    row = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81}
+    value = {
+        "images": [{"id": 7, "file_name": "1.png"}],
+        "annotations": [row | {"iscrowd": 0}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES[1:], 1)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(value))
+    flags = (f"--model={path}", f"--images={tmp_path}")
+    done = command("evaluate", *flags, f"--annotations={tmp_path / 'boxes.json'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{count} boxes in 1 pictures\nAP ")
+    done = command("evaluate", *flags, f"--annotations={tmp_path / '1.png'}")
+    assert done.returncode == 2 and done.stderr.startswith("error: annotations: received")
+
+
 def test_the_export_command_refuses_before_it_starts_tensorflow(tmp_path):
     done = command("export", f"--model_dir={tmp_path}", f"--output={tmp_path / 'a.tflite'}")
     assert done.returncode == 2 and done.stderr.startswith("error: images: received None")
