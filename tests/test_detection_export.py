@@ -1,5 +1,6 @@
 """The exported detector: the Keras model's boxes in SavedModel and TFLite, and the commands."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -113,6 +114,21 @@ def test_smaller_files(quantize, detector, exported, tmp_path):
     )
     assert report["bytes"] < 0.95 * exported["detector.tflite"][1]["bytes"]
     assert report["parity"]["matched"] > 0
+    if quantize == "float16":
+        assert report["parity"]["matched"] == report["parity"]["boxes"]
+
+
+def test_anchors_outlast_float16(detector):
+    """Rounded to float16 they lie up to half a pixel off, in large frames."""
+    _, model, config = detector
+    task = dataclasses.replace(config.task)
+    task.model = dataclasses.replace(config.task.model, input_size=[800, 1333, 3])
+    graph = Detector(model, task)
+    exact = sum(graph.anchors)
+    assert exact.max() > 1300
+    halves = [part.astype(np.float16).astype(np.float32) for part in graph.anchors]
+    assert np.abs(sum(halves) - exact).max() < 1e-3
+    assert np.abs(exact.astype(np.float16).astype(np.float32) - exact).max() > 0.1
 
 
 def test_int8_is_the_network_alone(detector, exported, tmp_path):
