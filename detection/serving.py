@@ -21,6 +21,7 @@ from neas_tf.normalisation import Normalisation
 from neas_tf.parse_config import load_file
 
 CANDIDATES = 1000
+ANCHOR_UNIT = 4096.0  # a power of two; float32 is exact up to frames of 4096 pixels
 OUTPUTS = ("boxes", "classes", "scores", "num_detections")
 
 
@@ -81,7 +82,7 @@ class Detector:
       frame: (height, width) of the network's input.
       threshold: of the scores.
       places: how many boxes it finds in a picture, at most.
-      anchors: two parts (anchors, 4) whose sum they are, the first exact in float16.
+      anchors: int32 (anchors, 4), in 1/`ANCHOR_UNIT` pixels of the frame.
     """
 
     def __init__(
@@ -116,11 +117,9 @@ class Detector:
         ).multilevel_boxes
         self._levels = [str(n) for n in range(pyramid.min_level, pyramid.max_level + 1)]
         rows = [np.reshape(boxes[level], (-1, 4)) for level in self._levels]
-        anchors = np.concatenate(rows).astype(np.float32)  # (anchors, 4)
-        # A file with float16 numbers keeps 11 bits of each: of a coordinate about 200, an eighth of
-        # a pixel. The rest, added in the graph, keeps small boxes in place.
-        coarse = anchors.astype(np.float16).astype(np.float32)
-        self.anchors = (coarse, anchors - coarse)
+        # As integers: float16 and int8 files round every float table, which would move the boxes
+        # by an eighth of a pixel or by whole ones.
+        self.anchors = np.round(np.concatenate(rows) * ANCHOR_UNIT).astype(np.int32)
 
     def raw(self, frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The network: a frame (1, h, w, 3) in 0..255 to codes (anchors, 4) and class logits."""
@@ -146,11 +145,10 @@ class Detector:
         codes, logits = self.raw(image)
         scores = tf.sigmoid(logits[:, 1:])  # (anchors, classes), without the background
         width = self._classes - 1
-        total = len(self.anchors[0])
+        total = len(self.anchors)
         _, best = tf.math.top_k(tf.reduce_max(scores, axis=1), min(self._candidates, total))
-        coarse, rest = (tf.gather(tf.constant(part), best) for part in self.anchors)
-        codes = tf.gather(codes, best)
-        boxes = box_ops.decode_boxes(codes, coarse + rest, weights=self._weights)
+        anchors = tf.cast(tf.gather(tf.constant(self.anchors), best), tf.float32) / ANCHOR_UNIT
+        boxes = box_ops.decode_boxes(tf.gather(codes, best), anchors, weights=self._weights)
         limit = tf.constant([*self.inside, *self.inside], tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, limit)  # (candidates, 4)
         pairs = tf.reshape(tf.gather(scores, best), (-1,))  # (candidates · classes,)

@@ -156,6 +156,16 @@ def test_drawing(tmp_path):
     np.testing.assert_array_equal(nothing, picture)
 
 
+def test_no_line_crosses_a_name():
+    picture = np.full((90, 90, 3), 50, np.uint8)
+    low, high = [40.0, 20, 80, 80], [36.0, 5, 85, 85]  # high's upper edge in low's name
+    both = draw(picture, np.array([low, high]), [1, 3], [0.5, 0.9], ["a", "b", "c", "d"])
+    alone = draw(picture, np.array([low]), [1], [0.5], ["a", "b", "c", "d"])
+    name = (slice(35, 39), slice(22, 28))
+    assert (alone[name] == np.array(colour(1))).all(-1).any()
+    np.testing.assert_array_equal(both[name], alone[name])
+
+
 def test_colours_of_neighbours_differ():
     tints = [np.array(colour(i)) for i in range(91)]
     assert min(np.abs(a - b).sum() for a, b in itertools.pairwise(tints)) > 100

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
 
@@ -15,7 +16,7 @@ from detection.drawing import write_picture
 from detection.exporting import check_format, export
 from detection.matching import compare
 from detection.running import finder
-from detection.serving import Detector, keras_detections, load_detector, read_config
+from detection.serving import ANCHOR_UNIT, Detector, keras_detections, load_detector, read_config
 from detection.task import NeasRetinaNetTask
 from neas_tf.errors import NeasError
 from neas_tf.paths import project_file
@@ -118,17 +119,16 @@ def test_smaller_files(quantize, detector, exported, tmp_path):
         assert report["parity"]["matched"] == report["parity"]["boxes"]
 
 
-def test_anchors_outlast_float16(detector):
-    """Rounded to float16 they lie up to half a pixel off, in large frames."""
+def test_no_table_of_floats_is_rounded_in_smaller_files(detector):
+    """Anchors are integers, near to Model Garden's, in large frames too."""
     _, model, config = detector
     task = dataclasses.replace(config.task)
     task.model = dataclasses.replace(config.task.model, input_size=[800, 1333, 3])
     graph = Detector(model, task)
-    exact = sum(graph.anchors)
-    assert exact.max() > 1300
-    halves = [part.astype(np.float16).astype(np.float32) for part in graph.anchors]
-    assert np.abs(sum(halves) - exact).max() < 1e-3
-    assert np.abs(exact.astype(np.float16).astype(np.float32) - exact).max() > 0.1
+    boxes = anchor.Anchor(3, 5, 2, [0.5, 1.0, 2.0], 2.0, graph.frame).multilevel_boxes
+    exact = np.concatenate([np.reshape(boxes[str(level)], (-1, 4)) for level in (3, 4, 5)])
+    assert graph.anchors.dtype == np.int32 and exact.max() > 1300
+    assert np.abs(np.float32(graph.anchors) / ANCHOR_UNIT - exact).max() < 1e-3
 
 
 def test_int8_is_the_network_alone(detector, exported, tmp_path):
