@@ -64,7 +64,7 @@ def draw(
     scores: Sequence[float],
     names: Sequence[str],
 ) -> np.ndarray:
-    """Draws detections, the best on top.
+    """Draws detections, the best on top, and the names on all boxes.
 
     Args:
       picture: RGB uint8 (h, w, 3).
@@ -81,10 +81,13 @@ def draw(
     height, width = picture.shape[:2]
     unit = max(min(height, width) / 480.0, 0.4)
     line, font = max(round(2 * unit), 1), cv2.FONT_HERSHEY_SIMPLEX
-    for i in np.argsort(scores, kind="stable"):
+    order = np.argsort(scores, kind="stable")
+    for i in order:
         top, left, bottom, right = (round(float(v)) for v in boxes[i])
+        cv2.rectangle(result, (left, top), (right, bottom), colour(int(classes[i])), line)
+    for i in order:
+        top, left = (round(float(v)) for v in boxes[i][:2])
         number, tint = int(classes[i]), colour(int(classes[i]))
-        cv2.rectangle(result, (left, top), (right, bottom), tint, line)
         name = names[number] if 0 <= number < len(names) else str(number)
         text = f"{name} {float(scores[i]):.2f}"
         (w, h), base = cv2.getTextSize(text, font, 0.5 * unit, 1)

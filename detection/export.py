@@ -102,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"parity   {parity['matched']} of {parity['boxes']} boxes matched in "
         f"{parity['pictures']} pictures (both ways), lowest IoU {parity['lowest_iou']:.6f}, "
-        f"scores within {parity['largest_score_difference']:.2e}"
+        f"scores within {parity['largest_score_difference']:.2e}; {parity['not_asked']} boxes at "
+        "the threshold or the last place were not asked for"
     )
     return 0
 

@@ -13,6 +13,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from detection.letterbox import letterbox
 from detection.matching import compare
+from detection.quantizing import quantize_network
 from detection.running import finder, frame_runner
 from detection.serving import Detector, keras_detections
 from neas_tf.errors import NeasError, check, unknown_name
@@ -22,7 +23,8 @@ from neas_tf.model_store import library_versions, replace_path
 from neas_tf.tflite_files import inspect
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-# Below it the order of boxes is a matter of rounding; they are not compared.
+# So near to the threshold, or to the last place of a picture whose places are all taken, it is a
+# matter of rounding whether a box is found; such boxes are not asked for.
 _MARGIN = 1e-3
 
 
@@ -96,6 +98,8 @@ def export(
                 rows,
                 least_iou=0.99 if exact else 0.5,
                 least_score=detector.threshold + _MARGIN,
+                places=detector.places,
+                margin=_MARGIN,
             )
             if quantize == "none" and parity["matched"] < parity["boxes"]:
                 raise NeasError(
@@ -131,7 +135,7 @@ def _convert(saved: Path, quantize: str, calibration: Sequence[np.ndarray]) -> b
     if quantize == "int8":
         converter.representative_dataset = lambda: ({"image": f[None]} for f in calibration)
     try:
-        return converter.convert()
+        return quantize_network(converter) if quantize == "int8" else converter.convert()
     except (ValueError, RuntimeError, ConverterError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None

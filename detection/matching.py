@@ -28,6 +28,8 @@ def compare(
     *,
     least_iou: float = 0.99,
     least_score: float = 0.0,
+    places: int | None = None,
+    margin: float = 0.0,
 ) -> dict[str, Any]:
     """Pairs the boxes of two detectors, one to one, the best first.
 
@@ -36,13 +38,18 @@ def compare(
       found: of the other.
       least_iou: below it two boxes are not the same.
       least_score: boxes below it are not asked for, but may be a partner.
+      places: how many boxes a picture can have. Where the other detector filled them all, a box
+        is asked for only if its score is above the other's last by more than `margin`: a lower
+        one may have had no place there.
+      margin: of the scores, for rounding.
 
     Returns:
       `pictures`; `boxes`, how many were asked for; `matched`, how many of them have a partner of
-      the same class in the other; `lowest_iou` and `largest_score_difference` of the pairs (1 and
-      0 without any). Both directions are counted, so that surplus boxes show.
+      the same class in the other; `not_asked`, how many were not; `lowest_iou` and
+      `largest_score_difference` of the pairs (1 and 0 without any). Both directions are counted,
+      so that surplus boxes show.
     """
-    boxes = matched = 0
+    boxes = matched = not_asked = 0
     ious, scores = [1.0], [0.0]
     for one, two in zip(expected, found, strict=True):
         for a, b in ((one, two), (two, one)):
@@ -52,8 +59,12 @@ def compare(
             overlap[gaps.max(-1, initial=0.0) < 0.01] = 1.0
             overlap *= np.asarray(a["classes"])[:, None] == np.asarray(b["classes"])[None]
             free = np.ones(len(b["scores"]), bool)
+            least = least_score
+            if places and len(free) >= places:
+                least = max(least, float(np.min(b["scores"])) + margin)
             for i in np.argsort(-np.asarray(a["scores"]), kind="stable"):
-                if a["scores"][i] < least_score:
+                if a["scores"][i] < least:
+                    not_asked += 1
                     continue
                 boxes += 1
                 row = np.where(free, overlap[i], 0.0)
@@ -67,6 +78,7 @@ def compare(
         "pictures": len(expected),
         "boxes": boxes,
         "matched": matched,
+        "not_asked": not_asked,
         "lowest_iou": min(ious),
         "largest_score_difference": max(scores),
     }

@@ -21,6 +21,7 @@ from neas_tf.normalisation import Normalisation
 from neas_tf.parse_config import load_file
 
 CANDIDATES = 1000
+ANCHOR_UNIT = 4096.0  # a power of two; float32 is exact up to frames of 4096 pixels
 OUTPUTS = ("boxes", "classes", "scores", "num_detections")
 
 
@@ -80,6 +81,8 @@ class Detector:
       inside: (height, width) that a picture may fill.
       frame: (height, width) of the network's input.
       threshold: of the scores.
+      places: how many boxes it finds in a picture, at most.
+      anchors: int32 (anchors, 4), in 1/`ANCHOR_UNIT` pixels of the frame.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Detector:
         self._classes = pyramid.num_classes
         self._weights = generator.box_coder_weights
         self._iou = generator.nms_iou_threshold
-        self._count = max_detections or generator.max_num_detections
+        self.places = max_detections or generator.max_num_detections
         self._candidates = candidates
         self.threshold = (
             generator.pre_nms_score_threshold if score_threshold is None else score_threshold
@@ -114,7 +117,9 @@ class Detector:
         ).multilevel_boxes
         self._levels = [str(n) for n in range(pyramid.min_level, pyramid.max_level + 1)]
         rows = [np.reshape(boxes[level], (-1, 4)) for level in self._levels]
-        self._anchors = np.concatenate(rows).astype(np.float32)  # (anchors, 4)
+        # As integers: float16 and int8 files round every float table, which would move the boxes
+        # by an eighth of a pixel or by whole ones.
+        self.anchors = np.round(np.concatenate(rows) * ANCHOR_UNIT).astype(np.int32)
 
     def raw(self, frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The network: a frame (1, h, w, 3) in 0..255 to codes (anchors, 4) and class logits."""
@@ -140,9 +145,9 @@ class Detector:
         codes, logits = self.raw(image)
         scores = tf.sigmoid(logits[:, 1:])  # (anchors, classes), without the background
         width = self._classes - 1
-        total = len(self._anchors)
+        total = len(self.anchors)
         _, best = tf.math.top_k(tf.reduce_max(scores, axis=1), min(self._candidates, total))
-        anchors = tf.gather(tf.constant(self._anchors), best)
+        anchors = tf.cast(tf.gather(tf.constant(self.anchors), best), tf.float32) / ANCHOR_UNIT
         boxes = box_ops.decode_boxes(tf.gather(codes, best), anchors, weights=self._weights)
         limit = tf.constant([*self.inside, *self.inside], tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, limit)  # (candidates, 4)
@@ -160,12 +165,12 @@ class Detector:
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
             boxes=boxes + tf.concat([shift, shift], 1),
             scores=values,
-            max_output_size=self._count,
+            max_output_size=self.places,
             iou_threshold=self._iou,
             score_threshold=self.threshold,
             pad_to_max_output_size=True,
         )
-        real = tf.range(self._count) < count
+        real = tf.range(self.places) < count
         weight = tf.cast(real, tf.float32)
         return {
             "boxes": (tf.gather(boxes, kept) * weight[:, None])[None],

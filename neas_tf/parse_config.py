@@ -165,7 +165,7 @@ def _check_value(path: str, value: Any, kind: Any, current: Any) -> None:
     if section is not None and isinstance(value, Mapping):
         check_known(value, current if current is not None else section(), f"{path}.")
     elif not any(_fits(value, choice) for choice in choices):
-        words = [_describe(choice) for choice in choices]
+        words = sorted(map(_describe, choices), key=lambda word: "," in word)  # lists last
         raise NeasError(f"{path}: received {value!r}, allowed is {' or '.join(words)}.")
 
 

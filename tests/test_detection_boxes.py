@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from detection import evaluations
 from detection.compare import backbone_name, given_top1, read_run, table, top1_of
 from detection.drawing import colour, draw, read_picture, write_picture
+from detection.evaluate import evaluate, read_annotations
 from detection.labels import read_labels
 from detection.letterbox import FILL, Letterbox, letterbox
 from detection.matching import compare, iou
@@ -101,6 +102,46 @@ def test_boxes_below_the_score_are_partners_only():
     assert (found["boxes"], found["matched"]) == (1, 1)
 
 
+def test_a_box_that_the_last_place_may_have_cost_is_not_asked_for():
+    first = detections(([0, 0, 9, 9], 1, 0.9), ([20, 20, 30, 30], 1, 0.5))
+    second = detections(([0, 0, 9, 9], 1, 0.9), ([40, 40, 50, 50], 1, 0.4999))
+    full = compare([first], [second], places=2, margin=1e-3)
+    assert (full["boxes"], full["matched"], full["not_asked"]) == (2, 2, 2)
+    one_more = compare([first], [second], places=3, margin=1e-3)
+    assert (one_more["boxes"], one_more["matched"], one_more["not_asked"]) == (4, 2, 0)
+    # Well above the other's last, it had to be there.
+    second["scores"][1] = 0.4
+    missing = compare([first], [second], places=2, margin=1e-3)
+    assert (missing["boxes"], missing["matched"], missing["not_asked"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(("moved", "low", "high"), [(0, 0.999, 1.0), (4, 0.3, 0.9), (40, 0.0, 0.0)])
+def test_the_ap_of_boxes_that_are_moved(moved, low, high, tmp_path):
+    pictures, annotations, boxes = [], [], {}
+    for number in (1, 2):
+        picture = np.full((60, 80, 3), number, np.uint8)
+        write_picture(tmp_path / f"{number}.png", picture)
+        pictures.append({"id": number, "file_name": f"{number}.png"})
+        place = [10, 5 * number, 20, 30]  # x, y, width, height
+        row = {"id": number, "image_id": number, "category_id": 2, "bbox": place}
+        annotations.append(row | {"area": 600, "iscrowd": 0})
+        boxes[number] = [5.0 * number, 10.0 + moved, 5.0 * number + 30, 30.0 + moved]
+    value = {
+        "images": pictures,
+        "annotations": annotations,
+        "categories": [{"id": 2, "name": "a"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(value))
+    coco = read_annotations(str(tmp_path / "boxes.json"))
+    found = evaluate(lambda p: detections((boxes[int(p[0, 0, 0])], 2, 0.9)), coco, tmp_path)
+    assert (found["images"], found["detections"]) == (2, 2)
+    assert low <= found["metrics"]["AP"] <= high
+    assert found["metrics"]["APs"] == pytest.approx(found["metrics"]["AP"])
+    assert found["metrics"]["APl"] == -1
+    nothing = evaluate(lambda _: detections(), coco, tmp_path)
+    assert (nothing["detections"], nothing["metrics"]["AP"]) == (0, 0.0)
+
+
 def test_drawing(tmp_path):
     picture = np.full((60, 80, 3), 50, np.uint8)
     result = draw(picture, np.array([[20.0, 10, 50, 70]]), [3], [0.9], ["a", "b", "c", "d"])
@@ -113,6 +154,16 @@ def test_drawing(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "out.png"), result)
     nothing = draw(picture, np.zeros((0, 4)), [], [], [])
     np.testing.assert_array_equal(nothing, picture)
+
+
+def test_no_line_crosses_a_name():
+    picture = np.full((90, 90, 3), 50, np.uint8)
+    low, high = [40.0, 20, 80, 80], [36.0, 5, 85, 85]  # high's upper edge in low's name
+    both = draw(picture, np.array([low, high]), [1, 3], [0.5, 0.9], ["a", "b", "c", "d"])
+    alone = draw(picture, np.array([low]), [1], [0.5], ["a", "b", "c", "d"])
+    name = (slice(35, 39), slice(22, 28))
+    assert (alone[name] == np.array(colour(1))).all(-1).any()
+    np.testing.assert_array_equal(both[name], alone[name])
 
 
 def test_colours_of_neighbours_differ():

@@ -1,5 +1,6 @@
 """The exported detector: the Keras model's boxes in SavedModel and TFLite, and the commands."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
 
@@ -14,7 +16,7 @@ from detection.drawing import write_picture
 from detection.exporting import check_format, export
 from detection.matching import compare
 from detection.running import finder
-from detection.serving import Detector, keras_detections, load_detector, read_config
+from detection.serving import ANCHOR_UNIT, Detector, keras_detections, load_detector, read_config
 from detection.task import NeasRetinaNetTask
 from neas_tf.errors import NeasError
 from neas_tf.paths import project_file
@@ -113,6 +115,37 @@ def test_smaller_files(quantize, detector, exported, tmp_path):
     )
     assert report["bytes"] < 0.95 * exported["detector.tflite"][1]["bytes"]
     assert report["parity"]["matched"] > 0
+    if quantize == "float16":
+        assert report["parity"]["matched"] == report["parity"]["boxes"]
+
+
+def test_no_table_of_floats_is_rounded_in_smaller_files(detector):
+    """Anchors are integers, near to Model Garden's, in large frames too."""
+    _, model, config = detector
+    task = dataclasses.replace(config.task)
+    task.model = dataclasses.replace(config.task.model, input_size=[800, 1333, 3])
+    graph = Detector(model, task)
+    boxes = anchor.Anchor(3, 5, 2, [0.5, 1.0, 2.0], 2.0, graph.frame).multilevel_boxes
+    exact = np.concatenate([np.reshape(boxes[str(level)], (-1, 4)) for level in (3, 4, 5)])
+    assert graph.anchors.dtype == np.int32 and exact.max() > 1300
+    assert np.abs(np.float32(graph.anchors) / ANCHOR_UNIT - exact).max() < 1e-3
+
+
+def test_int8_is_the_network_alone(detector, exported, tmp_path):
+    _, model, config = detector
+    report = export(
+        *(model, config.task, tmp_path / "small.tflite"),
+        quantize="int8",
+        pictures=PICTURES,
+        calibration=PICTURES,
+        names=NAMES,
+    )
+    assert report["tensor_types"]["int8"] > report["tensor_types"]["float32"]
+    islands = report["float_islands"]
+    assert "CONV_2D" not in islands and "DEPTHWISE_CONV_2D" not in islands
+    assert {"EXP", "TOPK_V2", "NON_MAX_SUPPRESSION_V4"} <= set(islands)
+    parity = report["parity"]
+    assert parity["matched"] >= 0.7 * parity["boxes"] > 0
 
 
 def test_what_is_refused(detector, exported, tmp_path):
@@ -172,6 +205,25 @@ def test_predict(exported, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: output: received")
     done = command("predict", f"--model={path}", "--image=none.png", "--output=out.png")
     assert done.returncode == 2 and "none.png" in done.stderr
+
+
+def test_evaluate(exported, tmp_path):
+    path, _ = exported["detector.tflite"]
+    write_picture(tmp_path / "1.png", PICTURES[0])
+    count = len(finder(path)(PICTURES[0])["scores"])
+    row = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81}
+    value = {
+        "images": [{"id": 7, "file_name": "1.png"}],
+        "annotations": [row | {"iscrowd": 0}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES[1:], 1)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(value))
+    flags = (f"--model={path}", f"--images={tmp_path}")
+    done = command("evaluate", *flags, f"--annotations={tmp_path / 'boxes.json'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{count} boxes in 1 pictures\nAP ")
+    done = command("evaluate", *flags, f"--annotations={tmp_path / '1.png'}")
+    assert done.returncode == 2 and done.stderr.startswith("error: annotations: received")
 
 
 def test_the_export_command_refuses_before_it_starts_tensorflow(tmp_path):

@@ -27,6 +27,7 @@ COMMANDS = {
     "detection.export",
     "detection.predict",
     "detection.compare",
+    "detection.evaluate",
 }
 
 
@@ -206,6 +207,7 @@ def test_pure_modules_really_load_no_tensorflow():
         ("detection.export", "--help"),
         ("detection.predict", "--help"),
         ("detection.compare", "--help"),
+        ("detection.evaluate", "--help"),
     ],
     ids=" ".join,
 )
