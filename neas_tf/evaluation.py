@@ -53,12 +53,12 @@ class Workers:
     Attributes:
       count: how many.
       index: of this one.
-      total: sums an int32 array over all of them, in place of each one's own.
+      merge: makes of each one's bool array one that is true where any of them is.
     """
 
     count: int = 1
     index: int = 0
-    total: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    merge: Callable[[np.ndarray], np.ndarray] = lambda values: values
 
 
 class CandidateEvaluator:
@@ -214,7 +214,7 @@ class CandidateEvaluator:
             for first in range(0, len(order), self._batch_size):
                 chosen = order[first : first + self._batch_size]
                 images, labels = self._images[chosen], self._labels[chosen]
-                correct = np.zeros((len(architectures), num_paths + 1, len(chosen)), np.int32)
+                correct = np.zeros((len(architectures), num_paths + 1, len(chosen)), bool)
 
                 def measure(part, images=images, labels=labels, correct=correct):
                     for candidate, logits in part.logits(images, alive, meter.add):
@@ -222,7 +222,7 @@ class CandidateEvaluator:
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
 
                 list(each(measure, parts))
-                yield alive, self._workers.total(correct) > 0
+                yield alive, self._workers.merge(correct)
         meter.finish()
 
     def _remember(self, architectures: Sequence[Architecture], correct: np.ndarray) -> None:
@@ -325,7 +325,8 @@ class _Share:
         heads = []
         with parts.on_device():
             places = {
-                (node.parent, node.layer, node.operator): i for i, node in enumerate(self.tree.nodes)
+                (node.parent, node.layer, node.operator): i
+                for i, node in enumerate(self.tree.nodes)
             }
             for path, row in enumerate(architecture.paths):
                 at = 0
