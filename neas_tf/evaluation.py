@@ -25,7 +25,7 @@ from neas_tf.errors import check, check_int
 from neas_tf.layer_functions import LayerFunctions, Part, statistics_of
 from neas_tf.operators import SKIP
 from neas_tf.prefix_tree import PrefixTree, shares
-from neas_tf.racing import Race, RaceSettings
+from neas_tf.racing import Race, RaceSettings, run_race
 from neas_tf.supernet import Supernet
 
 _SHUFFLE_TAG = 0x2ACE  # Keeps the order of a race's images apart from other random numbers.
@@ -145,16 +145,9 @@ class CandidateEvaluator:
         for row, reference in zip(finished, references, strict=True):
             row[:] = np.unpackbits(self._known[reference.key], count=total)
         race = Race(settings, total, -(-total // self._batch_size) - 1, finished)
-        correct = np.zeros((len(architectures), 0, 0), bool)
-        seen, alive, parts = np.zeros(len(architectures), int), set(range(len(architectures))), []
-        for alive, found in self._generation(architectures, progress, order):
-            parts.append(found)
-            correct = np.concatenate(parts, 2)
-            ongoing = sorted(alive)
-            seen[ongoing] = correct.shape[2]
-            stops = race.stopped(correct[ongoing, -1])
-            alive -= {c for c, stop in zip(ongoing, stops, strict=True) if stop}
-        whole = sorted(c for c in range(len(architectures)) if seen[c] == total)
+        count = len(architectures)
+        correct, seen = run_race(race, self._generation(architectures, progress, order), count)
+        whole = [c for c in range(count) if seen[c] == total]
         self._remember([architectures[c] for c in whole], correct[whole])
         return [
             _accuracies(rows[:, :n], None if n == total else int(n))

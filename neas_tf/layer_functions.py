@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -139,10 +140,7 @@ class LayerFunctions:
         def run(x, own, statistics):
             return _with_residual(operator.build(_WeightsMaker(own, statistics), x, spec), x, spec)
 
-        return (
-            tf.function(recalculate, input_signature=signature),
-            tf.function(run, input_signature=signature),
-        )
+        return _compiled(recalculate, signature), _compiled(run, signature)
 
     def _fixed(self, layer: FixedLayer, spec: tf.TensorSpec) -> Part:
         """A part without a choice: the layer itself, on its own variables."""
@@ -163,11 +161,19 @@ class LayerFunctions:
             return layer(tf.cast(x, dtype), parts)[0]
 
         return Part(
-            tf.function(recalculate, input_signature=signature),
-            tf.function(run, input_signature=signature),
-            widths,
-            tuple(norms),
+            _compiled(recalculate, signature), _compiled(run, signature), widths, tuple(norms)
         )
+
+
+def _compiled(function: Callable, signature: tuple[Any, ...]) -> Callable:
+    """A traced function, traced when it is first called."""
+
+    @functools.cache
+    def traced():
+        # A concrete function: calls are cheaper, and TensorFlow does not warn of many traces.
+        return tf.function(function, input_signature=signature).get_concrete_function()
+
+    return lambda *arguments: traced()(*arguments)
 
 
 def _with_residual(y: tf.Tensor, x: tf.Tensor, spec: LayerSpec) -> tf.Tensor:

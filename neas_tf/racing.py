@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -99,3 +100,30 @@ class Race:
         slopes = rest @ ease / spread
         shift = self._ease.mean() - self._ease[:n].mean()
         return means + slopes * shift, rest - slopes[:, None] * ease[None, :], n - 2
+
+
+def run_race(
+    race: Race, batches: Iterable[tuple[set[int], np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs a race over the validation batches.
+
+    Args:
+      race: that decides.
+      batches: (the candidates still in, bool (count, …, B): what they are right about in one batch,
+        the ensemble last in the second axis). Who stops is taken from the set, so that the next
+        batch is measured without them.
+      count: candidates.
+
+    Returns:
+      (bool (count, …, n): all batches together, int (count,): how many images each one saw).
+    """
+    seen, parts = np.zeros(count, int), []
+    correct = np.zeros((count, 1, 0), bool)
+    for alive, found in batches:
+        parts.append(found)
+        correct = np.concatenate(parts, -1)
+        ongoing = sorted(alive)
+        seen[ongoing] = correct.shape[-1]
+        stops = race.stopped(correct[ongoing, -1])
+        alive.difference_update(c for c, stop in zip(ongoing, stops, strict=True) if stop)
+    return correct, seen

@@ -115,10 +115,11 @@ class Run:
     @property
     def local_devices(self) -> tuple[str | None, ...]:
         """This process' devices, for work that needs no strategy; None is TensorFlow's choice."""
-        names = self.strategy.extended.worker_devices
-        if len(names) < 2 or isinstance(self.strategy, tf.distribute.TPUStrategy):
+        mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not isinstance(self.strategy, mirrored):  # the cores of a TPU run whole programs
             return (None,)
-        return tuple(names)
+        names = tuple(self.strategy.extended.worker_devices)
+        return names if len(names) > 1 else (None,)
 
     def keeps_budget(self, shrunk: ShrunkSpace) -> bool:
         """Whether an ensemble of the space fits the budget (method section 8.8)."""

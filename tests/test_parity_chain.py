@@ -134,7 +134,7 @@ def test_one_function_from_the_supernet_to_the_device(case, tmp_path):
     tf.config.run_functions_eagerly(True)  # tracing all branches takes longer than running one
     try:
         statistics = score.statistics(architecture)
-        sliced = score.logits(architecture, statistics)  # (K, n, classes)
+        sliced = score.logits(architecture)  # (K, n, classes)
     finally:
         tf.config.run_functions_eagerly(False)
     assert np.std(sliced, axis=1).min() > 10 * TOLERANCE  # the images differ: there is something
