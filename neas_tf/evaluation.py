@@ -101,6 +101,11 @@ class CandidateEvaluator:
         # Of candidates that saw all images in a race: which they were right about, packed.
         self._known: dict[str, np.ndarray] = {}
 
+    @property
+    def images(self) -> int:
+        """How many held-out images accuracy is measured on."""
+        return len(self._labels)
+
     def evaluate(self, architecture: Architecture) -> Accuracies:
         """Accuracy of one ensemble and of each path."""
         return self.evaluate_all([architecture])[0]
@@ -114,11 +119,15 @@ class CandidateEvaluator:
           architectures: of the supernet's space and number of paths.
           progress: called with the share of the work that is done, 0 to 1, now and then.
         """
-        correct = [
-            found
-            for _, found in self._generation(architectures, progress, range(len(self._labels)))
-        ]
-        return [_accuracies(rows) for rows in np.concatenate(correct, 2)] if correct else []
+        return [_accuracies(rows) for rows in self.correct(architectures, progress)]
+
+    def correct(
+        self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
+    ) -> np.ndarray:
+        """bool (C, K + 1, n): which images each path is right about, and last the ensemble."""
+        order = np.arange(len(self._labels))
+        parts = [found for _, found in self._generation(architectures, progress, order)]
+        return np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
 
     def race(
         self,
@@ -178,7 +187,7 @@ class CandidateEvaluator:
         self,
         architectures: Sequence[Architecture],
         progress: Callable[[float], None] | None,
-        order: Sequence[int],
+        order: np.ndarray,
     ) -> Iterator[tuple[set[int], np.ndarray]]:
         """Recalculates BN of all candidates, then measures batch after batch.
 
@@ -190,7 +199,7 @@ class CandidateEvaluator:
             return
         for architecture in architectures:
             architecture.check_in(self.supernet.space)
-        num_paths, order = self.supernet.num_paths, np.asarray(order)
+        num_paths = self.supernet.num_paths
         dealt = shares(architectures, self._workers.count * len(self._functions))
         own = dealt[self._workers.index * len(self._functions) :][: len(self._functions)]
         parts = [

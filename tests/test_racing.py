@@ -24,8 +24,10 @@ def race(correct, finished, parents, batch, error=0.001):
 
     def batches():
         for first in range(0, total, batch):
-            yield alive, correct[:, None, first : first + batch] & (
-                np.isin(range(count), list(alive))[:, None, None]
+            yield (
+                alive,
+                correct[:, None, first : first + batch]
+                & (np.isin(range(count), list(alive))[:, None, None]),
             )
 
     looks = -(-total // batch) - 1
