@@ -1,6 +1,6 @@
 """What a search leaves on disk, and how an interrupted one is taken up again.
 
-`history.jsonl` gets one line per scored ensemble, synced before the next one is scored;
+`history.jsonl` gets one line per scored ensemble, synced before the next one is taken;
 `state.json` is replaced after every generation; `best.json` is the winner. None of them holds a
 time or a machine's name, so an interrupted search ends with the bytes of an undisturbed one.
 """
