@@ -46,17 +46,24 @@ class _Mode:
         if self._race is None:
             for _ in self._batches(architectures, rows):
                 pass
+            accuracies = rows.mean(2)
             seen = np.full(count, total)
         else:
             best = top_candidates(self._history.candidates, self._race.parents)
             finished = np.zeros((0, total), bool)
             if best:
                 finished = self._correct([c.architecture for c in best])[:, -1]
-            race = Race(self._race, total, -(-total // self._batch) - 1, finished)
-            _, seen = run_race(race, self._batches(architectures, rows), count)
-        for row, n in zip(rows, seen.tolist(), strict=True):
-            *paths, ensemble = (float(values[:n].mean()) for values in row)
-            yield Score(ensemble, tuple(paths), None if n == total else n)
+            race = Race(self._race, total, self._batch, finished)
+            ordered = rows[..., race.order]
+            _, seen = run_race(race, self._batches(architectures, ordered), count)
+            accuracies = np.stack(
+                [
+                    row.mean(1) if n == total else race.estimates(row[:, :n])
+                    for row, n in zip(ordered, seen, strict=True)
+                ]
+            )
+        for values, n in zip(accuracies.tolist(), seen.tolist(), strict=True):
+            yield Score(values[-1], tuple(values[:-1]), None if n == total else n)
 
     def _batches(
         self, architectures: Sequence[Architecture], rows: np.ndarray

@@ -28,8 +28,6 @@ from neas_tf.prefix_tree import PrefixTree, shares
 from neas_tf.racing import Race, RaceSettings, run_race
 from neas_tf.supernet import Supernet
 
-_SHUFFLE_TAG = 0x2ACE  # Keeps the order of a race's images apart from other random numbers.
-
 
 @dataclasses.dataclass(frozen=True)
 class Accuracies:
@@ -38,7 +36,8 @@ class Accuracies:
     Attributes:
       accuracy: of the ensemble (mean logits, Eq. 1).
       path_accuracies: of each path alone.
-      images: how many images they are on, where a race stopped the candidate; None for all.
+      images: how many images the candidate saw before a race stopped it (the accuracies are then
+        estimates for all images); None for all.
     """
 
     accuracy: float
@@ -144,24 +143,28 @@ class CandidateEvaluator:
           references: the best of the generations before, which saw all images; evaluated anew
             where this object does not know them.
         """
-        order = np.random.default_rng(_SHUFFLE_TAG).permutation(len(self._labels))
         unknown = [a for a in references if a.key not in self._known]
         if unknown:
-            parts = [found for _, found in self._generation(unknown, None, order)]
-            self._remember(unknown, np.concatenate(parts, 2))
-        total = len(order)
+            self._remember(unknown, self.correct(unknown)[:, -1])
+        total, count = self.images, len(architectures)
         finished = np.zeros((len(references), total), bool)
         for row, reference in zip(finished, references, strict=True):
             row[:] = np.unpackbits(self._known[reference.key], count=total)
-        race = Race(settings, total, -(-total // self._batch_size) - 1, finished)
-        count = len(architectures)
-        correct, seen = run_race(race, self._generation(architectures, progress, order), count)
-        whole = [c for c in range(count) if seen[c] == total]
-        self._remember([architectures[c] for c in whole], correct[whole])
-        return [
-            _accuracies(rows[:, :n], None if n == total else int(n))
-            for rows, n in zip(correct, seen, strict=True)
-        ]
+        race = Race(settings, total, self._batch_size, finished)
+        batches = self._generation(architectures, progress, race.order)
+        correct, seen = run_race(race, batches, count)
+        whole = np.flatnonzero(seen == total)
+        found = np.zeros((len(whole), total), bool)
+        found[:, race.order] = correct[whole, -1]
+        self._remember([architectures[c] for c in whole], found)
+        results = []
+        for rows, n in zip(correct, seen.tolist(), strict=True):
+            if n == total:
+                results.append(_accuracies(rows))
+            else:
+                *paths, ensemble = race.estimates(rows[:, :n]).tolist()
+                results.append(Accuracies(ensemble, tuple(paths), n))
+        return results
 
     def statistics(self, architecture: Architecture) -> dict[str, Any]:
         """BN statistics of one ensemble, in the structure of `SupernetOutput.moments`.
@@ -229,13 +232,13 @@ class CandidateEvaluator:
 
     def _remember(self, architectures: Sequence[Architecture], correct: np.ndarray) -> None:
         for architecture, rows in zip(architectures, correct, strict=True):
-            self._known[architecture.key] = np.packbits(rows[-1])
+            self._known[architecture.key] = np.packbits(rows)
 
 
-def _accuracies(correct: np.ndarray, images: int | None = None) -> Accuracies:
+def _accuracies(correct: np.ndarray) -> Accuracies:
     """From bool (K + 1, n)."""
     *paths, ensemble = (float(np.mean(row)) for row in correct)
-    return Accuracies(ensemble, tuple(paths), images)
+    return Accuracies(ensemble, tuple(paths))
 
 
 class _Meter:

@@ -45,7 +45,8 @@ class Score:
     Attributes:
       accuracy: of the ensemble on the held-out training images, a fraction.
       path_accuracies: of each of the K paths alone.
-      images: how many images they are on, where a race stopped the evaluation; None for all.
+      images: how many images were seen where a race stopped the evaluation, and the accuracies are
+        estimates; None for all.
     """
 
     accuracy: float

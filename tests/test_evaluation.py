@@ -203,7 +203,7 @@ def test_progress_rises_to_the_whole(evaluator):
 
 
 def test_a_race_is_exact_about_those_that_finish(model):
-    """Who stops has the accuracy over the images seen; the others score as without a race."""
+    """Who stops has an estimate from the images seen; the others score as without a race."""
     shrunk, rng = ShrunkSpace.full(SPACE, 2), np.random.default_rng(5)
     found = list({a.key: a for a in (uniform(shrunk, rng) for _ in range(30))}.values())
     images, labels = draw(400, 6)

@@ -21,18 +21,16 @@ def race(correct, finished, parents, batch, error=0.001):
     """(images seen by each, those that finished)."""
     count, total = correct.shape
     alive = set(range(count))
+    race = Race(RaceSettings(parents, error), total, batch, finished)
+    assert sorted(race.order) == list(range(total))
+    correct = correct[:, race.order]
 
     def batches():
         for first in range(0, total, batch):
-            yield (
-                alive,
-                correct[:, None, first : first + batch]
-                & (np.isin(range(count), list(alive))[:, None, None]),
-            )
+            ongoing = np.isin(range(count), list(alive))[:, None, None]
+            yield alive, correct[:, None, first : first + batch] & ongoing
 
-    looks = -(-total // batch) - 1
-    settings = RaceSettings(parents, error)
-    found, seen = run_race(Race(settings, total, looks, finished), batches(), count)
+    found, seen = run_race(race, batches(), count)
     for c in range(count):
         np.testing.assert_array_equal(found[c, -1, : seen[c]], correct[c, : seen[c]])
         assert not found[c, -1, seen[c] :].any()
@@ -67,12 +65,14 @@ def test_the_best_before_stop_a_generation_of_worse_ones():
 
 
 def test_known_results_of_others_decide_earlier():
-    """The finished candidates tell how hard an image is, so fewer images are needed."""
-    rows = results(np.concatenate([np.full(6, 1.0), np.full(30, 0.4)]), 4000, 3)
-    easy = np.random.default_rng(0).random((6, 4000)) < rows[:6].mean(1, keepdims=True)
-    known, _ = race(rows[6:], rows[:6], 5, 100)
-    unrelated, _ = race(rows[6:], easy, 5, 100)
-    assert known.mean() < 0.8 * unrelated.mean()
+    """The finished candidates tell which images are contested, so fewer images are needed."""
+    ease = np.random.default_rng(4).normal(0, 6.0, 4000)  # half of them are hardly in doubt
+    abilities = np.concatenate([np.full(10, 1.0), np.full(30, 0.6)])[:, None]
+    rows = np.random.default_rng(5).random((40, 4000)) < 1 / (1 + np.exp(-abilities - ease))
+    unrelated = np.stack([np.random.default_rng(i).permutation(row) for i, row in enumerate(rows)])
+    known, _ = race(rows[10:], rows[:10], 5, 100)
+    blind, _ = race(rows[10:], unrelated[:10], 5, 100)
+    assert known.mean() < 0.8 * blind.mean()
 
 
 def test_a_candidate_among_the_best_hardly_ever_stops():
@@ -100,8 +100,26 @@ def test_equal_results_stop_nobody():
 
 def test_the_end_is_no_look():
     rows = results([2.0, -2.0], 50, 0)
-    decided = Race(RaceSettings(1), 50, 1, rows[:1]).stopped(rows[1:])
-    assert not decided.any()
+    race = Race(RaceSettings(1), 50, 10, rows[:1])
+    assert not race.stopped(rows[1:, race.order]).any()
+
+
+@pytest.mark.parametrize("references", [0, 1, 10])
+def test_estimates_are_without_bias_and_end_exact(references):
+    """Though contested images come first: over many sets of images the mean error is about 0."""
+    errors, plain = [], []
+    for seed in range(200):
+        rows = results(np.full(references + 1, 1.0), 300, seed)
+        race = Race(RaceSettings(3), 300, 50, rows[:references])
+        shown = rows[-1, race.order]
+        truth = shown.mean()
+        assert race.estimates(shown) == pytest.approx(truth, abs=1e-12)
+        errors.append(race.estimates(shown[:100]) - truth)
+        plain.append(shown[:100].mean() - truth)
+    assert abs(np.mean(errors)) < 0.01
+    if references == 10:  # what the order does to the plain mean, and the strata to the error
+        assert np.mean(plain) < -0.01
+        assert np.std(errors) < 0.9 * np.std(plain)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,7 @@ def test_the_end_is_no_look():
         (lambda: RaceSettings(0), "search.parents: received 0"),
         (lambda: RaceSettings(3, 0.0), "search.racing_error: received 0.0"),
         (lambda: Race(RaceSettings(3), 0, 1, np.zeros((0, 0), bool)), "validation_images"),
+        (lambda: Race(RaceSettings(3), 5, 0, np.zeros((0, 5), bool)), "search.batch_size"),
         (lambda: Race(RaceSettings(3), 5, 1, np.zeros((2, 4), bool)), r"allowed is a shape \(R, 5"),
     ],
 )

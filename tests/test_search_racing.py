@@ -132,7 +132,7 @@ def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
         assert references == [c.architecture for c in top_candidates(before, 3)]
     state = json.loads(run.folder("search", "state.json").read_text())
     assert state["search"]["context"]["racing"] == {"racing_error": 0.01, "batch_size": 500}
-    with pytest.raises(NeasError, match="holds another search .*racing"):
+    with pytest.raises(NeasError, match=r"holds another search .*racing"):
         search_stage.search(opened(tmp_path, ""))
     # The report ranks those that finished; the others are counted.
     files = read_run(run.model_dir)
