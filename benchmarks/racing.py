@@ -175,9 +175,8 @@ def measured(model_dir: str, cache: str) -> Results:
     return correct, load_shrunk(run), about
 
 
-def made_up(images: int = 5000, seed: int = 0) -> Results:
-    """Ensembles of made-up ability on images of made-up difficulty, in the paper's space."""
-    space = SearchSpace()
+def made_up(space: SearchSpace, images: int = 5000, seed: int = 0) -> Results:
+    """Ensembles of made-up ability on images of made-up difficulty."""
     scores = searching.made_up_scores(space, seed)
     ease = np.random.default_rng(seed).normal(0, 2.0, images)
 
