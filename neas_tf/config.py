@@ -188,6 +188,9 @@ class SearchConfig(hyperparams.Config):
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
       batch_size: of the accuracy's forward passes.
+      racing: whether a candidate that will not be among the best `parents` stops before it has seen
+        all validation images; behind every batch a paired test decides, with `objective: accuracy`.
+      racing_error: chance that the test calls one candidate worse than another when it is not.
     """
 
     method: str = "evolution"
@@ -211,6 +214,8 @@ class SearchConfig(hyperparams.Config):
     calibration_batch: int = 128
     validation_images: int = 0
     batch_size: int = 500
+    racing: bool = False
+    racing_error: float = 0.001
 
 
 @dataclasses.dataclass

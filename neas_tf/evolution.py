@@ -18,6 +18,7 @@ generations before, so that a resumed search repeats an uninterrupted one exactl
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -50,8 +51,9 @@ Evaluate = Callable[[list[Architecture]], Iterable[Score]]
 
 
 def top_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The `count` most accurate; ties go to the earlier one."""
-    return sorted(candidates, key=lambda c: (-c.accuracy, c.number))[:count]
+    """The `count` most accurate of those that no race stopped; ties go to the earlier one."""
+    finished = [c for c in candidates if c.finished]
+    return sorted(finished, key=lambda c: (-c.accuracy, c.number))[:count]
 
 
 def choose_parents(candidates: Sequence[Candidate], settings: SearchSettings) -> list[Candidate]:
@@ -167,6 +169,7 @@ def run_search(
     context: Mapping[str, Any] | None = None,
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
     make_bar: Callable[[int, int], Bar] | None = None,
+    whole_generations: bool = False,
 ) -> SearchResult:
     """Runs Algorithm 2, or goes on with the search that the history's folder holds.
 
@@ -181,6 +184,8 @@ def run_search(
       on_generation: called with (generation, its candidates, best so far) behind every generation
         once it is saved.
       make_bar: (total, already done) -> progress bar, such as `tqdm_bar`.
+      whole_generations: whether a resumed search asks for its whole generation again, because a
+        score depends on the generation's other candidates too (a race).
 
     Returns:
       The result; of a finished search at once, without an evaluation.
@@ -222,7 +227,8 @@ def run_search(
                     f"{RANDOM_TRIES} random draws; allowed is a budget that the space attains."
                 )
             missing = _match(proposals, len(scored), generation, history)
-            for (origin, architecture), score in _scores(missing, evaluate):
+            asked = proposals if whole_generations else missing
+            for (origin, architecture), score in _scores(missing, asked, evaluate):
                 history.append(architecture, generation, origin, score)
                 if bar:
                     bar.update()
@@ -333,10 +339,14 @@ def _refuse_line(history: History, number: int, fault: str) -> None:
 
 
 def _scores(
-    missing: list[tuple[str, Architecture]], evaluate: Evaluate
+    missing: list[tuple[str, Architecture]],
+    asked: list[tuple[str, Architecture]],
+    evaluate: Evaluate,
 ) -> Iterable[tuple[tuple[str, Architecture], Score]]:
+    """What is missing with its score; `asked` may begin with some that the history has."""
     if missing:
-        scores = evaluate([architecture for _, architecture in missing])
+        scores = iter(evaluate([architecture for _, architecture in asked]))
+        scores = itertools.islice(scores, len(asked) - len(missing), None)
         yield from zip(missing, scores, strict=True)
 
 

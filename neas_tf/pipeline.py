@@ -28,7 +28,7 @@ _STAGES = {
 }
 STAGES = tuple(_STAGES)
 # Stages of one process: further workers wait for its files in the shared model_dir.
-_CHIEF_ONLY = ("search", "export")
+_CHIEF_ONLY = ("export",)
 _STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu", "off")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 

@@ -95,6 +95,7 @@ def check_settings(
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
     shrink_settings(config)
     search_settings(config)
+    _check_racing(config)
     _check_export(config.export, info.sizes["train"])
     if config.retrain.architecture:
         try:
@@ -118,6 +119,18 @@ def search_settings(config: NeasConfig) -> SearchSettings:
     if values["seed"] < 0:
         values["seed"] = config.seed
     return SearchSettings(**values)
+
+
+def _check_racing(config: NeasConfig) -> None:
+    """A race ranks by accuracy alone: one who loses it may still lie on the front of two."""
+    search = config.search
+    check(isinstance(search.racing, bool), "search.racing", search.racing, "true or false")
+    check_share("search.racing_error", search.racing_error)
+    if search.racing and search.objective != "accuracy":
+        raise NeasError(
+            f"search.racing: received true with search.objective {search.objective!r}, allowed is "
+            "'accuracy': a race stops whoever is not among the most accurate, whatever it costs."
+        )
 
 
 def search_budget(config: NeasConfig) -> Budget:

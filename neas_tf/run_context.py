@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import yaml
 
@@ -86,6 +87,39 @@ class Run:
 
         for value in self.strategy.experimental_local_results(self.strategy.run(meet)):
             value.numpy()
+
+    @property
+    def worker(self) -> tuple[int, int]:
+        """(number of worker processes, 0-based index of this one)."""
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return 1, 0
+        resolver = self.strategy.cluster_resolver
+        cluster = resolver.cluster_spec().as_dict()
+        tasks = [
+            (kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))
+        ]
+        return max(1, len(tasks)), tasks.index((resolver.task_type, resolver.task_id))
+
+    def any_worker(self, values: np.ndarray) -> np.ndarray:
+        """Where a bool array is true in at least one worker; all of them must call this."""
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return values
+        own = tf.constant(values, tf.int32)
+
+        def meet():
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+        return self.strategy.experimental_local_results(self.strategy.run(meet))[0].numpy() > 0
+
+    @property
+    def local_devices(self) -> tuple[str | None, ...]:
+        """This process' devices, for work that needs no strategy; None is TensorFlow's choice."""
+        mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not isinstance(self.strategy, mirrored):  # the cores of a TPU run whole programs
+            return (None,)
+        names = tuple(self.strategy.extended.worker_devices)
+        return names if len(names) > 1 else (None,)
 
     def keeps_budget(self, shrunk: ShrunkSpace) -> bool:
         """Whether an ensemble of the space fits the budget (method section 8.8)."""

@@ -1,6 +1,6 @@
 """What a search leaves on disk, and how an interrupted one is taken up again.
 
-`history.jsonl` gets one line per scored ensemble, synced before the next one is scored;
+`history.jsonl` gets one line per scored ensemble, synced before the next one is taken;
 `state.json` is replaced after every generation; `best.json` is the winner. None of them holds a
 time or a machine's name, so an interrupted search ends with the bytes of an undisturbed one.
 """
@@ -28,26 +28,13 @@ STATE_FORMAT = "neas-search-state/1"
 PARETO_FORMAT = "neas-pareto/1"
 ORIGINS = ("random", "crossover", "mutation")
 _FIELDS = (
-    "candidate",
-    "generation",
-    "origin",
-    "architecture",
-    "key",
-    "accuracy",
-    "path_accuracies",
-)
+    "candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies",
+)  # fmt: skip
+_IMAGES = "images"  # only in lines of candidates that a race stopped
 _STATE_FIELDS = (
-    "format",
-    "search",
-    "generation",
-    "candidates",
-    "population",
-    "parents",
-    "best",
-    "rng",
-    "finished",
-    "reason",
-)
+    "format", "search", "generation", "candidates", "population", "parents", "best", "rng",
+    "finished", "reason",
+)  # fmt: skip
 Costs = Mapping[str, int | float]
 
 
@@ -58,10 +45,13 @@ class Score:
     Attributes:
       accuracy: of the ensemble on the held-out training images, a fraction.
       path_accuracies: of each of the K paths alone.
+      images: how many images were seen where a race stopped the evaluation, and the accuracies are
+        estimates; None for all.
     """
 
     accuracy: float
     path_accuracies: tuple[float, ...]
+    images: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +63,7 @@ class Candidate:
       generation: 0-based.
       origin: 'random', 'crossover' or 'mutation'.
       architecture: the ensemble.
-      accuracy, path_accuracies: see `Score`.
+      accuracy, path_accuracies, images: see `Score`.
       costs: 'macs' at least; plain counts.
     """
 
@@ -84,6 +74,12 @@ class Candidate:
     accuracy: float
     path_accuracies: tuple[float, ...]
     costs: Costs
+    images: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its accuracy is on all images; only then can it breed or win."""
+        return self.images is None
 
     @property
     def macs(self) -> int | float:
@@ -91,8 +87,8 @@ class Candidate:
         return self.costs["macs"]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of a line of the history."""
-        return {
+        """The JSON object of a line of the history; `images` is there where a race stopped it."""
+        value = {
             "candidate": self.number,
             "generation": self.generation,
             "origin": self.origin,
@@ -102,6 +98,7 @@ class Candidate:
             "path_accuracies": list(self.path_accuracies),
             **self.costs,
         }
+        return value if self.finished else {**value, _IMAGES: self.images}
 
     @classmethod
     def from_dict(cls, value: Any) -> Candidate:
@@ -109,10 +106,11 @@ class Candidate:
         check(isinstance(value, Mapping), "line", value, "a JSON object")
         missing = [name for name in (*_FIELDS, "macs") if name not in value]
         check(not missing, "keys", sorted(value), f"an object with {', '.join(missing)} too")
-        costs = {k: v for k, v in value.items() if k not in _FIELDS}
+        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES)}
         for name, cost in costs.items():
             check(_is_number(cost), name, cost, "a finite number")
         check(value["origin"] in ORIGINS, "origin", value["origin"], ", ".join(ORIGINS))
+        images = check_int(_IMAGES, value[_IMAGES], 1) if _IMAGES in value else None
         architecture = Architecture.from_dict(value["architecture"])
         check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
         check(_is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
@@ -132,6 +130,7 @@ class Candidate:
             float(value["accuracy"]),
             tuple(float(accuracy) for accuracy in paths),
             costs,
+            images,
         )
 
 
@@ -148,8 +147,11 @@ def ensemble_identity(architecture: Architecture) -> Hashable:
 
 
 def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
-    """Highest accuracy; ties go to the lower MACs, then to the earlier one."""
-    return min(candidates, key=lambda c: (-c.accuracy, c.macs, c.number))
+    """Highest accuracy; ties go to the lower MACs, then to the earlier one.
+
+    One that a race stopped comes behind all that finished.
+    """
+    return min(candidates, key=lambda c: (not c.finished, -c.accuracy, c.macs, c.number))
 
 
 def pareto_candidates(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
@@ -326,6 +328,7 @@ class History:
             float(score.accuracy),
             tuple(float(accuracy) for accuracy in score.path_accuracies),
             self._costs_of(architecture),
+            score.images,
         )
         line = json.dumps(candidate.to_dict(), allow_nan=False) + "\n"
         self.directory.mkdir(parents=True, exist_ok=True)

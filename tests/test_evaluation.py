@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from mixed_space import MIXED
+from reference_evaluation import accuracies, supernet_logits, supernet_statistics
 from tiny_training import FIRST, SECOND, SPACE, THIRD
 
 from neas_tf import functional
+from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
-from neas_tf.evaluation import CandidateEvaluator
+from neas_tf.evaluation import CandidateEvaluator, Workers
 from neas_tf.inherit import inherited_ensemble
+from neas_tf.prefix_tree import PrefixTree
+from neas_tf.racing import RaceSettings
+from neas_tf.sampling import uniform
+from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.supernet import Supernet
 
 
-@pytest.fixture(scope="module")
-def model():
-    model = Supernet(SPACE, 2, seed=4, name="supernet")
+def shaken(space, num_paths):
+    """A supernet whose gammas, betas and biases are not all alike."""
+    model = Supernet(space, num_paths, seed=4, name="supernet")
     rng = np.random.default_rng(1)
     for v in model.trainable_variables:
         if len(v.shape) < 3:
@@ -26,9 +38,14 @@ def model():
     return model
 
 
-def draw(count, seed):
+@pytest.fixture(scope="module")
+def model():
+    return shaken(SPACE, 2)
+
+
+def draw(count, seed, size=8):
     rng = np.random.default_rng(seed)
-    images = rng.normal(0.3, 2.0, (count, 8, 8, 3)).astype(np.float32)
+    images = rng.normal(0.3, 2.0, (count, size, size, 3)).astype(np.float32)
     return images, rng.integers(0, 4, count)
 
 
@@ -117,3 +134,129 @@ def test_refuses_to_measure_on_nothing(model):
         CandidateEvaluator(model, draw(8, 1)[0], *draw(0, 2))
     with pytest.raises(NeasError, match="calibration_images"):
         CandidateEvaluator(model, draw(0, 1)[0], *draw(8, 2))
+
+
+# Both ends of the split range, one path as another's beginning, skips and equal trunks.
+EQUAL_ROWS = Architecture(1, (FIRST.paths[1], FIRST.paths[0]))
+ONLY_SKIPS = Architecture(2, (("k3e2", "skip", "k3e4"), ("k3e2", "skip", "k5e2")))
+GENERATION = (FIRST, SECOND, EQUAL_ROWS, THIRD, ONLY_SKIPS)
+
+
+def test_a_generation_scores_as_each_alone(model, evaluator):
+    """To the bit, in any order; every batch counts, the smaller last one too."""
+    assert len(PrefixTree(GENERATION).nodes) < sum(len(PrefixTree([a]).nodes) for a in GENERATION)
+    alone = [evaluator.evaluate(a) for a in GENERATION]
+    assert evaluator.evaluate_all(GENERATION) == alone
+    assert evaluator.evaluate_all(GENERATION[::-1]) == alone[::-1]
+    assert len({a.accuracy for a in alone}) > 1
+    assert evaluator.evaluate_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("space", "num_paths"),
+    [(SPACE, 1), (SPACE, 2), (SPACE, 3), (MIXED, 2)],
+    ids=lambda value: getattr(value, "name", f"{value} paths"),
+)
+def test_scores_are_those_of_the_supernet_s_own_graph(space, num_paths):
+    """Each candidate by itself through `Supernet.call`, as it is trained."""
+    model, size = shaken(space, num_paths), space.input_size[0]
+    shrunk, rng = ShrunkSpace.full(space, num_paths, heterogeneous=False), np.random.default_rng(2)
+    found = [uniform(shrunk, rng) for _ in range(4)]
+    for split in (space.min_split, space.max_split):
+        row = found[0].paths[0]
+        rows = tuple(row[:split] + a.paths[0][split:] for a in found[:num_paths])
+        found.append(Architecture(split, rows).check_in(space))
+    assert any("skip" in row for a in found for row in a.paths)
+    calibration, (images, labels) = draw(20, 3, size)[0], draw(26, 4, size)
+    evaluator = CandidateEvaluator(model, calibration, images, labels, 8, 10)
+    for architecture, result in zip(found, evaluator.evaluate_all(found), strict=True):
+        statistics = supernet_statistics(model, architecture, calibration, 8)
+        logits = supernet_logits(model, architecture, statistics, images)
+        np.testing.assert_allclose(evaluator.logits(architecture), logits, atol=1e-4)
+        expected = accuracies(logits, labels)
+        assert result.accuracy == pytest.approx(expected.accuracy, abs=1e-6)
+        assert result.path_accuracies == pytest.approx(expected.path_accuracies, abs=1e-6)
+
+
+def test_each_layer_is_computed_once_a_batch(model, evaluator, monkeypatch):
+    """What the tree promises is what runs: 3 calibration batches and 2 of the accuracy."""
+    functions, runs = evaluator._functions[0], []
+    operator = functions.operator
+
+    def counted(number, name):
+        part = operator(number, name)
+        return dataclasses.replace(
+            part,
+            recalculate=lambda *a: runs.append("recalculate") or part.recalculate(*a),
+            run=lambda *a: runs.append("run") or part.run(*a),
+        )
+
+    monkeypatch.setattr(functions, "operator", counted)
+    evaluator.evaluate_all(GENERATION)
+    nodes = len(PrefixTree(GENERATION).nodes) - 1
+    assert runs == ["recalculate"] * 3 * nodes + ["run"] * 2 * nodes
+
+
+def test_progress_rises_to_the_whole(evaluator):
+    shares = []
+    evaluator.evaluate_all(GENERATION, shares.append)
+    assert shares == sorted(shares) and shares[0] < 0.1 and shares[-1] == 1.0
+    assert len(shares) > 30
+
+
+def test_a_race_is_exact_about_those_that_finish(model):
+    """Who stops has an estimate from the images seen; the others score as without a race."""
+    shrunk, rng = ShrunkSpace.full(SPACE, 2), np.random.default_rng(5)
+    found = list({a.key: a for a in (uniform(shrunk, rng) for _ in range(30))}.values())
+    images, labels = draw(400, 6)
+    make = lambda: CandidateEvaluator(model, draw(16, 1)[0], images, labels, 8, 50)  # noqa: E731
+    evaluator, settings = make(), RaceSettings(3, 0.2)
+    whole = evaluator.evaluate_all(found)
+    raced = evaluator.race(found, settings)
+    stopped = [r for r in raced if r.images is not None]
+    assert 0 < len(stopped) <= len(found) - 3
+    assert {r.images % 50 for r in stopped} == {0} and max(r.images for r in stopped) < 400
+    for a, b in zip(raced, whole, strict=True):
+        if a.images is None:
+            assert a == b
+        else:
+            assert 0 <= a.accuracy <= 1 and len(a.path_accuracies) == 2
+    assert evaluator.race(found, settings) == raced
+    # The best of a generation before; an evaluator that does not know them measures them.
+    best = sorted(range(len(found)), key=lambda i: -whole[i].accuracy)[:3]
+    references = [found[i] for i in best]
+    others = [a for a in found if a not in references]
+    expected = evaluator.race(others, settings, references)
+    assert make().race(others, settings, references) == expected
+    assert expected != evaluator.race(others, settings)
+
+
+def test_workers_share_the_candidates(model):
+    """Each of two processes measures its own; together they know all, as one alone does."""
+    arguments = (model, draw(30, 1)[0], *draw(50, 2), 8, 32)
+    parts = [[], []]
+    for index in range(2):  # what each one contributes
+        own = Workers(2, index, lambda found, i=index: parts[i].append(found) or found)
+        CandidateEvaluator(*arguments, workers=own).evaluate_all(GENERATION)
+    assert all(first.any() and second.any() for first, second in zip(*parts, strict=True))
+    assert not any((first & second).any() for first, second in zip(*parts, strict=True))
+    merged = iter([first | second for first, second in zip(*parts, strict=True)])
+    both = CandidateEvaluator(*arguments, workers=Workers(2, 0, lambda found: next(merged)))
+    assert both.evaluate_all(GENERATION) == CandidateEvaluator(*arguments).evaluate_all(GENERATION)
+    # More workers than candidates: some have nothing to do.
+    idle = Workers(9, 8, lambda found: np.zeros_like(found))
+    assert CandidateEvaluator(*arguments, workers=idle).evaluate_all([FIRST])[0].accuracy == 0.0
+
+
+def test_devices_share_the_candidates():
+    """Two logical CPU devices, in a process of its own; to the bit what one device finds."""
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    script = Path(__file__).with_name("evaluation_devices.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split()[-1] == "equal"

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference_evaluation import supernet_logits, supernet_statistics
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
-from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.inherit import inherited_ensemble
 from neas_tf.operator_program import layer_program
 from neas_tf.operators import Operator
@@ -46,12 +46,11 @@ PATHS = (
 def test_slice_equals_the_stand_alone_network(supernet, split):
     rows = (PATHS[0], PATHS[0][:split] + PATHS[1][split:])
     architecture = Architecture(split, rows).check_in(MIXED)
-    evaluator = CandidateEvaluator(supernet, images(8, 5), images(6, 2), np.zeros(6, int), 8, 6)
-    statistics = evaluator.statistics(architecture)
+    statistics = supernet_statistics(supernet, architecture, images(8, 5), 8)
     alone = inherited_ensemble(supernet, architecture, statistics)
     np.testing.assert_allclose(
         alone(images(6, 2), training=False).numpy().transpose(1, 0, 2),
-        evaluator.logits(architecture, statistics),
+        supernet_logits(supernet, architecture, statistics, images(6, 2)),
         atol=1e-4,
     )
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from reference_evaluation import supernet_logits, supernet_statistics
 
 from neas_tf.architecture import Architecture
-from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.inherit import inherited_ensemble
 from neas_tf.sampling import uniform
 from neas_tf.shrunk_space import ShrunkSpace
@@ -54,16 +54,13 @@ def shake(model, seed=1):
 def test_supernet_slice_equals_the_stand_alone_ensemble(num_paths):
     model = make(num_paths)
     shake(model)
-    evaluator = CandidateEvaluator(
-        model, images(16, 5), images(6, 2), np.zeros(6, int), calibration_batch=8, batch_size=6
-    )
     full = ShrunkSpace.full(SPACE, num_paths)
     rng = np.random.default_rng(num_paths)
     chosen = [uniform(full, rng) for _ in range(3)]
     assert len({a.key for a in chosen}) == 3
     for architecture in chosen:
-        statistics = evaluator.statistics(architecture)
-        expected = evaluator.logits(architecture, statistics)  # (K, n, classes)
+        statistics = supernet_statistics(model, architecture, images(16, 5), 8)
+        expected = supernet_logits(model, architecture, statistics, images(6, 2))
         alone = inherited_ensemble(model, architecture, statistics)
         found = alone(images(6, 2), training=False).numpy().transpose(1, 0, 2)
         np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -76,12 +73,11 @@ def test_slice_at_both_ends_of_the_split_range(split):
     first = ("k3e4", "skip", "k5e2", "k7e4", "k3e2")
     second = first[:split] + ("k7e4", "k3e2", "k3e4", "skip")[: 5 - split]
     architecture = Architecture(split, (first, second)).check_in(SPACE)
-    evaluator = CandidateEvaluator(model, images(8), images(5), np.zeros(5, int), 8, 5)
-    statistics = evaluator.statistics(architecture)
+    statistics = supernet_statistics(model, architecture, images(8), 8)
     alone = inherited_ensemble(model, architecture, statistics)
     np.testing.assert_allclose(
         alone(images(5), training=False).numpy().transpose(1, 0, 2),
-        evaluator.logits(architecture, statistics),
+        supernet_logits(model, architecture, statistics, images(5)),
         atol=1e-4,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,8 +23,8 @@ supernet: {batch_size: 32, warmup_epochs: 0.0, trainer: {train_steps: 4, steps_p
            checkpoint_interval: 2}}
 shrink: {every_epochs: 0.05, remove: 1, num_samples: 6, images: 32, batch_size: 32,
          min_pair_count: 1}
-search: {population: 3, parents: 2, generations: 1, crossover: 1, mutation: 1, max_macs: 0,
-         calibration_images: 32, calibration_batch: 32, validation_images: 32}
+search: {population: 4, parents: 2, generations: 2, crossover: 1, mutation: 1, max_macs: 0,
+         calibration_images: 32, calibration_batch: 32, validation_images: 64, batch_size: 32}
 retrain: {batch_size: 32, warmup_epochs: 0.0, trainer: {train_steps: 1}}
 export: {formats: []}
 """
@@ -76,12 +77,19 @@ def test_two_workers_train_search_and_resume(tmp_path):
     run_workers(folder, "all")
     results = json.loads((folder / "retrain" / "results.json").read_text())
     assert len(results["path_accuracies"]) == 2
-    assert len((folder / "search" / "history.jsonl").read_text().splitlines()) == 3
+    history = (folder / "search" / "history.jsonl").read_bytes()
+    assert history.count(b"\n") == 8
     assert not list(folder.rglob("*.tmp"))
     metrics, straight = folder / "supernet" / "metrics.jsonl", weights(folder, 4)
     lines = metrics.read_text()
     assert [json.loads(line)["step"] for line in lines.splitlines()] == [2, 4]
     alive = (folder / "shrink" / "alive.json").read_text()
+
+    # One process finds by itself what the two found together.
+    single = tmp_path / "single"
+    shutil.copytree(folder, single, ignore=shutil.ignore_patterns("search", "retrain", "export"))
+    run_workers(single, "search", count=1)
+    assert (single / "search" / "history.jsonl").read_bytes() == history
 
     # As if both had been killed behind the checkpoint of step 2.
     for path in [*(folder / "supernet").glob("ckpt-4*"), folder / "shrink" / "alive.json"]:

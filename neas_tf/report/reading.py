@@ -35,6 +35,7 @@ class Candidate:
       key: canonical string of the architecture.
       accuracy: of the ensemble on the held-out training data, 0..1.
       macs, paper_flops, params, latency_ns: cost; None where the line does not say.
+      finished: whether no race stopped it; only then is its accuracy on all images.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Candidate:
     paper_flops: int | None = None
     params: int | None = None
     latency_ns: int | None = None
+    finished: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +282,7 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         paper_flops=number(value.get("paper_flops")),
         params=number(value.get("params")),
         latency_ns=number(value.get("latency_ns")),
+        finished=value.get("images") is None,
     )
 
 

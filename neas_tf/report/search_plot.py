@@ -94,6 +94,8 @@ def _draw(
         axis = _MACS
     costs = np.array([getattr(c, axis.metric) for c in candidates], float)
     accuracy = np.array([c.accuracy for c in candidates], float)
+    # One that a race stopped is a point on the left, but neither the best nor of the best.
+    ranked = np.where([c.finished for c in candidates], accuracy, 0.0)
     generation = np.array([c.generation for c in candidates], int)
     figure = style.new_figure(11.0, 4.7)
     generations = int(generation.max()) + 1
@@ -102,9 +104,9 @@ def _draw(
     style.heading(figure, "Search", facts)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     winner = [i for i, c in enumerate(candidates) if c.key == winner_key]
-    star = winner[0] if winner else int(np.lexsort((costs, -accuracy))[0])
+    star = winner[0] if winner else int(np.lexsort((costs, -ranked))[0])
     _scatter(figure, left, axis, costs, accuracy, generation, star, budget)
-    _progress(right, accuracy, generation)
+    _progress(right, ranked, generation)
     return figure
 
 

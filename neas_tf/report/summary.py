@@ -125,7 +125,8 @@ def _accuracy(run: RunFiles) -> dict[str, Any] | None:
 def _search(run: RunFiles) -> dict[str, Any] | None:
     if not run.candidates:
         return None
-    best = max(run.candidates, key=lambda c: c.accuracy)
+    best = max(run.candidates, key=lambda c: (c.finished, c.accuracy))
+    stopped = sum(not c.finished for c in run.candidates)
     accuracy = run.winner_accuracy
     if accuracy is None:
         found = [c.accuracy for c in run.candidates if c.key == run.winner_key]
@@ -139,6 +140,7 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
         "min_macs": min(c.macs for c in run.candidates),
         "max_macs": max(c.macs for c in run.candidates),
         **({} if size is None else {"pareto_front": size}),
+        **({"stopped": stopped} if stopped else {}),
     }
 
 
@@ -289,6 +291,8 @@ def _search_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((f"{name} alive", f"{after:,} of {before:,} ({share}){tail}"))
     if search:
         text = f"{search['candidates']:,} in {search['generations']} generations"
+        if "stopped" in search:
+            text += f", {search['stopped']:,} of them stopped by the race"
         rows.append(("candidates scored", text))
         rows.append(("best supernet accuracy", percent(search["best_accuracy"])))
         if search.get("pareto_front"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,12 +15,21 @@ from neas_tf import console, data, sampling
 from neas_tf.architecture import Architecture
 from neas_tf.budget_sampling import BudgetSampler
 from neas_tf.errors import NeasError
-from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.evolution import SearchResult, describe_search, run_search, size_text, tqdm_bar
+from neas_tf.evaluation import CandidateEvaluator, Workers
+from neas_tf.evolution import (
+    Bar,
+    SearchResult,
+    describe_search,
+    run_search,
+    size_text,
+    top_candidates,
+    tqdm_bar,
+)
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.latency_table import METRIC as LATENCY
 from neas_tf.latency_table import milliseconds
 from neas_tf.preflight import search_settings
+from neas_tf.racing import RaceSettings
 from neas_tf.run_context import Run
 from neas_tf.search_state import Candidate, History, Score
 from neas_tf.shrunk_space import ShrunkSpace
@@ -58,8 +71,9 @@ def search(run: Run) -> SearchResult:
       The result, also in `search/best.json` and `search/history.jsonl`.
     """
     check_search(run, alone=True)
-    shrunk, settings, history = load_shrunk(run), search_settings(run.config), _history(run)
-    _announce(run, shrunk, settings)
+    shrunk, settings = load_shrunk(run), search_settings(run.config)
+    if run.is_chief:
+        _announce(run, shrunk, settings)
     if run.budget.limits:
         even = run.config.search.even_splits
         sample = BudgetSampler(shrunk, run.table, run.budget, even_splits=even).sample
@@ -68,28 +82,44 @@ def search(run: Run) -> SearchResult:
         def sample(rng: np.random.Generator) -> Architecture:
             return sampling.uniform(shrunk, rng)
 
-    if run.table.latency is not None:  # the run's own copy, beside what it predicted
-        write_json_atomic(run.folder("search", "latency_table.json"), run.table.latency.to_dict())
-    with run.timed("search"):
+    with run.timed("search"), _folder(run) as folder:
+        if run.table.latency is not None:  # the run's own copy, beside what it predicted
+            write_json_atomic(folder / "latency_table.json", run.table.latency.to_dict())
+        history, bar = _history(run, folder), _Bar()
         result = run_search(
             settings,
             shrunk,
             sample,
             lambda architecture: run.budget.admits(run.table.cost(architecture)),
-            _LazyEvaluator(run),
+            _LazyEvaluator(run, history, bar),
             history,
             context=_context(run),
-            on_generation=_tell_generation,
-            make_bar=tqdm_bar,
+            on_generation=_tell_generation if run.is_chief else None,
+            make_bar=bar.make if run.is_chief else None,
+            whole_generations=run.config.search.racing,
         )
-    best = result.best
-    if result.reason:
-        console.say(f"   The search ended early: {result.reason}.")
-    console.say(
-        f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
-        f"{size_text(best)}, {len(result.candidates)} ensembles scored."
-    )
+    if run.is_chief:
+        _tell_result(result)
     return result
+
+
+@contextlib.contextmanager
+def _folder(run: Run) -> Iterator[Path]:
+    """Where a worker's search writes: the chief in the run's folder, others in one of their own.
+
+    All workers make the same search, of which each evaluates its share; so each begins with what
+    the run's folder holds.
+    """
+    if run.is_chief:
+        run.barrier()  # the others have read it
+        yield run.folder("search")
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "search")
+        if run.folder("search").exists():
+            shutil.copytree(run.folder("search"), folder)
+        run.barrier()
+        yield folder
 
 
 def load_shrunk(run: Run) -> ShrunkSpace:
@@ -111,34 +141,87 @@ def make_evaluator(run: Run, supernet: Supernet) -> CandidateEvaluator:
     config, seed = run.config.search, run.config.seed
     calibration, _ = data.make_arrays(run.info, "supernet", config.calibration_images, seed)
     images, labels = data.make_arrays(run.info, "search", _validation_images(run), seed)
+    count, index = run.worker
     return CandidateEvaluator(
-        supernet, calibration, images, labels, config.calibration_batch, config.batch_size
+        supernet,
+        calibration,
+        images,
+        labels,
+        config.calibration_batch,
+        config.batch_size,
+        run.local_devices,
+        Workers(count, index, run.any_worker),
     )
+
+
+class _Bar:
+    """A bar that moves on while a generation is evaluated, though its scores come together."""
+
+    def __init__(self):
+        self._bar: Bar | None = None
+        self._ahead = 0
+
+    def make(self, total: int, initial: int) -> Bar:
+        """See `run_search`."""
+        self._bar = tqdm_bar(total, initial)
+        return self
+
+    def advance(self, done: int) -> None:
+        """So many ensembles' worth of the generation's work is done."""
+        if self._bar is not None and done > self._ahead:
+            self._bar.update(done - self._ahead)
+            self._ahead = done
+
+    def update(self, n: int = 1) -> None:
+        """See `Bar`: a score that was counted ahead is not counted again."""
+        known = min(n, self._ahead)
+        self._ahead -= known
+        self._bar.update(n - known)
+
+    def set_postfix_str(self, s: str) -> None:
+        """See `Bar`."""
+        self._bar.set_postfix_str(s)
+
+    def close(self) -> None:
+        """See `Bar`."""
+        self._bar.close()
 
 
 class _LazyEvaluator:
     """Loads the supernet when the first candidate is to be scored: a finished search needs none."""
 
-    def __init__(self, run: Run):
-        self._run, self._evaluator = run, None
+    def __init__(self, run: Run, history: History, bar: _Bar):
+        self._run, self._history, self._bar, self._evaluator = run, history, bar, None
 
-    def __call__(self, architectures: list[Architecture]) -> Iterator[Score]:
+    def __call__(self, architectures: list[Architecture]) -> list[Score]:
         if self._evaluator is None:
             self._evaluator = make_evaluator(self._run, load_supernet(self._run))
-        return self._scores(architectures)
+        config, count = self._run.config.search, len(architectures)
 
-    def _scores(self, architectures: Iterable[Architecture]) -> Iterator[Score]:
-        for architecture in architectures:
-            result = self._evaluator.evaluate(architecture)
-            yield Score(result.accuracy, result.path_accuracies)
+        def progress(share: float) -> None:
+            self._bar.advance(int(share * count))
+
+        if config.racing:
+            race = RaceSettings(config.parents, config.racing_error)
+            results = self._evaluator.race(architectures, race, self._best(architectures), progress)
+        else:
+            results = self._evaluator.evaluate_all(architectures, progress)
+        return [Score(r.accuracy, r.path_accuracies, r.images) for r in results]
+
+    def _best(self, architectures: list[Architecture]) -> list[Architecture]:
+        """The parents that a generation came from, best first."""
+        own = set(architectures)
+        before = [c for c in self._history.candidates if c.architecture not in own]
+        parents = top_candidates(before, self._run.config.search.parents)
+        return [c.architecture for c in parents]
 
 
-def _history(run: Run) -> History:
+def _history(run: Run, folder: Path | None = None) -> History:
     def costs(architecture: Architecture) -> dict[str, int]:
         cost = run.table.cost(architecture)
         return {metric: getattr(cost, metric) for metric in run.table.metrics}
 
-    return History(run.folder("search"), costs)
+    return History(folder or run.folder("search"), costs)
 
 
 def _validation_images(run: Run) -> int:
@@ -157,6 +240,9 @@ def _context(run: Run) -> dict[str, object]:
     if run.table.latency is not None:  # else as it was before there were tables
         context["latency_table"] = run.table.latency.identity()
         context["max_latency_ms"] = config.max_latency_ms
+    if config.racing:
+        names = ("racing_error", "batch_size")  # a race looks behind every batch
+        context["racing"] = {name: getattr(config, name) for name in names}
     return context
 
 
@@ -172,7 +258,7 @@ def _announce(run: Run, shrunk: ShrunkSpace, settings: SearchSettings) -> None:
         f"out of {shrunk.num_combinations} combinations",
         f"budget: {budget or 'none'}",
         f"accuracy on {min(_validation_images(run), run.info.sizes['search']):,} held-out training "
-        "images",
+        "images" + (", stopped early by racing" if run.config.search.racing else ""),
     )
 
 
@@ -182,8 +268,20 @@ def _amount(metric: str, value: int | float) -> str:
     return f"{console.short_count(value)} {'MACs' if metric == 'macs' else 'parameters'}"
 
 
+def _tell_result(result: SearchResult) -> None:
+    best = result.best
+    if result.reason:
+        console.say(f"   The search ended early: {result.reason}.")
+    stopped = sum(not c.finished for c in result.candidates)
+    console.say(
+        f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
+        f"{size_text(best)}, {len(result.candidates)} ensembles scored"
+        + (f", {stopped} of them stopped by the race." if stopped else ".")
+    )
+
+
 def _tell_generation(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
-    top = max((c.accuracy for c in new), default=0.0)
+    top = max((c.accuracy for c in new if c.finished), default=0.0)
     console.say(
         f"   Generation {generation + 1}: {len(new)} new, the best of them {top:.2%}; best so far "
         f"{best.accuracy:.2%} at {size_text(best)}."
