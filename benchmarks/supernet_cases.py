@@ -84,8 +84,13 @@ CASES = {
 WEIGHT_DECAY, MOMENTUM, LEARNING_RATE = 4e-5, 0.9, 0.05
 
 
-def batch(case: Case, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_batch(space: SearchSpace, size: int, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random normalised images (B, H, W, C) float32 and labels (B,) int64."""
     rng = np.random.default_rng([0xBE7C, step])
-    images = rng.standard_normal((case.batch_size, *case.space.input_size, 3), np.float32)
-    return images, rng.integers(0, case.space.num_classes, case.batch_size)
+    images = rng.standard_normal((size, *space.input_size, space.input_channels), np.float32)
+    return images, rng.integers(0, space.num_classes, size)
+
+
+def batch(case: Case, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A random batch of a case."""
+    return random_batch(case.space, case.batch_size, step)

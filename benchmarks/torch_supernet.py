@@ -99,16 +99,25 @@ class Separable(nn.Module):
 class Head(nn.Module):
     """1×1 convolution, pooling and classifier of one path."""
 
-    def __init__(self, space: SearchSpace):
+    def __init__(self, space: SearchSpace, dropout: float = 0.0):
         super().__init__()
         self.conv = ConvBatchNorm(space.out_channels, space.head_channels)
+        self.dropout = dropout
         self.features = nn.Linear(space.head_channels, space.feature_channels)
         self.classifier = nn.Linear(space.feature_channels, space.num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (B, C, H, W) → (B, classes)."""
         x = self.conv(x).mean((2, 3))
-        return self.classifier(functional.silu(self.features(x)))
+        x = functional.silu(self.features(x))
+        return self.classifier(functional.dropout(x, self.dropout, self.training))
+
+
+def make_stem(space: SearchSpace) -> list[nn.Module]:
+    """The first convolution, and the fixed layer where the space has one."""
+    stem = space.stem_channels
+    first = ConvBatchNorm(space.input_channels, stem, space.stem_kernel, space.stem_stride)
+    return [first, *([Separable(stem, space.block_channels)] if space.block_channels else [])]
 
 
 def operator(name: str, c_in: int, c_out: int, stride: int) -> nn.Module:
@@ -124,11 +133,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, num_paths: int):
         super().__init__()
-        stem = space.stem_channels
-        layers = [ConvBatchNorm(space.input_channels, stem, space.stem_kernel, space.stem_stride)]
-        if space.block_channels:
-            layers.append(Separable(stem, space.block_channels))
-        self.num_paths, self.stem = num_paths, nn.Sequential(*layers)
+        self.num_paths, self.stem = num_paths, nn.Sequential(*make_stem(space))
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {
