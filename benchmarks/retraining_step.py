@@ -108,17 +108,14 @@ def measure(args: argparse.Namespace, layouts: dict[str, str]) -> dict[str, Any]
             for name, values in times.items()
         },
         "ratios": ratios,
-        "targets": [
-            target(
-                "retraining",
-                f"retraining step of {args.architecture}: speed against torch, channels-last",
-                ratios.get("torch_channels_last"),
-                at_least=1.0,
-                unit="×",
-                reason=missing,
-            )
-        ],
+        "targets": targets(ratios.get("torch_channels_last"), missing, args.architecture),
     }
+
+
+def targets(ratio: float | None = None, reason: str = "", name: str = "neas_s") -> list[dict]:
+    """What the project wants, with the speed against channels-last."""
+    what = f"retraining step of {name}: speed against torch, channels-last"
+    return [target("retraining", what, ratio, at_least=1.0, unit="×", reason=reason)]
 
 
 def _serve(name: str, size: int, batch_size: int) -> None:
