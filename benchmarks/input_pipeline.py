@@ -85,7 +85,10 @@ def feeding(info, steps: int) -> dict:
     )
     found = {"small": feed(small, 64, steps)}
     with tempfile.TemporaryDirectory() as folder:
-        found["jpeg"] = feed(photographs(Path(folder)), 16, steps)
+        photos = photographs(Path(folder))
+        found["jpeg"] = feed(photos, 16, steps)
+        plain = dataclasses.replace(photos, config=photos.config.replace(auto_augment=""))
+        found["jpeg_without_policy"] = measure(plain, 16, 3.0)
     return {"feeding": found, "targets": targets(found)}
 
 
