@@ -47,7 +47,7 @@ class Program:
 
     Attributes:
       name: for `--only`.
-      module: `benchmarks.<module>`; prints a report as JSON whose `targets` are rows of the table.
+      module: prints a report as JSON whose `targets` are rows of the table.
       expected: the rows without values, for when there is no report.
       quick, full: its arguments; `{data_dir}` is the user's.
     """
@@ -70,27 +70,31 @@ _EVALUATION = tuple(
 )
 _DATA = ("--data_dir={data_dir}",)
 PROGRAMS = (
-    Program("cost_and_sampling", "cost_and_sampling", tuple(cost_and_sampling.targets())),
-    Program("scoring", "scoring", tuple(scoring.targets())),
+    Program(
+        "cost_and_sampling", "benchmarks.cost_and_sampling", tuple(cost_and_sampling.targets())
+    ),
+    Program("scoring", "benchmarks.scoring", tuple(scoring.targets())),
     Program(
         "supernet_k2",
-        "supernet_step",
+        "benchmarks.supernet_step",
         tuple(supernet_step.targets(CASES["k2"], {})),
         ("--cases=k2", "--quick", *_DATA),
         ("--cases=k2", "--profile", "--first_steps=3", *_DATA),
     ),
     Program(
         "supernet_k1",
-        "supernet_step",
+        "benchmarks.supernet_step",
         tuple(supernet_step.targets(CASES["k1"], {})),
         ("--cases=k1", "--quick", "--no_bfloat16"),
         ("--cases=k1", "--profile"),
     ),
-    Program("candidate_evaluation", "candidate_evaluation", _EVALUATION, ("--quick",)),
-    Program("retraining", "retraining_step", tuple(retraining_step.targets()), ("--quick",)),
+    Program("candidate_evaluation", "benchmarks.candidate_evaluation", _EVALUATION, ("--quick",)),
+    Program(
+        "retraining", "benchmarks.retraining_step", tuple(retraining_step.targets()), ("--quick",)
+    ),
     Program(
         "input_pipeline",
-        "input_pipeline",
+        "benchmarks.input_pipeline",
         tuple(input_pipeline.targets({})),
         ("--feed", "--quick", "--seconds=1", *_DATA),
         ("--feed", *_DATA),
@@ -185,12 +189,14 @@ def _report(
     Raises:
       NeasError: why there is none.
     """
-    module = f"benchmarks.{program.module}"
-    if importlib.util.find_spec(module) is None:
-        raise NeasError(f"{module} is not there")
+    if importlib.util.find_spec(program.module) is None:
+        raise NeasError(f"{program.module} is not there")
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *words], stdout=out, stderr=err, cwd=project_file()
+            [sys.executable, "-m", program.module, *words],
+            stdout=out,
+            stderr=err,
+            cwd=project_file(),
         )
         begin = time.monotonic()
         try:
