@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -197,6 +198,8 @@ def _report(
             stdout=out,
             stderr=err,
             cwd=project_file(),
+            # So that the end of what it says is its own.
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         begin = time.monotonic()
         try:
