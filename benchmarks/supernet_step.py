@@ -19,7 +19,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ TORCH_LAYOUTS = {
     "torch_channels_last": ("channels_last", "torch, channels-last", 1.5),
 }
 LIMIT_RUNS, ALONE_ROUNDS = 3, 3
+FEWEST = 3  # ensembles that are measured however late it is
+NO_TIME = "no time was left (--budget)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 unknown_name("--cases", name, CASES)
         for name in ("architectures", "runs", "threads", "first_steps"):
             check_int(f"--{name}", getattr(args, name), 1)
-        for name in ("alone", "curve"):
+        for name in ("alone", "curve", "budget"):
             check_int(f"--{name}", getattr(args, name), 0)
         result = {"benchmark": "supernet_step", "quick": args.quick, "threads": args.threads}
         result |= {"machine": timing.machine(), "versions": {}, "cases": {}, "targets": []}
@@ -88,6 +91,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", default="", help="TFDS folder for them; random without")
     parser.add_argument("--no_torch", action="store_true")
     parser.add_argument("--no_bfloat16", action="store_true")
+    parser.add_argument(
+        "--budget",
+        type=int,
+        default=0,
+        help="seconds of a case after which the rest is left out (quick: 300; 0: none)",
+    )
     parser.add_argument("--profile", action="store_true", help="seconds by type of operation")
     parser.add_argument("--output", default="", help="JSON file; default: standard output")
     args = parser.parse_args(arguments)
@@ -97,12 +106,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.curve < 0:
         args.curve = 12 if args.quick else 60
     args.alone = min(args.alone, args.architectures)
+    args.budget = args.budget or (300 if args.quick else 0)
     args.data_dir = resolve_user_path(args.data_dir)
     return args
 
 
 def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     """Everything of one case."""
+    begin = time.monotonic()
+
+    def late() -> bool:
+        return bool(args.budget) and time.monotonic() - begin > args.budget
+
     draws = case.draws(args.architectures)
     macs = CostTable(case.space).costs(draws, case.num_paths, ("macs",))["macs"].tolist()
     common = {"codes": draws.tolist(), "threads": args.threads}
@@ -118,15 +133,15 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             if number + 1 < args.first_steps:
                 ours.close()
         result["first_step"] = _first_step([start["marks"] for start in starts])
-        result |= _against_torch(case, args, ours, common, macs)
+        result |= _against_torch(case, args, ours, common, macs, late)
         result["versions"]["tensorflow"] = starts[-1]["tensorflow"]
         result["implementations"]["ours"]["memory_gb"] = ours.call("memory").value
         if args.profile:
             result["profile"] = ours.call("profile", index=0).value
         if case.num_paths > 1 and args.alone:
-            result["alone"] = _against_alone(ours, args.alone)
+            result["alone"] = _against_alone(ours, args.alone, late)
         if not args.no_bfloat16:
-            result["bfloat16"] = _against_bfloat16(case, args, ours, common)
+            result["bfloat16"] = _against_bfloat16(case, args, ours, common, late)
     return result
 
 
@@ -145,11 +160,17 @@ def _first_step(marks: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str,
 
 
 def _turns(
-    found: Mapping[str, Worker], count: int, runs: int, before: Any = lambda: None
+    found: Mapping[str, Worker],
+    count: int,
+    runs: int,
+    late: Callable[[], bool],
+    before: Callable[[], Any] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of processor time a step, by worker: one for each ensemble."""
+    """Milliseconds of processor time a step, by worker: one for each ensemble, fewer when late."""
     times: dict[str, list[float]] = {name: [] for name in found}
     for index in range(count):
+        if index >= FEWEST and late():
+            break
         before()
         for name, worker in found.items():
             worker.call("step", index=index)
@@ -164,7 +185,12 @@ def _implementation(case: Case, times: Sequence[float]) -> dict[str, Any]:
 
 
 def _against_torch(
-    case: Case, args: argparse.Namespace, ours: Worker, common: Mapping, macs: Sequence[int]
+    case: Case,
+    args: argparse.Namespace,
+    ours: Worker,
+    common: Mapping[str, Any],
+    macs: Sequence[int],
+    late: Callable[[], bool],
 ) -> dict[str, Any]:
     result: dict[str, Any] = {"versions": {}}
     layouts = {} if args.no_torch else TORCH_LAYOUTS
@@ -181,14 +207,17 @@ def _against_torch(
             {"ours": ours} | others,
             len(macs),
             args.runs,
+            late,
             lambda: rates.append(ours.call("limit_run", count=LIMIT_RUNS).value),
         )
         found = {name: _implementation(case, values) for name, values in times.items()}
         for name, worker in others.items():
             found[name]["memory_gb"] = worker.call("memory").value
-    achieved = [3e-6 * m * case.batch_size / t for m, t in zip(macs, times["ours"], strict=True)]
+    own = times["ours"]
+    achieved = [3e-6 * m * case.batch_size / t for m, t in zip(macs, own, strict=False)]
     share = [a / r for a, r in zip(achieved, rates, strict=True)]
     return result | {
+        "ensembles": len(own),
         "implementations": found,
         "ratios": {
             name: round(timing.ratio(times[name], times["ours"]), 3)
@@ -203,9 +232,11 @@ def _against_torch(
     }
 
 
-def _against_alone(ours: Worker, count: int) -> dict[str, Any]:
+def _against_alone(ours: Worker, count: int, late: Callable[[], bool]) -> dict[str, Any]:
     together, alone, tracing = [], [], []
     for index in range(count):
+        if late():
+            break
         tracing.append(ours.call("trace_alone", index=index).cpu)
         own, one = [], []
         for _ in range(ALONE_ROUNDS):
@@ -215,8 +246,10 @@ def _against_alone(ours: Worker, count: int) -> dict[str, Any]:
         together.append(statistics.median(own))
         alone.append(statistics.median(one))
         ours.call("forget_alone", index=index)
+    if not alone:
+        return {"missing": NO_TIME}
     return {
-        "ensembles": count,
+        "ensembles": len(alone),
         "ours_ms": round(statistics.mean(together), 2),
         "alone_ms": round(statistics.mean(alone), 2),
         "tracing_s": round(statistics.median(tracing), 2),
@@ -225,17 +258,24 @@ def _against_alone(ours: Worker, count: int) -> dict[str, Any]:
 
 
 def _against_bfloat16(
-    case: Case, args: argparse.Namespace, ours: Worker, common: Mapping
+    case: Case,
+    args: argparse.Namespace,
+    ours: Worker,
+    common: Mapping[str, Any],
+    late: Callable[[], bool],
 ) -> dict[str, Any]:
     if "avx512_bf16" not in timing.machine()["vectors"]:
         return {"missing": "the processor has no AVX512-BF16"}
+    if late():
+        return {"missing": NO_TIME}
     with workers({"bfloat16": (OURS, (case.name, "mixed_bfloat16"))}, args.threads) as found:
         half = found["bfloat16"]
         half.call("setup", **common)
-        times = _turns({"ours": ours, "bfloat16": half}, args.architectures, args.runs)
+        both = {"ours": ours, "bfloat16": half}
+        times = _turns(both, args.architectures, args.runs, late)
         result: dict[str, Any] = timing.spread(times["bfloat16"])
         result["ratio"] = round(timing.ratio(times["ours"], times["bfloat16"]), 3)
-        if args.curve and case.name == "k2":
+        if args.curve and case.name == "k2" and not late():
             wanted = {"steps": args.curve, "data_dir": args.data_dir}
             curves = {
                 name: worker.call("curve", **wanted).value
@@ -269,9 +309,16 @@ def targets(case: Case, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     if case.num_paths > 1:
         first = found.get("first_step", {}).get("beyond_import_wall_s")
         memory = found.get("implementations", {}).get("ours", {}).get("memory_gb")
-        alone = found.get("alone", {}).get("ratio")
+        alone = found.get("alone", {})
         rows += [
-            ("alone", "time against the same ensembles traced one by one", alone, -1.03, "×", ""),
+            (
+                "alone",
+                "time against the same ensembles traced one by one",
+                alone.get("ratio"),
+                -1.03,
+                "×",
+                alone.get("missing", ""),
+            ),
             (*bfloat16, "×", half.get("missing", "")),
             (
                 "first_step",

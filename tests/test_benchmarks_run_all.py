@@ -180,3 +180,20 @@ def test_importing_the_programs_loads_neither_library():
         [sys.executable, "-c", code], cwd=project_file(), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_of_candidate_evaluation_are_read_from_its_figures():
+    def layers(trunk, paths):
+        return {"layers": {"shared_trunk/prefix_tree": trunk, "full_paths/prefix_tree": paths}}
+
+    report = {
+        "layer_evaluations": {"a": layers(1.6, 2.5), "b": layers(1.4, 2.9)},
+        "time": {"rounds": 3, "a": {"cpu_time/macs": 0.9}, "b": {"cpu_time/macs": 0.8}},
+        "racing": {"results": "a real run", "validation_macs_saved": 2.25},
+    }
+    values = [row["value"] for row in run_all.evaluation_rows(report)]
+    assert values == [1.4, 2.5, 0.8, 2.25]
+    report["racing"]["results"] = "made up"
+    last = run_all.evaluation_rows(report)[-1]
+    assert last["value"] is None and "2.25" in last["reason"]
+    assert [row["value"] for row in run_all.evaluation_rows({})] == [None] * 4
