@@ -1,6 +1,6 @@
 """Estimates, nothing is run: what a step, a training and a search cost on accelerators.
 
-    python -m benchmarks.scaling [--batch_size=1024] [--images_per_core=130]
+    python -m benchmarks.scaling [--batch_size=1024] [--images_per_core=190]
 
 For the paper's space and ImageNet recipe with two paths. All amounts come from the cost table and the
 shapes of the layers; the times are what the hardware's published peaks allow, each term by itself.
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--images_per_core",
         type=int,
-        default=130,
+        default=190,
         help="decoded, cropped and augmented a second by one CPU core (benchmarks.input_pipeline)",
     )
     parser.add_argument("--json", action="store_true")

@@ -197,3 +197,12 @@ def test_rows_of_candidate_evaluation_are_read_from_its_figures():
     last = run_all.evaluation_rows(report)[-1]
     assert last["value"] is None and "2.25" in last["reason"]
     assert [row["value"] for row in run_all.evaluation_rows({})] == [None] * 4
+
+
+def test_the_page_about_scaling_holds_what_the_program_prints(capsys):
+    assert scaling.main([]) == 0
+    with open(project_file("docs", "scaling.md"), encoding="utf-8") as stream:
+        assert capsys.readouterr().out.strip() in stream.read()
+    assert scaling.main(["--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["machines"]
+    assert [row["machine"] for row in rows] == [m.name for m in scaling.MACHINES]
