@@ -33,8 +33,8 @@ from benchmarks import (
 from benchmarks.supernet_cases import CASES
 from benchmarks.targets import markdown, target
 from neas_tf.console import say
-from neas_tf.errors import NeasError, check_int, unknown_name
-from neas_tf.files import write_json_atomic, write_text_atomic
+from neas_tf.errors import NeasError, check, check_int, unknown_name
+from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.paths import project_file, resolve_user_path
 
 FORMAT = "neas-benchmarks/1"
@@ -157,6 +157,7 @@ def main(arguments: Sequence[str] | None = None, programs: Sequence[Program] = P
     parser.add_argument(
         "--supernet", default="", help="model_dir with a trained supernet, to race candidates on"
     )
+    parser.add_argument("--reuse", default="", help="an --output, for what --only leaves out")
     parser.add_argument("--timeout", type=int, default=0, help="seconds a program may take")
     parser.add_argument("--output", default="", help="JSON file with all reports")
     parser.add_argument("--markdown", default="", help="file for the table")
@@ -169,7 +170,10 @@ def main(arguments: Sequence[str] | None = None, programs: Sequence[Program] = P
         check_int("--timeout", args.timeout, 0)
         timeout = args.timeout or (900 if args.quick else 7200)
         given = {name: resolve_user_path(getattr(args, name)) for name in ("data_dir", "supernet")}
-        result = run([p for p in programs if p.name in only], args.quick, given, timeout)
+        earlier = _earlier(args.reuse) if args.reuse else {}
+        chosen = [p for p in programs if p.name in only or p.name in earlier]
+        earlier = {name: report for name, report in earlier.items() if name not in only}
+        result = run(chosen, args.quick, given, timeout, earlier)
         result["command"] = " ".join(
             ["python -m benchmarks.run_all", *(sys.argv[1:] if arguments is None else arguments)]
         )
@@ -188,10 +192,28 @@ def main(arguments: Sequence[str] | None = None, programs: Sequence[Program] = P
     return 0
 
 
+def _earlier(path: str) -> dict[str, Any]:
+    found = read_json(Path(resolve_user_path(path)), "--reuse")
+    ours = isinstance(found, dict) and found.get("format") == FORMAT
+    check(ours, "--reuse", path, "a file that --output of this command wrote")
+    return found["reports"]
+
+
 def run(
-    programs: Sequence[Program], quick: bool, given: Mapping[str, str], timeout: float
+    programs: Sequence[Program],
+    quick: bool,
+    given: Mapping[str, str],
+    timeout: float,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs programs one after the other.
+
+    Args:
+      programs: what to run.
+      quick: which of their arguments.
+      given: what stands for the names in braces in them.
+      timeout: seconds for each.
+      earlier: reports by program, in place of a run.
 
     Returns:
       `targets`, all rows; `reports` by program, or `failures`; `seconds` each took.
@@ -205,7 +227,9 @@ def run(
         words = [word.format(**given) for word in (program.quick if quick else program.full)]
         begin = time.monotonic()
         try:
-            report = _report(program, words, timeout, lambda s, t=title: say(f"{t}: {_minutes(s)}"))
+            report = (earlier or {}).get(program.name) or _report(
+                program, words, timeout, lambda s, t=title: say(f"{t}: {_minutes(s)}")
+            )
             result["reports"][program.name] = report
             rows, reason = program.rows(report), "its report has no such row"
         except (NeasError, KeyError, TypeError, AttributeError) as error:

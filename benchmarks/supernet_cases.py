@@ -81,7 +81,8 @@ CASES = {
         ),
     )
 }
-WEIGHT_DECAY, MOMENTUM, LEARNING_RATE = 4e-5, 0.9, 0.05
+# A rate at which fresh weights do not diverge without a warm-up, for the loss curves.
+WEIGHT_DECAY, MOMENTUM, LEARNING_RATE = 4e-5, 0.9, 0.01
 
 
 def random_batch(space: SearchSpace, size: int, step: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -95,6 +95,15 @@ def test_programs_that_fail_are_rows_with_the_reason(tmp_path, capsys):
     assert "| row f | ≥ 1 | – | not measured: ended with 1: cannot fly |" in table
     assert set(report["seconds"]) == {"cost", "missing", "failing", "chatter"}
 
+    # What was measured before need not be again.
+    again = ["--only=failing", f"--reuse={tmp_path / 'all.json'}"]
+    assert run_all.main([*again, f"--output={tmp_path / 'again.json'}"], programs) == 0
+    other = json.loads((tmp_path / "again.json").read_text())
+    assert other["reports"] == report["reports"] and list(other["failures"]) == ["failing"]
+    assert [row["key"] for row in other["targets"]] == ["cost", "sample", "f"]
+    (tmp_path / "other.json").write_text('{"format": "none"}')
+    assert run_all.main(["--only=cost", f"--reuse={tmp_path / 'other.json'}"], programs) == 2
+
     path = tmp_path / "table.md"
     arguments = ["--quick", "--timeout=1", "--only=endless", f"--markdown={path}"]
     assert run_all.main(arguments, programs) == 0
