@@ -74,7 +74,7 @@ class Trainer:
         def step(images, labels):
             return self.task.train_step((images, labels), self.model, self.optimizer)
 
-        self._step = step
+        self.traced = step
 
     def reset(self) -> None:
         """Back to the initial weights, and no momentum."""
@@ -86,7 +86,7 @@ class Trainer:
     def step(self, index: int, images, labels) -> float:
         """Trains on the ensemble with that place in the draw table; returns the loss."""
         self.optimizer.iterations.assign(index)
-        return float(self._step(images, labels)[self.task.loss])
+        return float(self.traced(images, labels)[self.task.loss])
 
 
 def own_space(
@@ -107,18 +107,25 @@ def own_space(
 
 @contextlib.contextmanager
 def constant_choices() -> Iterator[None]:
-    """Traces only the branch of a `tf.switch_case` that its index, known by then, takes."""
+    """Traces only the branch of a `tf.switch_case` that its index, known by then, takes.
+
+    Functions inside the one that is traced (by `get_concrete_function`, which goes on) become part of
+    it, for an index that is handed to one must be known there, too.
+    """
     import tensorflow as tf
 
     original = tf.switch_case
+    eager = tf.config.functions_run_eagerly()
 
     def chosen(branch_index, branch_fns, *args, **kwargs):
         return list(branch_fns)[min(_constant(branch_index), len(branch_fns) - 1)]()
 
     tf.switch_case = chosen
+    tf.config.run_functions_eagerly(True)
     try:
         yield
     finally:
+        tf.config.run_functions_eagerly(eager)
         tf.switch_case = original
 
 
@@ -145,7 +152,8 @@ def traced_alone(case: Case, code: np.ndarray) -> Trainer:
     trainer.task.draws.at = lambda step: tf.constant(own)
     images, labels = map(tf.constant, batch(case))
     with constant_choices():
-        trainer.step(0, images, labels)
+        trainer.traced = trainer.traced.get_concrete_function(images, labels)
+    trainer.step(0, images, labels)
     return trainer
 
 
