@@ -1,9 +1,15 @@
 """Images per second of the input pipeline, for each kind of augmentation; prints JSON.
 
     python -m benchmarks.input_pipeline --data_dir=<TFDS folder> [--name=cifar10] [--seconds=3]
+    python -m benchmarks.input_pipeline --feed [--quick]
 
 Without --data_dir random images of CIFAR-10's size are used. `per_core` divides by the processor
 time used, `share` compares with no augmentation at all.
+
+--feed also trains NEAS-S on what the pipeline makes: images of 32² in memory with crop, flip and
+AutoAugment, and JPEG files of 500×375 pixels, decoded, cropped to 224² and with AutoAugment. Printed
+are the images of each per second of processor time, and the share of its time that the training,
+with the pipeline beside it on the same cores, waits for images.
 """
 
 from __future__ import annotations
@@ -11,7 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+from benchmarks.targets import target
 
 VARIANTS = {
     "none": {"augment": "none"},
@@ -22,6 +32,11 @@ VARIANTS = {
     "imagenet": {"augment": "imagenet"},
     "imagenet_rand_augment": {"augment": "imagenet", "rand_augment": 2},
 }
+FED = {
+    "small": "32² in memory, crop, AutoAugment",
+    "jpeg": "JPEG, decode, crop to 224², AutoAugment",
+}
+QUICK = ("none", "crop_flip_auto_augment")
 
 
 def random_data():
@@ -59,14 +74,49 @@ def measure(info, batch_size: int, seconds: float) -> dict[str, float]:
     }
 
 
+def feeding(info, steps: int) -> dict:
+    """The report of --feed: `feeding` by kind of images, and its targets."""
+    import dataclasses
+
+    from benchmarks.feeding import feed, photographs
+
+    small = dataclasses.replace(
+        info, config=info.config.replace(**VARIANTS["crop_flip_auto_augment"])
+    )
+    found = {"small": feed(small, 64, steps)}
+    with tempfile.TemporaryDirectory() as folder:
+        photos = photographs(Path(folder))
+        found["jpeg"] = feed(photos, 16, steps)
+        plain = dataclasses.replace(photos, config=photos.config.replace(auto_augment=""))
+        found["jpeg_without_policy"] = measure(plain, 16, 3.0)
+    return {"feeding": found, "targets": targets(found)}
+
+
+def targets(found: dict) -> list[dict]:
+    """What the project wants of `feeding`'s figures; {} where there are none."""
+    rows = []
+    for name, label in FED.items():
+        one = found.get(name, {})
+        waits = f" (the step waits {one['waiting_share']:.1%} of its time)" if one else ""
+        what = f"input pipeline, {label}: images against those of the step that it feeds{waits}"
+        rows.append(target(f"input_{name}", what, one.get("ratio"), at_least=1.0, unit="×"))
+    return rows
+
+
 def main(arguments: list[str]) -> int:
     """Runs every variant."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", default="", help="folder of prepared TFDS sets")
     parser.add_argument("--name", default="cifar10", help="TFDS set with images of one size")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each variant")
+    parser.add_argument("--feed", action="store_true", help="train on the images, too")
+    parser.add_argument("--steps", type=int, default=0, help="of the training (10; quick: 4)")
+    parser.add_argument("--quick", action="store_true", help="few variants and steps")
     options = parser.parse_args(arguments)
+    options.steps = options.steps or (4 if options.quick else 10)
 
     import dataclasses
 
@@ -92,11 +142,15 @@ def main(arguments: list[str]) -> int:
         "variants": {},
     }
     for name, fields in VARIANTS.items():
+        if options.quick and name not in QUICK:
+            continue
         variant = dataclasses.replace(info, config=info.config.replace(**fields))
         speed = measure(variant, options.batch_size, options.seconds)
         base = result["variants"].get("none", speed)
         speed["share"] = round(speed["per_core"] / base["per_core"], 3)
         result["variants"][name] = speed
+    if options.feed:
+        result |= feeding(info, options.steps)
     print(json.dumps(result, indent=1))
     return 0
 

@@ -16,6 +16,9 @@ import time
 
 import numpy as np
 
+from benchmarks import timing
+from benchmarks.targets import target
+
 
 def main() -> None:
     """Runs the benchmark."""
@@ -59,7 +62,14 @@ def main() -> None:
                 "seconds": round(statistics.median(seconds[1:]), 4),
             }
         )
-    print(json.dumps({"benchmark": "scoring", **shape, "results": results}))
+    report = {"benchmark": "scoring", "machine": timing.machine(), **shape, "results": results}
+    report["targets"] = targets(max(result["seconds"] for result in results))
+    print(json.dumps(report))
+
+
+def targets(seconds: float | None = None) -> list[dict]:
+    """What the project wants of the slower of the results."""
+    return [target("scoring", "scores of one shrink", seconds, at_most=1.0, unit="s")]
 
 
 if __name__ == "__main__":

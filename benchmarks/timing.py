@@ -74,7 +74,8 @@ def machine() -> dict[str, Any]:
             lines = dict(map(str.strip, line.split(":", 1)) for line in stream if ":" in line)
         found["processor"] = lines.get("model name", found["processor"])
         flags = lines.get("flags", lines.get("Features", "")).split()
-        wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm", "sve")
+        wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni")
+        wanted += ("asimd", "asimddp", "i8mm", "sve")
         found["vectors"] = [name for name in wanted if name in flags]
     except OSError:
         pass  # not Linux: the name that Python knows must do

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
 from neas_tf.architecture import Architecture
@@ -106,6 +108,24 @@ def test_many_at_once_equal_one_at_a_time(num_paths, rng):
     many = np.tile(arrays, (200, 1))  # several chunks
     assert (PAPER.costs(many, num_paths, ("macs",))["macs"] == np.tile(costs["macs"], 200)).all()
     assert len(PAPER.costs(arrays[:0], num_paths)["macs"]) == 0
+
+
+@given(
+    shrunk=st.sampled_from(
+        [ShrunkSpace.full(TOY, k) for k in (1, 2, 3)]
+        + [ShrunkSpace.full(SearchSpace(), k, heterogeneous=False) for k in (1, 3)]
+    ),
+    seeds=st.lists(st.integers(0, 1 << 32), min_size=1, max_size=6),
+    metrics=st.lists(st.sampled_from(METRICS), min_size=1, unique=True),
+)
+def test_the_table_says_the_same_of_arrays_and_of_ensembles(shrunk, seeds, metrics):
+    table = CostTable(shrunk.space)
+    arrays = np.stack([uniform_array(shrunk, np.random.default_rng(seed)) for seed in seeds])
+    found = table.costs(arrays, shrunk.num_paths, tuple(metrics))
+    assert list(found) == metrics and all(v.dtype == np.int64 for v in found.values())
+    for i, array in enumerate(arrays):
+        cost = table.cost(Architecture.from_array(array, shrunk.space))
+        assert [found[m][i] for m in metrics] == [getattr(cost, m) for m in metrics]
 
 
 @pytest.mark.parametrize(

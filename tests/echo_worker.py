@@ -1,0 +1,35 @@
+"""A worker of `benchmarks.workers` without any library: python -m tests.echo_worker [silent]."""
+
+import os
+import sys
+import time
+
+from benchmarks.workers import serve
+
+
+def busy(seconds):
+    begin = time.process_time()
+    while time.process_time() - begin < seconds:
+        pass
+    print("noise on stdout")
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def die():
+    print("last words", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["sleep"]:
+        time.sleep(60)
+    elif sys.argv[1:] == ["chatter"]:
+        print("no JSON")
+    elif sys.argv[1:]:
+        sys.exit(f"cannot {sys.argv[1]}")
+    else:
+        threads = os.environ["OMP_NUM_THREADS"]
+        serve({"echo": lambda x: [x, threads], "busy": busy, "fail": fail, "die": die})
