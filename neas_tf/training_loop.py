@@ -13,12 +13,13 @@ import orbit
 import tensorflow as tf
 import tf_keras
 from absl import logging
-from official.core import base_task, base_trainer, train_lib
+from official.core import base_task, train_lib
 from official.core import config_definitions as cfg
 
 from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
+from neas_tf.waiting import WaitingTrainer
 
 # (first step, input_context) → batches from that step on.
 MakeDataset = Callable[[int, tf.distribute.InputContext | None], tf.data.Dataset]
@@ -61,7 +62,7 @@ class TrainingLoop:
         def dataset(input_context=None):
             return make_dataset(self.first_step, input_context)
 
-        self.trainer = base_trainer.Trainer(
+        self.trainer = WaitingTrainer(
             experiment,
             task,
             model,
@@ -122,7 +123,10 @@ class TrainingLoop:
         values = {name: float(value) for name, value in output.items()}
         loss = values.get("training_loss", 0.0)
         accuracy = values.get("ensemble_accuracy", 0.0)
-        self._bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+        # For the eyes only: another run of the same settings waits another time.
+        waits = self.trainer.waiting_share()
+        text = f"loss {loss:.3f}, accuracy {accuracy:.1%}, waits {waits:.1%} for data"
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(step - self._bar.n)
         values["loss"] = values.pop("training_loss", loss)
         if self.metrics:
