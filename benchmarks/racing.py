@@ -127,8 +127,8 @@ def compare(
         "batch": batch,
         "searches": len(rows),
         "same_best": sum(row["same_best"] for row in rows),
-        "validation_images_saved": round(totals[0] / totals[1], 3),
-        "validation_macs_saved": round(totals[2] / totals[3], 3),
+        "validation_images_saved": round(float(totals[0] / totals[1]), 3),
+        "validation_macs_saved": round(float(totals[2] / totals[3]), 3),
         "by_search": rows,
     }
 

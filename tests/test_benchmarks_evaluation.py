@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from tiny_training import SPACE
-from toy_search import toy_search
+from toy_search import toy_search, toy_space
 
-from benchmarks import candidate_evaluation, racing, searching
+from benchmarks import candidate_evaluation, racing
 from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
@@ -34,13 +34,12 @@ def test_macs_of_one_ensemble_are_the_cost_table_s():
 
 
 def test_counts_of_a_history_on_disk(tmp_path):
-    shrunk = ShrunkSpace.full(SPACE, 2)
     settings = SearchSettings(population=4, generations=2)
-    toy_search(tmp_path / "search", settings, shrunk, evaluate=searching.made_up_scores(SPACE, 1))
+    toy_search(tmp_path / "search", settings, ShrunkSpace.full(toy_space(), 2))
     file = tmp_path / "search" / "history.jsonl"
     with pytest.raises(NeasError, match="no params"):
         candidate_evaluation.count_layers([str(file)], 1, 2)
-    (tmp_path / "params.yaml").write_text(json.dumps({"space": SPACE.to_dict()}))
+    (tmp_path / "params.yaml").write_text(json.dumps({"space": toy_space().to_dict()}))
     found = candidate_evaluation.count_layers([str(file)], 1, 2)["history search"]
     assert (found["generations"], found["candidates"]) == (2, 8)
 
