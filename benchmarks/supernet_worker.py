@@ -186,8 +186,10 @@ def main(name: str, precision: str) -> None:
         import tf_keras
 
         from neas_tf import tasks  # noqa: F401 (with Model Garden)
+        from neas_tf.grappler import safe_switches
 
         marks.set("project")
+        safe_switches().__enter__()  # for as long as the process lives, as in the stage
         tf_keras.mixed_precision.set_global_policy(precision)
         state["data"] = tuple(map(tf.constant, batch(case)))
         state["codes"] = np.array(codes, np.int32)

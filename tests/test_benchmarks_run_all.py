@@ -135,7 +135,15 @@ def test_every_target_has_one_row():
     assert all(row["value"] is None for row in rows)
     for key in ("k1_torch", "k2_torch_channels_last", "k2_alone", "k2_limit", "k2_bfloat16"):
         assert key in keys
-    for key in ("k2_first_step", "k2_memory", "cost", "sample", "scoring", "retraining"):
+    for key in (
+        "k2_first_step_cpu",
+        "k2_first_step_wall",
+        "k2_memory",
+        "cost",
+        "sample",
+        "scoring",
+        "retraining",
+    ):
         assert key in keys
     assert sum(key.startswith("evaluation_") for key in keys) == 4
     assert sum(key.startswith("input_") for key in keys) == 2

@@ -9,6 +9,7 @@ from official.core import config_definitions as cfg
 from neas_tf import console, data, sampling
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
+from neas_tf.grappler import safe_switches
 from neas_tf.measurements import Measurements
 from neas_tf.preflight import shrink_settings
 from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
@@ -58,7 +59,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
     boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
     settings = shrink_settings(run.config)
     _announce(run, total, per_epoch, boundaries, settings)
-    with run.timed("supernet"), run.strategy.scope():
+    with run.timed("supernet"), run.strategy.scope(), safe_switches():
         task = SupernetTask(
             SupernetTaskConfig(),
             run.space,
