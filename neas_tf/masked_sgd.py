@@ -78,15 +78,17 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             decayed = value if len(var.shape) > 1 else 0.0
             value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
             return tf.group(slot.assign(velocity), var.assign(value))
-        row, drawn, shares = _rows(rule, state["architecture"], self._num_layers)
-        grad = tf.linalg.matmul(shares, grad)  # Paths with the same operator move it together.
+        row, count, shares = _rows(rule, state["architecture"], self._num_layers)
+        if grad.shape[0] != 1:
+            grad = tf.linalg.matmul(shares, grad)  # Paths with the same operator move it together.
         value, velocity = tf.gather(var, row), tf.gather(slot, row)
         reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)[:, None]
         decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, value, 0.0)
-        new_value, new_velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
+        value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
+        row = row[:count]
         return tf.group(
-            slot.scatter_update(tf.IndexedSlices(tf.where(drawn, new_velocity, velocity), row)),
-            var.scatter_update(tf.IndexedSlices(tf.where(drawn, new_value, value), row)),
+            slot.scatter_update(tf.IndexedSlices(velocity[:count], row)),
+            var.scatter_update(tf.IndexedSlices(value[:count], row)),
         )
 
     def _step(self, rate, grad, value, velocity, decayed):
@@ -117,7 +119,8 @@ def _rows(
 
     Returns:
       int32 (K,), the row of each path, that of another path where its operator has none (skip);
-      a bool, whether any path has one; float32 (K, K), 1 where path j moves the row of path i.
+      int32, how many of them to write: all, or none where no path has one; float32 (K, K), 1 where
+      path j moves the row of path i.
     """
     operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
     hit = tf.equal(tf.constant(rule.rows, tf.int32)[None, :], operators[:, None])  # (K, rows)
@@ -126,7 +129,8 @@ def _rows(
     # Equal rows are written with equal values, so that their order does not matter.
     row = tf.where(has_row, row, row[tf.argmax(tf.cast(has_row, tf.int32), 0)])
     shares = tf.equal(row[:, None], row[None, :]) & has_row[None, :]
-    return row, tf.reduce_any(has_row), tf.cast(shares, tf.float32)
+    count = tf.where(tf.reduce_any(has_row), tf.shape(row)[0], 0)
+    return row, count, tf.cast(shares, tf.float32)
 
 
 def _key(var) -> str:

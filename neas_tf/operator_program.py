@@ -173,7 +173,7 @@ class LayerProgram:
 
         def stack(stack: Stack):
             dx, drow = _Backward(stack, row, choice.member, kept)(dy, x)
-            drow = tf.pad(drow, [[0, shape.row_width - stack.width]])
+            drow = _lengthened(drow, shape.row_width - stack.width)
             return (dx + dy if shape.residual else dx), drow, tf.zeros_like(dy)
 
         def nothing(dx, dfirst):
@@ -199,6 +199,11 @@ def _any_shape(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The values without their static shapes, for one graph to serve whatever they hold."""
     unknown = tf.TensorShape(None)
     return [tf.raw_ops.PlaceholderWithDefault(input=v, shape=unknown) for v in values]
+
+
+def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
+    """A vector with zeros behind it."""
+    return tf.pad(values, [[0, by]]) if by else values
 
 
 def _count_kept(steps: Sequence[Step]) -> tuple[int, int]:
@@ -340,7 +345,7 @@ class _Backward(_Member):
         def gradients(kernel):
             dx, dkernel = function(x, kernel, step.stride, dy)
             flat = tf.reshape(dkernel, [-1])
-            return dx, tf.pad(flat, [[0, size - math.prod(kernel.shape)]])
+            return dx, _lengthened(flat, size - math.prod(kernel.shape))
 
         dx, dkernel = self.chosen(step, number, gradients)
         self._add(f"{step.role}/kernel", dkernel)

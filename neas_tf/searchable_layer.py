@@ -121,7 +121,9 @@ class SearchableLayer(FixedLayer):
           the operator's steps, zero-padded to the widest operator's; zeros behind its last one
           and where the operator is skip.
         """
-        rows = tf.unstack(self.drawn_rows(operators) if rows is None else rows)
+        rows = self.drawn_rows(operators) if rows is None else rows
+        # The gradient of a reshape costs nothing, that of `unstack` a copy.
+        rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
         outputs, moments = [], []
         for k in range(self.num_paths if self.can_split else 1):
             choice, first = self.choice(operators[k]), None

@@ -189,6 +189,11 @@ class UpdateRule(NamedTuple):
     rows: tuple[int, ...] = ()
     decayed: tuple[int, ...] = ()
 
+    def scaled(self, gradient: tf.Tensor, architecture: tf.Tensor, num_paths: int) -> tf.Tensor:
+        """The gradient times `gradient_scale`."""
+        scale = self.gradient_scale(architecture, num_paths)
+        return gradient if isinstance(scale, float) and scale == 1.0 else gradient * scale
+
     def gradient_scale(self, architecture: tf.Tensor, num_paths: int) -> tf.Tensor | float:
         """1/K in the shared trunk, else 1.
 

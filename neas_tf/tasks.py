@@ -193,7 +193,7 @@ class SupernetTask(_ClassificationTask):
         sources = [drawn.get(id(v), v) for v in variables]
         gradients = self._gradients(tape, replica_loss, sources, optimizer)
         scaled = [
-            g * rule.gradient_scale(architecture, self.num_paths)
+            rule.scaled(g, architecture, self.num_paths)
             for g, rule in zip(gradients, self._rules, strict=True)
         ]
         optimizer.apply_gradients(list(zip(scaled, variables, strict=True)))
