@@ -10,6 +10,7 @@ On other devices the libraries' own operations are used.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
@@ -60,8 +61,7 @@ def convolution_gradients(
         dx = tf.reshape(tf.linalg.matmul(rows, flat, transpose_b=True), _sizes(x))
         dkernel = tf.linalg.matmul(tf.reshape(x, [-1, c_in]), rows, transpose_a=True)
         return dx, tf.reshape(dkernel, [1, 1, c_in, c_out])
-    padding, explicit = _attributes(symmetric_padding(kernel.shape[0], stride))
-    settings = {"strides": [1, stride, stride, 1], "padding": padding} | explicit
+    settings = _attributes(stride, symmetric_padding(kernel.shape[0], stride))
     dx = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings
     )
@@ -97,8 +97,7 @@ def depthwise_gradients(
 
 def _depthwise_gradients(x, kernel, stride, dy, padding):
     """The library's own operations."""
-    padding, explicit = _attributes(padding)
-    settings = {"strides": [1, stride, stride, 1], "padding": padding} | explicit
+    settings = _attributes(stride, padding)
     dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
         input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings
     )
@@ -143,8 +142,10 @@ def _sizes(x: tf.Tensor) -> list[int | tf.Tensor]:
     return [tf.shape(x)[i] if n is None else n for i, n in enumerate(x.shape)]
 
 
-def _attributes(padding: str | list[list[int]]) -> tuple[str, dict[str, list[int]]]:
-    """A padding as the operations' attributes."""
+def _attributes(stride: int, padding: str | list[list[int]]) -> dict[str, Any]:
+    """Stride and padding as the operations' attributes."""
+    strides = [1, stride, stride, 1]
     if isinstance(padding, str):
-        return padding, {}
-    return "EXPLICIT", {"explicit_paddings": [n for pair in padding for n in pair]}
+        return {"strides": strides, "padding": padding}
+    explicit = [n for pair in padding for n in pair]
+    return {"strides": strides, "padding": "EXPLICIT", "explicit_paddings": explicit}

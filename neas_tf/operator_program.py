@@ -299,7 +299,7 @@ class _Backward(_Member):
         maps, norms = iter(self._kept.maps), iter(self._kept.norms)
         for step in steps:
             count, _ = _count_kept([step])
-            own = _shaped(step, list(itertools.islice(maps, count)), x.shape[0])
+            own = _with_shapes(step, list(itertools.islice(maps, count)), x.shape[0])
             reserve = list(itertools.islice(norms, 3)) if step.has_batch_norm else []
             groups.append((own, reserve))
             inputs.append(own[-1])
@@ -369,7 +369,7 @@ class _Backward(_Member):
         return dy * gate[:, None, None, :] + (dmean / pixels)[:, None, None, :]
 
 
-def _shaped(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:
+def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:
     """The maps kept of a step with their static shapes, which a switch of several stacks forgets."""
     shaped = [tf.identity(value) for value in maps]
     map_size, inside = (*step.out_size, step.c_out), (squeeze_width(step.c_out),)
