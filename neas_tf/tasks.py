@@ -192,8 +192,9 @@ class SupernetTask(_ClassificationTask):
         drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
         sources = [drawn.get(id(v), v) for v in variables]
         gradients = self._gradients(tape, replica_loss, sources, optimizer)
+        # The optimizer scales the rows' gradients.
         scaled = [
-            rule.scaled(g, architecture, self.num_paths)
+            g if rule.rows else rule.scaled(g, architecture, self.num_paths)
             for g, rule in zip(gradients, self._rules, strict=True)
         ]
         optimizer.apply_gradients(list(zip(scaled, variables, strict=True)))
