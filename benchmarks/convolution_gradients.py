@@ -1,12 +1,9 @@
-"""Gradients of convolutions: the library's operations against the forms that the supernet uses.
+"""Gradients of depthwise convolutions: the library's operations against `neas_tf.convolutions`.
 
     python -m benchmarks.convolution_gradients [--batch=64] [--rounds=7] [--layers=16x144,8x480,4x960]
-                                               [--gated=16x144x24,8x480x80]
 
-Prints one JSON object: for every depthwise layer (side x channels), kernel and stride, and for every
-1×1 convolution behind squeeze-excite (side x channels x outputs; forward and backward pass), the
-milliseconds of CPU time of both, in graphs, in turns, on one thread; and the largest difference over
-the largest value.
+Prints one JSON object: for every layer (side x channels), kernel and stride the milliseconds of CPU
+time of both, in graphs, in turns, on one thread; and the largest difference over the largest value.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import json
 import sys
 
 LAYERS = "16x144,8x240,8x480,8x672,4x960"
-GATED = "16x96x24,16x144x24,16x240x40,8x480x80"
 
 
 def main(arguments: list[str]) -> int:
@@ -25,12 +21,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--layers", default=LAYERS, help="side x channels, separated by commas")
-    parser.add_argument("--gated", default=GATED, help="side x channels x outputs")
     options = parser.parse_args(arguments)
-    layers, gated = (
-        [tuple(map(int, layer.split("x"))) for layer in text.split(",") if layer]
-        for text in (options.layers, options.gated)
-    )
+    layers = [tuple(map(int, layer.split("x"))) for layer in options.layers.split(",")]
 
     import tensorflow as tf
 
@@ -51,7 +43,6 @@ def main(arguments: list[str]) -> int:
                 "machine": timing.machine(),
                 "tensorflow": tf.__version__,
                 "rows": rows,
-                "gated": [_gated_row(*layer, options) for layer in gated],
             },
             indent=1,
         )
@@ -105,51 +96,6 @@ def _row(side: int, channels: int, size: int, stride: int, options) -> dict:
         "layer": f"{side}²x{channels}",
         "kernel": size,
         "stride": stride,
-        **{name: timing.spread(values) for name, values in times.items()},
-        "library_over_ours": round(timing.ratio(times["library"], times["ours"]), 2),
-        "largest_difference": max(differences),
-    }
-
-
-def _gated_row(side: int, channels: int, outputs: int, options) -> dict:
-    """A gate and the 1×1 convolution behind it, both ways."""
-    import numpy as np
-    import tensorflow as tf
-
-    from benchmarks import timing
-    from neas_tf import gated_product
-
-    rng = np.random.default_rng(0)
-
-    def draw(*shape):
-        return tf.constant(rng.standard_normal(shape), tf.float32)
-
-    x, gate = draw(options.batch, side, side, channels), draw(options.batch, channels)
-    kernel, dy = draw(1, 1, channels, outputs), draw(options.batch, side, side, outputs)
-
-    @tf.function
-    def library(x, gate, kernel, dy):
-        with tf.GradientTape() as tape:
-            tape.watch([x, gate, kernel])
-            scaled = tf.reshape(x * gate[:, None, None, :], [-1, channels])
-            y = tf.linalg.matmul(scaled, tf.reshape(kernel, [channels, outputs]))
-            y = tf.reshape(y, dy.shape)
-        return y, *tape.gradient(y, [x, gate, kernel], dy)
-
-    @tf.function
-    def ours(x, gate, kernel, dy):
-        return gated_product.product(x, gate, kernel), *gated_product.gradients(x, gate, kernel, dy)
-
-    inputs = x, gate, kernel, dy
-    differences = [
-        float(tf.reduce_max(tf.abs(a - b)) / tf.reduce_max(tf.abs(a)))
-        for a, b in zip(library(*inputs), ours(*inputs), strict=True)
-    ]
-    calls = {"library": lambda: library(*inputs), "ours": lambda: ours(*inputs)}
-    times = timing.interleaved(calls, options.rounds, 1)
-    return {
-        "layer": f"{side}²x{channels}→{outputs}",
-        "pixels_per_output": round(side * side / outputs, 1),
         **{name: timing.spread(values) for name, values in times.items()},
         "library_over_ours": round(timing.ratio(times["library"], times["ours"]), 2),
         "largest_difference": max(differences),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from neas_tf import convolutions, functional, gated_product
+from neas_tf import convolutions, functional
 from neas_tf.operators import Step, squeeze_width
 from neas_tf.row_layout import Stack
 from neas_tf.supernet_layers import SQUEEZE
@@ -20,8 +20,7 @@ class Kept(NamedTuple):
 
     Attributes:
       maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
-        out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out, unless
-        the next step multiplies with the gate.
+        out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out.
       norms: what the gradient of a batch normalisation needs besides.
     """
 
@@ -33,20 +32,12 @@ def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
     """How many maps and how many values of normalisations are kept of some steps."""
     norms = sum(step.has_batch_norm for step in steps)
     swishes = sum(step.activation == "swish" for step in steps)
-    squeezes = 4 * (len(steps) - norms) - sum(_takes_gate(steps, n) for n in range(len(steps)))
-    return 2 * norms + swishes + squeezes, 3 * norms
+    return 2 * norms + swishes + 4 * (len(steps) - norms), 3 * norms
 
 
 def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
     """A vector with zeros behind it."""
     return tf.pad(values, [[0, by]]) if by else values
-
-
-def _takes_gate(steps: Sequence[Step], number: int) -> bool:
-    """Whether a step multiplies with the gate of squeeze-excite before it."""
-    if number == 0 or steps[number - 1].kind != "squeeze_excite":
-        return False
-    return gated_product.is_worthwhile(steps[number - 1], steps[number])
 
 
 class _Member:
@@ -84,24 +75,16 @@ class Forward(_Member):
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """The operator's output (B, H, W, C), without the residual connection."""
-        steps, gate = self.stack.steps[0], None
-        for number, step in enumerate(steps):
-            if step.kind != "squeeze_excite":
-                x, gate = self._convolve(x, step, number, gate), None
-                continue
-            gate = self._squeeze(x)
-            if not _takes_gate(steps, number + 1):
-                x = x * gate[:, None, None, :]
-                self.kept.maps.append(x)
+        for number, step in enumerate(self.stack.steps[0]):
+            if step.kind == "squeeze_excite":
+                x = self._squeeze(x)
+            else:
+                x = self._convolve(x, step, number)
         return x
 
-    def _convolve(self, x, step, number, gate):
-        if _takes_gate(self.stack.steps[0], number):
-            x = gated_product.product(x, gate, self.weight(f"{step.role}/kernel"))
-        else:
-            depthwise = step.kind == "depthwise"
-            function = convolutions.depthwise if depthwise else convolutions.convolution
-            x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
+    def _convolve(self, x, step, number):
+        function = convolutions.depthwise if step.kind == "depthwise" else convolutions.convolution
+        x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
         name = f"{step.role}_bn"
         gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
         if self._statistics is not None:
@@ -127,8 +110,9 @@ class Forward(_Member):
         mean = tf.reduce_mean(x, [1, 2])
         hidden = tf.nn.relu(functional.dense(mean, reduce, reduce_bias))
         linear = functional.dense(hidden, expand, expand_bias) + 3.0
-        self.kept.maps.extend([mean, hidden, linear])
-        return _gate(linear)
+        x = x * _gate(linear)[:, None, None, :]
+        self.kept.maps.extend([mean, hidden, linear, x])
+        return x
 
 
 class Backward(_Member):
@@ -142,26 +126,18 @@ class Backward(_Member):
         """The gradient by x."""
         steps, inputs, groups = self.stack.steps[0], [x], []
         maps, norms = iter(self._kept.maps), iter(self._kept.norms)
-        for number, step in enumerate(steps):
-            count, _ = count_kept(steps[number : number + 1])
-            gates_next = _takes_gate(steps, number + 1)
-            own = list(itertools.islice(maps, count - gates_next))
-            own = _with_shapes(step, own, x.shape[0])
+        for step in steps:
+            count, _ = count_kept([step])
+            own = _with_shapes(step, list(itertools.islice(maps, count)), x.shape[0])
             reserve = list(itertools.islice(norms, 3)) if step.has_batch_norm else []
             groups.append((own, reserve))
-            inputs.append(inputs[-1] if gates_next else own[-1])
-        dgate = None
+            inputs.append(own[-1])
         for number in reversed(range(len(steps))):
             step, x, (own, reserve) = steps[number], inputs[number], groups[number]
             if step.kind == "squeeze_excite":
-                dy = self._squeeze_back(dy, x, own, dgate)
-                continue
-            dy = self._normalise_back(dy, step, own, reserve)
-            if _takes_gate(steps, number):
-                gate, kernel = _gate(groups[number - 1][0][2]), self.weight(f"{step.role}/kernel")
-                dy, dgate, dkernel = gated_product.gradients(x, gate, kernel, dy)
-                self._add(f"{step.role}/kernel", dkernel)
+                dy = self._squeeze_back(dy, x, own)
             else:
+                dy = self._normalise_back(dy, step, own, reserve)
                 dy = self._convolve_back(dy, x, step, number)
         return dy
 
@@ -214,13 +190,10 @@ class Backward(_Member):
         self._add(f"{step.role}/kernel", dkernel)
         return dx
 
-    def _squeeze_back(self, dy, x, own, dgate):
-        """dy is of x times the gate; with dgate, which then has come from there, of x alone."""
-        mean, hidden, linear, *_ = own
+    def _squeeze_back(self, dy, x, own):
+        mean, hidden, linear, _ = own
         reduce, _, expand, _ = (tf.cast(self.weight(role), x.dtype) for role in SQUEEZE)
-        if dgate is None:
-            dgate = tf.reduce_sum(dy * x, [1, 2])
-            dy *= _gate(linear)[:, None, None, :]
+        dgate = tf.reduce_sum(dy * x, [1, 2])
         dlinear = tf.raw_ops.Relu6Grad(gradients=dgate * (1.0 / 6.0), features=linear)
         expand, reduce = (tf.squeeze(kernel, [0, 1]) for kernel in (expand, reduce))
         self._add("se_expand/kernel", tf.linalg.matmul(hidden, dlinear, transpose_a=True))
@@ -231,7 +204,7 @@ class Backward(_Member):
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
-        return dy + (dmean / pixels)[:, None, None, :]
+        return dy * _gate(linear)[:, None, None, :] + (dmean / pixels)[:, None, None, :]
 
 
 def _gate(linear: tf.Tensor) -> tf.Tensor:
@@ -243,7 +216,7 @@ def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[t
     shaped = [tf.identity(value) for value in maps]
     map_size, inside = (*step.out_size, step.c_out), (squeeze_width(step.c_out),)
     if step.kind == "squeeze_excite":
-        sizes = [(step.c_out,), inside, (step.c_out,), map_size][: len(shaped)]
+        sizes = [(step.c_out,), inside, (step.c_out,), map_size]
     else:
         sizes = [map_size] * len(shaped)
     for value, size in zip(shaped, sizes, strict=True):
