@@ -18,9 +18,10 @@ from tiny_training import (
 )
 
 from neas_tf.averaging import take_averages
+from neas_tf.checkpoints import latest_step
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.stages.supernet_stage import _train_span
-from neas_tf.training_loop import MetricsLog, latest_step
+from neas_tf.training_loop import MetricsLog
 
 
 def lines(folder):
