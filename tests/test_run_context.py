@@ -198,7 +198,12 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tiny, tmp_path):
     (tmp_path / ".params.yaml.abcd_123.tmp").write_text("half")
     with open_run(load_config("neas_quickstart", [tiny]), str(tmp_path), strategy()).writing():
         pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "data.json", "params.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".lock",
+        "data.json",
+        "params.yaml",
+        "run.json",
+    ]
 
 
 def test_folder_in_use(refused, begun):

@@ -34,7 +34,9 @@ _MAX_DRAWS = 8192
 def check_supernet(run: Run, alone: bool = False) -> None:
     """Refuses, without writing, a folder with the supernet of other settings, or half of one."""
     del alone  # It is the first stage.
-    run.check_identity("supernet")
+    finished = run.folder("shrink", "alive.json").exists()
+    # A shrink keeps an ensemble inside the budget; behind the last one it is the search's alone.
+    run.check_identity("supernet", None if finished else {"budget": run.bounds})
     if run.folder("shrink", "alive.json").exists() and not latest_step(run.folder("supernet")):
         raise NeasError(
             f"model_dir: {str(run.folder('shrink'))!r} is there without the checkpoints of "
@@ -50,7 +52,8 @@ def train_supernet(run: Run) -> ShrunkSpace:
     """
     final = run.folder("shrink", "alive.json")
     check_supernet(run)
-    run.record_identity("supernet")
+    if not final.exists():
+        run.record_identity("supernet", {"budget": run.bounds})
     config = run.config
     part = "supernet" if config.data.search_fraction else "train"
     examples = run.info.sizes[part]
