@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 
 from neas_tf import console
 from neas_tf.errors import NeasError
+from neas_tf.files import write_text_atomic
 
 _STATE = "checkpoint"
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
@@ -45,8 +47,8 @@ def damage(folder: str | os.PathLike[str], step: int) -> str:
             reader.get_tensor(name)
     except _ACCESS as error:
         raise NeasError(f"checkpoint {prefix!r}: cannot be read ({_reason(error)}).") from None
-    # The reader's own exceptions are among these too.
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    # The reader turns some faults into exceptions of Python.
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
         return _reason(error)
     return ""
 
@@ -76,30 +78,52 @@ def settle(folder: str | os.PathLike[str]) -> int:
     known = named is not None
     if not bad and (known or not steps):
         return good
+    for step, reason in bad.items():
+        after = f"goes on from step {good:,}" if good else "begins again at step 0"
+        console.say(
+            f"   Checkpoint {str(folder / f'ckpt-{step}')!r} is damaged ({reason}): {after}."
+        )
+    if not known:
+        console.say(
+            f"   {str(folder / _STATE)!r} was lost; the newest checkpoint is step {good:,}."
+        )
+    _keep(folder, [step for step in steps if step <= good], bad)
+    return good
+
+
+def drop_newest(folder: str | os.PathLike[str]) -> int:
+    """Removes the newest checkpoint. Returns the step of the one before, 0 without one.
+
+    Raises:
+      NeasError: when files cannot be removed.
+    """
+    *kept, dropped = sorted(_steps(Path(folder)))
+    _keep(Path(folder), kept, [dropped])
+    return kept[-1] if kept else 0
+
+
+def _keep(folder: Path, kept: Iterable[int], dropped: Iterable[int]) -> None:
+    """Names some checkpoints in `checkpoint`, then removes others."""
+    # Relative, as CheckpointManager writes them: a run's folder may be moved.
+    names = [f"ckpt-{step}" for step in sorted(kept)]
     try:
-        for step, reason in bad.items():
-            after = f"goes on from step {good:,}" if good else "begins again at step 0"
-            console.say(
-                f"   Checkpoint {str(folder / f'ckpt-{step}')!r} is damaged ({reason}): {after}."
-            )
-        if not known:
-            console.say(
-                f"   {str(folder / _STATE)!r} was lost; the newest checkpoint is step {good:,}."
-            )
-        if good:
-            # Relative, as CheckpointManager writes them: a run's folder may be moved.
-            kept = [f"ckpt-{step}" for step in sorted(steps) if step <= good]
-            tf.train.update_checkpoint_state(str(folder), kept[-1], kept)
+        if names:
+            lines = [f'model_checkpoint_path: "{names[-1]}"']
+            lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+            # Without times a CheckpointManager would not take them for its own.
+            times = [(folder / f"{name}.index").stat().st_mtime for name in names]
+            lines += [f"all_model_checkpoint_timestamps: {time:.3f}" for time in times]
+            lines.append("last_preserved_timestamp: 0.0")
+            write_text_atomic(folder / _STATE, "".join(f"{line}\n" for line in lines))
         else:
             (folder / _STATE).unlink(missing_ok=True)
-        for step in bad:
+        for step in dropped:
             for path in folder.glob(f"ckpt-{step}.*"):
                 path.unlink(missing_ok=True)
-    except (OSError, tf.errors.OpError) as error:
+    except OSError as error:
         raise NeasError(
             f"checkpoint: {str(folder)!r} cannot be written ({_reason(error)})."
         ) from None
-    return good
 
 
 def _steps(folder: Path) -> list[int]:
@@ -114,7 +138,7 @@ def _named(folder: Path) -> list[int] | None:
         return None
     try:
         state = tf.train.get_checkpoint_state(str(folder))
-    except (tf.errors.OpError, UnicodeDecodeError):  # no text at all
+    except (tf.errors.OpError, ValueError):  # no text at all, or one that names nothing
         return None
     paths = [*state.all_model_checkpoint_paths, state.model_checkpoint_path] if state else []
     found = {int(m[1]) for m in (re.search(r"-(\d+)$", path) for path in paths) if m}

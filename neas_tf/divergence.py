@@ -11,7 +11,7 @@ import tf_keras
 
 from neas_tf import console
 from neas_tf.averaging import unscaled
-from neas_tf.checkpoints import latest_step
+from neas_tf.checkpoints import drop_newest, latest_step
 from neas_tf.errors import NeasError
 from neas_tf.rollbacks import OnDivergence, Rollback, add_rollback, rate_factor, read_rollbacks
 
@@ -89,7 +89,7 @@ class Watch:
             values = self._variables
 
             @tf.function(autograph=False)
-            def finite():
+            def finite() -> tf.Tensor:
                 return tf.stack([tf.reduce_all(tf.math.is_finite(v)) for v in values])
 
             self._finite = finite
@@ -136,7 +136,7 @@ def train_or_go_back(
     """Trains a stage; goes back to its last checkpoint when it diverges and may do so.
 
     Going back is what a resumed run does: everything is made anew and starts where the folder's
-    newest checkpoint stands.
+    newest checkpoint stands. When that has not helped, the checkpoint before it is the next.
 
     Args:
       train: makes model and optimizer and trains, given the rollbacks so far.
@@ -169,6 +169,10 @@ def train_or_go_back(
                     f"{where}, after {len(before)} rollbacks of {stage}.max_rollbacks = "
                     f"{settings.most}."
                 ) from None
+            if before and before[-1].to == good:
+                # The state of that checkpoint leads here at any rate. A run that is killed before
+                # the record is written comes back to this point.
+                good = _older(folder, is_chief, barrier)
             if is_chief:
                 console.say(
                     f"   Diverged at step {error.step:,}: {error.reason}. Goes back to step "
@@ -178,6 +182,13 @@ def train_or_go_back(
                 rollback = Rollback(error.step, good, settings.factor, error.reason)
                 add_rollback(folder, rollback)
             barrier()
+
+
+def _older(folder: Path, is_chief: bool, barrier: Callable[[], None]) -> int:
+    if is_chief and latest_step(folder):
+        drop_newest(folder)
+    barrier()
+    return latest_step(folder)
 
 
 def _floats(model: tf_keras.Model, optimizer: Any) -> list[tf.Variable]:

@@ -166,5 +166,7 @@ def test_a_finished_run_changes_nothing_that_counts(runs, tmp_path):
     log = tmp_path / "log.txt"
     assert sitting(killed, [f"--config_file={tmp_path / 'tiny.yaml'}"], log) == 0
     changed = {name for name, value in contents(killed).items() if before.get(name) != value}
-    assert changed <= {"timing.json", "run.json", ".lock"} | {n for n in before if n.startswith("report/")}
+    assert changed <= {"timing.json", "run.json", ".lock"} | {
+        n for n in before if n.startswith("report/")
+    }
     assert "finished before" in log.read_text()

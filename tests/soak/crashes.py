@@ -229,7 +229,8 @@ def unwritable(trial: Trial, reference: pathlib.Path) -> list[str]:
     ways = {"the attribute 'immutable'": (["chattr", "+i"], ["chattr", "-i"])}
     ways["permission bits"] = (["chmod", "555"], ["chmod", "755"])
     trial.folder.mkdir(parents=True)
-    for way, (lock, unlock) in ways.items():
+    for name, (lock, unlock) in ways.items():
+        way = name
         shut = subprocess.run([*lock, str(trial.folder)], capture_output=True, check=False)
         try:
             (trial.folder / "probe").touch()

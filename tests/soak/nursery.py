@@ -41,9 +41,9 @@ def sit(order: dict[str, Any]) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
     from absl import app
-    from soak.faults import Faults
 
     from neas_tf import train
+    from soak.faults import Faults
 
     folder = next(a.split("=", 1)[1] for a in order["argv"] if a.startswith("--model_dir="))
     Faults(folder, order.get("fault") or {}, order["journal"]).install()

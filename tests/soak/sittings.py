@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -137,10 +138,8 @@ class Running:
 
     def send(self, number: int) -> None:
         """Sends a signal to the sitting."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def unlike(reference: pathlib.Path, folder: pathlib.Path) -> list[str]:
