@@ -87,7 +87,9 @@ def settle(folder: str | os.PathLike[str]) -> int:
         console.say(
             f"   {str(folder / _STATE)!r} was lost; the newest checkpoint is step {good:,}."
         )
-    _keep(folder, [step for step in steps if step <= good], bad)
+    # Without a whole one nothing may stay that could be taken for the newest later on.
+    dropped = bad if good else _lying(folder)
+    _keep(folder, [step for step in steps if step <= good], dropped)
     return good
 
 
