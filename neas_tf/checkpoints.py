@@ -19,6 +19,7 @@ from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
 
 _STATE = "checkpoint"
+_NODES = re.compile(r"\{\{.*?\}\} ?| ?\[Op:\w+\]| ?\[\[.*?\]\]")
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 # What a file system answers that is no sign of damage: nothing may be thrown away for it.
 _ACCESS = (
@@ -46,10 +47,10 @@ def damage(folder: str | os.PathLike[str], step: int) -> str:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except _ACCESS as error:
-        raise NeasError(f"checkpoint {prefix!r}: cannot be read ({_reason(error)}).") from None
+        raise NeasError(f"checkpoint {prefix!r}: cannot be read ({reason_of(error)}).") from None
     # The reader turns some faults into exceptions of Python.
     except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
-        return _reason(error)
+        return reason_of(error)
     return ""
 
 
@@ -124,7 +125,7 @@ def _keep(folder: Path, kept: Iterable[int], dropped: Iterable[int]) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise NeasError(
-            f"checkpoint: {str(folder)!r} cannot be written ({_reason(error)})."
+            f"checkpoint: {str(folder)!r} cannot be written ({reason_of(error)})."
         ) from None
 
 
@@ -155,7 +156,10 @@ def _lying(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What went wrong in a few words, without TensorFlow's names of nodes and temporary files."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    text = _NODES.sub("", " ".join(str(error).split()))
+    *_, text = text.split("; ")
+    return text[:160] or type(error).__name__

@@ -16,7 +16,7 @@ from official.core import base_task, train_lib
 from official.core import config_definitions as cfg
 
 from neas_tf import console
-from neas_tf.checkpoints import latest_step
+from neas_tf.checkpoints import latest_step, reason_of
 from neas_tf.divergence import Watch
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
@@ -94,7 +94,7 @@ class TrainingLoop:
             self.close()
             raise NeasError(
                 f"checkpoint: the newest one in {str(folder)!r} (step {self.first_step}) cannot be "
-                f"read ({' '.join(error.message.split())})."
+                f"read ({reason_of(error)})."
             ) from None
         self._controller = runner.controller
         if self.first_step and not chief:
@@ -163,7 +163,7 @@ class _Controller(orbit.Controller):
             yield
         except tf.errors.OpError as error:
             raise NeasError(
-                f"{what}: {folder!r} cannot be written ({' '.join(error.message.split())}); the "
+                f"{what}: {folder!r} cannot be written ({reason_of(error)}); the "
                 f"last whole checkpoint is that of step {latest_step(folder):,}."
             ) from None
 

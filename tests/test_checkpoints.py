@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from neas_tf import checkpoints
-from neas_tf.checkpoints import damage, latest_step, settle
+from neas_tf.checkpoints import damage, latest_step, reason_of, settle
 
 DATA = "ckpt-9.data-00000-of-00001"
 
@@ -113,3 +113,15 @@ def test_what_may_not_be_read_is_not_damaged(folder, monkeypatch):
     with pytest.raises(checkpoints.NeasError, match=r"ckpt-9'.*cannot be read"):
         settle(folder)
     assert (folder / DATA).exists()
+
+
+def test_reasons_are_short():
+    text = (
+        "{{function_node __wrapped__SaveV2_device_/job:localhost/CPU:0}} /run/ckpt-15_temp/part-0"
+        ".tempstate13; No space left on device [Op:SaveV2]"
+    )
+    assert (
+        reason_of(tf.errors.ResourceExhaustedError(None, None, text)) == "No space left on device"
+    )
+    assert reason_of(OSError(28, "No space left on device", "x")) == "No space left on device"
+    assert reason_of(ValueError()) == "ValueError"

@@ -199,7 +199,7 @@ def load_supernet(run: Run) -> Supernet:
         status = tf.train.Checkpoint(model=model).restore(path)
     except tf.errors.OpError as error:
         raise NeasError(
-            f"checkpoint {path!r}: is damaged ({' '.join(error.message.split())}); run "
+            f"checkpoint {path!r}: is damaged ({checkpoints.reason_of(error)}); run "
             "--stage=supernet, which goes on from the last one that is whole."
         ) from None
     status.expect_partial().assert_existing_objects_matched()
