@@ -11,6 +11,7 @@ from absl import app, flags
 
 from neas_tf import console
 from neas_tf.errors import NeasError
+from neas_tf.files import system_fault
 from neas_tf.paths import resolve_user_path
 from neas_tf.stopping import EXIT_CODE, Terminated, terminating
 
@@ -70,6 +71,11 @@ def _main(argv: Sequence[str]) -> int:
             raise
         where = error.filename or _MODEL_DIR.value
         console.say(f"neas_tf.train: {where!r} cannot be written ({error.strerror}).")
+        return 2
+    except Exception as error:
+        if not (fault := system_fault(error)):
+            raise
+        console.say(f"neas_tf.train: {_MODEL_DIR.value!r} cannot be written ({fault}).")
         return 2
     except KeyboardInterrupt:
         console.say("\nneas_tf.train: stopped; the same command goes on from here.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,10 @@ class TrainingLoop:
 class _Controller(orbit.Controller):
     """Orbit's, whose files are written or the run ends with a sentence."""
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.summary_manager = _Summaries(self.summary_manager, self._writing)
+
     def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
         with self._writing("checkpoint"):
             return super()._maybe_save_checkpoint(check_interval)
@@ -166,6 +171,22 @@ class _Controller(orbit.Controller):
                 f"{what}: {folder!r} cannot be written ({reason_of(error)}); the "
                 f"last whole checkpoint is that of step {latest_step(folder):,}."
             ) from None
+
+
+class _Summaries:
+    """Orbit's summary manager, whose faults are told as sentences."""
+
+    def __init__(self, manager: Any, writing: Callable[[str], AbstractContextManager]):
+        self._manager, self._writing = manager, writing
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._manager, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self._writing("TensorBoard events"):
+                return method(*args, **kwargs)
+
+        return guarded
 
 
 class MetricsLog:

@@ -19,6 +19,7 @@ from tiny_training import (
 
 from neas_tf.averaging import take_averages
 from neas_tf.checkpoints import latest_step
+from neas_tf.errors import NeasError
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.stages.supernet_stage import _train_span
 from neas_tf.training_loop import MetricsLog
@@ -101,3 +102,17 @@ def test_draw_tables_end_at_the_same_steps_wherever_a_run_begins(begin, expected
     _train_span(loop, task, ShrunkSpace.full(SPACE, 2), 11, seed=0)
     assert [stop for stop, _ in loop.stops] == expected
     assert [save for _, save in loop.stops] == [False] * (len(expected) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    "name,words", [("train", "TensorBoard events: "), ("ckpt-3_temp", "checkpoint: ")]
+)
+def test_what_cannot_be_written_is_one_sentence(tmp_path, name, words):
+    """A file lies where TensorFlow wants a folder."""
+    (tmp_path / name).write_text("in the way")
+    with (
+        ensemble_loop(tmp_path, stage=retrain_stage(6, loop=3)) as (loop, _),
+        pytest.raises(NeasError, match="last whole checkpoint is that of step 0") as error,
+    ):
+        loop.train_to(6)
+    assert str(error.value).startswith(words) and "{{" not in str(error.value)
