@@ -245,6 +245,8 @@ def unwritable(trial: Trial, reference: pathlib.Path) -> list[str]:
         return ["unwritable folder: not tried, for this user may write everywhere"]
     for name in ("", *FOLDERS):
         folder = trial.folder / name
+        if name == "supernet":  # a new run's folder must hold nothing
+            trial.sit(fault={"match": "rename after run.json", "action": "kill"})
         if name:
             folder.mkdir(exist_ok=True)
             subprocess.run([*lock, str(folder)], check=True)

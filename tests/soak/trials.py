@@ -15,6 +15,7 @@ from tiny_run import TINY
 from .sittings import Nursery, Sitting, unlike
 
 SENTENCE = re.compile(r"^neas_tf\.train: .+\.$", re.MULTILINE)
+_UNWRITABLE = ("cannot be written", "not writable", "is a file", "cannot be made")
 
 
 class Trial:
@@ -54,10 +55,11 @@ class Trial:
         return not why
 
     def refuse(self, name: str, stage: str = "", **order: Any) -> bool:
-        """A sitting that must end with one sentence and exit code 2, and with no traceback."""
+        """A sitting that must say in one sentence what cannot be written, with exit code 2."""
         sitting = self.sit(**order)
         good = sitting.code == 2 and "Traceback" not in sitting.log
-        good = good and bool(SENTENCE.search(sitting.log))
+        said = " ".join(SENTENCE.findall(sitting.log))
+        good = good and any(words in said for words in _UNWRITABLE)
         self.note(name, sitting, "" if good else self.told(sitting), stage)
         return good
 
