@@ -98,6 +98,9 @@ class TrainingLoop:
                 f"read ({reason_of(error)})."
             ) from None
         self._controller = runner.controller
+        # Else the first loop of a resumed run would be saved, and all further checkpoints lie at
+        # other steps than an undisturbed run's, so that a rollback would end at another one.
+        runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(str(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()

@@ -116,3 +116,16 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, name, words):
     ):
         loop.train_to(6)
     assert str(error.value).startswith(words) and "{{" not in str(error.value)
+
+
+def test_checkpoints_lie_at_the_same_steps_wherever_a_run_begins(tmp_path):
+    """A rollback goes to one of them, and must be the same in a run that was killed before."""
+    stage = supernet_stage(12)
+    stage.trainer.checkpoint_interval = 4
+    found = []
+    for name, stops in (("straight", (12,)), ("interrupted", (7, 12))):
+        for stop in stops:
+            with supernet_loop(tmp_path / name, stage=stage) as (loop, _):
+                loop.train_to(stop, save=stop == 12)
+        found.append(sorted(path.name for path in (tmp_path / name).glob("ckpt-*.index")))
+    assert found[0] == found[1] == ["ckpt-12.index", "ckpt-5.index", "ckpt-9.index"]
