@@ -78,9 +78,9 @@ class Watch:
             return
         step = max(first + 1, last - bad + 1)
         limit = self.settings.max_loss
-        exploded = f"above {limit:,.4g}" if limit < float("inf") else "not finite"
-        kind = exploded if tf.math.is_finite(loss) else f"not finite or {exploded}"
-        raise Diverged(step, f"its loss is {kind}{self._words(step)}")
+        kinds = [] if tf.math.is_finite(loss) else ["not finite"]
+        kinds += [f"above {limit:,.4g}"] if limit < float("inf") else []
+        raise Diverged(step, f"its loss is {' or '.join(kinds)}{self._words(step)}")
 
     def check_weights(self, model: tf_keras.Model, optimizer: Any, last: int) -> None:
         """Raises `Diverged` when a weight or a slot of the optimizer is not finite."""
