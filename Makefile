@@ -15,7 +15,7 @@ PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip
 	|| echo "$$(cat $(VENV)/.base) -m pip --python $(BIN)/python") install $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format setup setup-dev lock clean clean-venv
+.PHONY: help demo test soak lint format setup setup-dev lock clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+
+soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
+	@mkdir -p runs/soak
+	@$(BIN)/python -m tests.soak --work=runs/soak --minutes=55 --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
 lint: setup-dev ## ruff check and the formatting
 	@$(BIN)/ruff check .

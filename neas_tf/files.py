@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from neas_tf.errors import NeasError
+
+_SYSTEM = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
+    "Permission denied|Operation not permitted|Not a directory|Input/output error"
+)
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -38,6 +44,16 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
 def write_json_atomic(path: str | os.PathLike[str], value: Any, indent: int | None = 1) -> None:
     """Writes JSON atomically; NaN and infinities are refused, for they are no JSON."""
     write_text_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def system_fault(error: BaseException) -> str:
+    """The system's words in TensorFlow's exception for a file that it cannot write; '' for others.
+
+    TensorFlow has no class of its own for them, and this module does not load it.
+    """
+    ours = type(error).__module__.startswith("tensorflow")
+    match = _SYSTEM.search(str(error)) if ours else None
+    return match[0] if match else ""
 
 
 def read_json(path: str | os.PathLike[str], what: str = "file") -> Any:

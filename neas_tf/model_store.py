@@ -192,6 +192,7 @@ def replace_path(new: Path, target: Path) -> None:
 
     `new` lies in a temporary folder of its own beside `target`, where the old one waits meanwhile.
     """
+    _sync(new)
     old = None
     if target.exists():
         old = new.parent / "old"
@@ -204,6 +205,16 @@ def replace_path(new: Path, target: Path) -> None:
         raise
     if old is not None:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Has the content on the disk before the name: else a power cut could leave the name alone."""
+    for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _to_dict(info: LoadedInfo) -> dict[str, Any]:

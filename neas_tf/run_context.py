@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import yaml
+from absl import logging
 
 from neas_tf import data
 from neas_tf.budget import Budget
@@ -26,6 +27,7 @@ from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
 from neas_tf.parse_config import load_yaml
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
+from neas_tf.run_record import digest_of, note_sitting
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
@@ -41,6 +43,8 @@ _STAGE_SECTIONS = {
 # Settings that change how a run goes, but not what comes out.
 _HARMLESS = {"data_dir", "download", "max_to_keep", "checkpoint_interval", "steps_per_loop"}
 _HARMLESS |= {"summary_interval", "evaluation_batch", "cache"}
+# What these do is in rollbacks.json, and a run that diverged must be able to choose otherwise.
+_HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
 
 
 @dataclasses.dataclass
@@ -182,12 +186,21 @@ class Run:
         begin = time.monotonic()
         try:
             yield
-        finally:
-            if self.is_chief:
-                path = self.folder("timing.json")
-                times = read_json(path, "timing") if path.exists() else {}
-                times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
-                write_json_atomic(path, times)
+        except BaseException:
+            # A disk that is full for the stage is full for this as well.
+            with contextlib.suppress(OSError):
+                self._add_time(stage, time.monotonic() - begin)
+            raise
+        self._add_time(stage, time.monotonic() - begin)
+
+    def _add_time(self, stage: str, seconds: float) -> None:
+        if self.is_chief:
+            path = self.folder("timing.json")
+            times: dict[str, float] = {}
+            with contextlib.suppress(NeasError):  # lost times are no reason to stop
+                times = read_json(path, "timing")
+            times[stage] = round(times.get(stage, 0.0) + seconds, 1)
+            write_json_atomic(path, times)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -209,9 +222,37 @@ class Run:
             try:
                 write_text_atomic(self.folder("params.yaml"), text)
                 write_json_atomic(self.folder("data.json"), self.info.describe())
+                changes = note_sitting(self.model_dir, self._facts(), _plain(self.config.as_dict()))
             except OSError as error:
                 raise _unwritable(self.model_dir, error) from None
+            if changes:
+                logging.warning(
+                    "%s was begun with other software (%s); results may differ from those of one "
+                    "sitting.",
+                    self.model_dir,
+                    "; ".join(changes),
+                )
             yield
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The search's budget, with the table that it reads latencies from, as JSON."""
+        names = ("max_macs", "min_macs", "max_params", "max_latency_ms")
+        bounds = {name: getattr(self.config.search, name) for name in names}
+        latency = self.table.latency
+        return bounds if latency is None else {**bounds, "latency_table": latency.identity()}
+
+    def _facts(self) -> dict[str, Any]:
+        """What the run is, for its record."""
+        return {
+            "seed": self.config.seed,
+            "num_paths": self.config.num_paths,
+            "space": self.space.name,
+            "space_digest": digest_of(self.space.to_dict()),
+            "data": self.info.name,
+            "images": dict(self.info.sizes),
+            "budget": self.bounds,
+        }
 
 
 def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strategy) -> Run:
