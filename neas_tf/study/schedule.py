@@ -68,10 +68,15 @@ class Progress:
 
 def progress(units: Sequence[Unit], store: Store) -> Progress:
     """Which of the units, and of all that they need, are done."""
-    whole = in_order(units)
-    done = tuple(unit for unit in whole if store.find(unit) is not None)
-    left = tuple(unit for unit in whole if unit not in set(done))
-    return Progress(done, left)
+    return _look_again(Progress((), tuple(in_order(units))), store)
+
+
+def _look_again(before: Progress, store: Store) -> Progress:
+    """What is done stays done; only what was left is looked at."""
+    now = [store.find(unit) is not None for unit in before.left]
+    done = tuple(unit for unit, is_done in zip(before.left, now, strict=True) if is_done)
+    left = tuple(unit for unit, is_done in zip(before.left, now, strict=True) if not is_done)
+    return Progress((*before.done, *done), left)
 
 
 def work(
@@ -104,12 +109,11 @@ def work(
     Returns:
       How far the units are by then.
     """
-    shard, begin, seen = shard or Shard(), clock(), None
+    shard, begin, now = shard or Shard(), clock(), progress(units, store)
     while True:
-        now = progress(units, store)
-        if bar is not None and seen is not None and len(now.done) > seen:
+        seen, now = len(now.done), _look_again(now, store)
+        if bar is not None and len(now.done) > seen:
             bar.update(len(now.done) - seen)
-        seen = len(now.done)
         if seconds_limit and clock() - begin >= seconds_limit:
             return now
         ready = [unit.resolve(store.get) for unit in now.left if shard.has(unit)]

@@ -9,6 +9,7 @@ that ask for the same training share it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ class Unit:
         """Everything that the result depends on besides the base, as JSON; only when resolved."""
         return {"kind": self.kind, "seed": self.seed, "settings": json.loads(self.settings)}
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Name of the unit's file: the kind and a digest of `to_dict`."""
         text = json.dumps(self.to_dict(), sort_keys=True)
