@@ -1,6 +1,5 @@
 """A study end to end on the digits: killed and resumed it leaves the same bytes; the command's manners."""
 
-import json
 import os
 import pathlib
 import signal
@@ -8,16 +7,22 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
 from tiny_run import TINY, contents
 
 from neas_tf import paths
 from neas_tf.errors import NeasError
+from neas_tf.pipeline import make_strategy
+from neas_tf.run_context import essential_settings
 from neas_tf.study.command import Options, load_settings, run_studies
+from neas_tf.study.running import Runner
+from neas_tf.study.store import Store
+from neas_tf.study.units import Embedding, Found, Latency, Scores, Search, Supernet, Training
 
 STUDY = {"experiment": "neas_quickstart", "seeds": [0], "ensembles": 5, "metrics": ["diversity"]}
-STUDY |= {"top": 4, "resamples": 20, "images": 20}
+STUDY |= {"top": 4, "resamples": 20, "images": 20, "paths": [2]}
 SMALL = {
     **TINY,
     "study": STUDY,
@@ -54,22 +59,26 @@ def results(folder: pathlib.Path) -> dict[str, bytes]:
     return {name: value for name, value in found.items() if not name.endswith("README.md")}
 
 
-def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_file):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, config_file) -> pathlib.Path:
+    """The folder of a study that nothing disturbed: a supernet, a search, a training."""
+    folder = tmp_path_factory.mktemp("whole") / "studies"
     config, settings = load_settings([config_file], "")
-    names = ("ranking", "homogeneous", "searcher")
-    whole = run_studies(names, config, settings, str(tmp_path / "whole"))
-    assert not whole.left
-    kinds = {unit.kind for unit in whole.done}
-    assert kinds == {"supernet", "scores", "training", "search", "embedding"}
+    done = run_studies(("paths",), config, settings, str(folder))
+    assert not done.left and [unit.kind for unit in done.done] == ["supernet", "search", "training"]
+    return folder
 
+
+def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_file, whole):
+    config, settings = load_settings([config_file], "")
     folder = tmp_path / "killed"
-    flags = [f"--study={','.join(names)}", f"--model_dir={folder}", f"--config_file={config_file}"]
+    flags = ["--study=paths", f"--model_dir={folder}", f"--config_file={config_file}"]
     process = start(*flags, start_new_session=True)
     try:
         end = time.monotonic() + 300
-        # In the middle of the third unit: two are stored, and there is work on one more.
-        while len(list((folder / "units").glob("*.json"))) < 2 or (
-            len(list((folder / "work").glob("*"))) < 3
+        # In the middle of the search: one unit is stored, and there is work on the next.
+        while not list((folder / "units").glob("*.json")) or (
+            len(list((folder / "work").glob("*"))) < 2
         ):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
@@ -77,33 +86,38 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_fi
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     before = contents(folder / "units")
-    done = len(list((folder / "units").glob("*.json")))
-    assert 2 <= done < len(contents(tmp_path / "whole" / "units"))
-    run_studies(names, config, settings, str(folder))
-    assert results(folder) == results(tmp_path / "whole")
+    assert [name.partition("-")[0] for name in before if not name.startswith(".")] == ["supernet"]
+    assert not run_studies(("paths",), config, settings, str(folder)).left
+    assert results(folder) == results(whole) and len(results(whole)) == 5
     assert {name: contents(folder / "units")[name] for name in before} == before
 
-    # What is done is not done again, and more ensembles add to what is there.
-    assert not run_studies(names, config, settings, str(folder), Options(report_only=True)).left
-    _, more = load_settings([config_file], "study.ensembles=6")
-    now = run_studies(names, config, more, str(folder), Options(list_only=True))
-    assert {unit.kind for unit in now.left} == {"training", "scores"} and len(now.left) == 2
 
-    # Another base is refused, and nothing of the folder changes.
-    other, _ = load_settings([config_file], "shrink.remove=1")
-    kept = contents(folder)
-    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 2, is 1\)"):
-        run_studies(names, other, settings, str(folder))
-    assert contents(folder) == kept
-
-
-def test_a_single_path_is_a_study_too(tmp_path, config_file):
+def test_a_study_with_other_settings_is_refused(config_file, whole):
     config, settings = load_settings([config_file], "study.paths=[1]")
-    assert not run_studies(("paths",), config, settings, str(tmp_path / "s")).left
-    found = json.loads((tmp_path / "s/studies/paths/results.json").read_text())
-    row = found["values"]["paths"]["1"]
-    assert row["ensemble"]["count"] == 1 and row["macs"]["mean"] <= TINY["search"]["max_macs"]
-    assert row["architectures"][0].count("|") == 1  # one path behind the split
+    left = run_studies(("paths",), config, settings, str(whole), Options(list_only=True)).left
+    assert len(left) == 3  # other sizes of a study are welcome
+    other, _ = load_settings([config_file], "shrink.remove=1")
+    kept = contents(whole)
+    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 2, is 1\)"):
+        run_studies(("paths",), other, settings, str(whole))
+    assert contents(whole) == kept
+
+
+def test_the_other_kinds_of_units(config_file, whole):
+    config, _ = load_settings([config_file], "")
+    store = Store(whole, essential_settings(config))
+    runner = Runner(config, store, make_strategy(config))
+    supernet, seed = Supernet(0), 0
+    history = store.get(Search(seed, "{}", supernet))["candidates"]
+    keys = tuple(key for key, *_ in history[-3:])
+    scores = runner(Scores(seed, "{}", supernet, keys))
+    assert scores["accuracies"] == [accuracy for _, accuracy, *_ in history[-3:]]
+    training = Training(seed, "{}", Found(Search(seed, "{}", supernet))).resolve(store.get)
+    result = store.get(training)
+    assert 0 <= result["disagreement"] <= 1 and 0 < result["similarity"] <= 1
+    found = runner(Embedding(0, "{}", training, 20))
+    assert np.shape(found["points"]) == (2, 20, 2) and len(found["labels"]) == 20
+    assert runner(Latency(0, "{}", training))["milliseconds"] > 0
 
 
 @pytest.mark.parametrize(

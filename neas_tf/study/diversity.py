@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,12 +59,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         if name == _BASE or not row["retrained"].count or not base["retrained"].count:
             continue
         change = row["retrained"].mean - base["retrained"].mean
-        spread = np.nanmax([row["retrained"].std, base["retrained"].std, 0.0])
-        verdict = "more" if abs(change) > spread else "no more"
+        spread = max(row["retrained"].std, base["retrained"].std)
+        verdict = "with one repetition nothing can be said about chance"
+        if not math.isnan(spread):
+            verdict = f"{'more' if abs(change) > spread else 'no more'} than one standard deviation"
         sentences.append(
             f"{name}: shares {percent(row['overlap'], 0)} of what it drops with the base; the "
-            f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict} than "
-            "one standard deviation."
+            f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict}."
         )
     if not sentences:
         sentences = ["Too little is done to compare settings."]

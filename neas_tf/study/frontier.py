@@ -53,7 +53,7 @@ def _models(plan: Plan, seed: int) -> dict[tuple[str, str], Training]:
             if form is not None:
                 space, key = form
                 result[rival, _macs(budget)] = plan.training(
-                    seed, key, space=dict(space_settings(space))
+                    seed, key, num_paths=1, space=dict(space_settings(space))
                 )
     if not result:
         raise NeasError("study.rivals: received none, and there is nothing to search.")

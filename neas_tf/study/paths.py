@@ -61,7 +61,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     expected = [f"K = {k}" for k in _EXPECTED if f"K = {k}" in ensemble]
     sentences = [ranking_words(ensemble, expected, "test accuracy of the ensemble")]
     known = {name: value for name, value in ensemble.items() if value.count}
-    if known:
+    if len(known) > 1:
         best = max(known, key=lambda name: known[name].mean)
         sentences.append(
             f"The best mean has {best} with {percent(known[best])}; the paper's is K = 2."

@@ -101,7 +101,7 @@ def _page(header: Header, report: Report) -> str:
     parts.append(
         f"- {len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time"
     )
-    parts += ["", *(f"{sentence}\n" for sentence in report.sentences)]
+    parts += ["", *(f"{text[:1].upper()}{text[1:]}\n" for text in report.sentences)]
     parts += [table.markdown() for table in report.tables]
     parts += [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
     if header.missing:

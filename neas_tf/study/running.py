@@ -173,8 +173,9 @@ class Runner:
         run = self._run(unit.training)
         path = self._store.work(unit) / "model.tflite"
         architecture = Architecture.from_key(unit.training.ensemble).check_in(run.space)
-        write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
-        samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
+        with console.native_noise_off():
+            write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
+            samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
         return {"milliseconds": typical(samples) / 1e6, "machine": describe_machine()}
 
 
