@@ -75,12 +75,13 @@ def pretend(unit: units.Unit) -> dict:
     if isinstance(unit, units.Training):
         architecture = Architecture.from_key(unit.ensemble)
         values = {"macs": int(rng.integers(100_000, 200_000)), "params": 4000, "top5": 0.9}
-        values |= {"disagreement": 0.2, "similarity": 0.9, "distance": 1.0, "cka": 0.5}
         return values | {
             "ensemble_accuracy": rng.random(),
             "path_accuracies": rng.random(architecture.num_paths).tolist(),
             "architecture": architecture.key,
         }
+    if isinstance(unit, units.Comparison):
+        return {name: rng.random() for name in ("disagreement", "similarity", "distance", "cka")}
     if isinstance(unit, units.Embedding):
         return {"points": rng.random((2, unit.images, 2)).tolist(), "labels": [0] * unit.images}
     return {"milliseconds": rng.random(), "machine": "none"}

@@ -19,7 +19,16 @@ from neas_tf.run_context import essential_settings
 from neas_tf.study.command import Options, load_settings, run_studies
 from neas_tf.study.running import Runner
 from neas_tf.study.store import Store
-from neas_tf.study.units import Embedding, Found, Latency, Scores, Search, Supernet, Training
+from neas_tf.study.units import (
+    Comparison,
+    Embedding,
+    Found,
+    Latency,
+    Scores,
+    Search,
+    Supernet,
+    Training,
+)
 
 STUDY = {"experiment": "neas_quickstart", "seeds": [0], "ensembles": 5, "metrics": ["diversity"]}
 STUDY |= {"top": 4, "resamples": 20, "images": 20, "paths": [2]}
@@ -113,7 +122,7 @@ def test_the_other_kinds_of_units(config_file, whole):
     scores = runner(Scores(seed, "{}", supernet, keys))
     assert scores["accuracies"] == [accuracy for _, accuracy, *_ in history[-3:]]
     training = Training(seed, "{}", Found(Search(seed, "{}", supernet))).resolve(store.get)
-    result = store.get(training)
+    result = runner(Comparison(seed, "{}", training))
     assert 0 <= result["disagreement"] <= 1 and 0 < result["similarity"] <= 1
     found = runner(Embedding(0, "{}", training, 20))
     assert np.shape(found["points"]) == (2, 20, 2) and len(found["labels"]) == 20

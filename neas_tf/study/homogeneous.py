@@ -12,7 +12,7 @@ from neas_tf.report import style
 from neas_tf.study.plan import Plan
 from neas_tf.study.reporting import Report, Table, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
-from neas_tf.study.units import Embedding, Found, Lookup, Training, Unit, found
+from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Result, Training, Unit, found
 
 TITLE = "Homogeneous: an ensemble of different paths against mirrors of each of its paths"
 PAPER = "Table 3, Fig. 4"
@@ -35,13 +35,19 @@ def _embedding(plan: Plan, training: Training) -> Embedding:
     return Embedding(training.seed, "{}", training, plan.settings.images)
 
 
+def _comparison(training: Training) -> Comparison:
+    return Comparison(training.seed, "{}", training)
+
+
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed; the t-SNE is made of the first seed's."""
     result: list[list[Unit]] = []
     for i, seed in enumerate(plan.seeds):
         trainings = list(_variants(plan, seed).values())
-        pictures = [] if i else [_embedding(plan, training) for training in trainings]
-        result.append([*trainings, *pictures])
+        more: list[Unit] = [_comparison(training) for training in trainings]
+        if not i:
+            more += [_embedding(plan, training) for training in trainings]
+        result.append([*trainings, *more])
     return result
 
 
@@ -50,7 +56,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     complete = []
     for seed in plan.seeds:
-        results = {name: found(unit, lookup) for name, unit in _variants(plan, seed).items()}
+        results = {
+            name: _joined(found(unit, lookup), found(_comparison(unit), lookup))
+            for name, unit in _variants(plan, seed).items()
+        }
         if all(result is not None for result in results.values()):  # compare like with like
             complete.append(seed)
             for name, result in results.items():
@@ -70,6 +79,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     return Report(values, [_table(summary, plan.base["num_paths"])], sentences, pictures)
 
 
+def _joined(trained: Result | None, compared: Result | None) -> dict[str, Any] | None:
+    return None if trained is None or compared is None else {**trained, **compared}
+
+
 def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
     paths = np.array([result["path_accuracies"] for result in results])
     ensemble = [result["ensemble_accuracy"] for result in results]
@@ -79,7 +92,7 @@ def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
         "mean_path": Mean.of(paths.mean(1)),
         "ensemble": Mean.of(ensemble),
         "gain": Mean.of(np.array(ensemble) - paths.mean(1)),
-        **{name: Mean.of([result.get(name, 0.0) for result in results]) for name in names},
+        **{name: Mean.of([result[name] for result in results]) for name in names},
     }
 
 
@@ -111,7 +124,7 @@ def _pooled(by_name: Mapping[str, Any], names: list[str], what: str) -> Mean:
     take = {
         "gain": lambda r: r["ensemble_accuracy"] - float(np.mean(r["path_accuracies"])),
         "path": lambda r: float(np.mean(r["path_accuracies"])),
-        "differ": lambda r: r.get("disagreement", 0.0),
+        "differ": lambda r: r["disagreement"],
     }[what]
     return Mean.of([float(np.mean([take(by_name[name][i]) for name in names])) for i in seeds])
 

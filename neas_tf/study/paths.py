@@ -75,13 +75,12 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             percent(row["top5"]),
             number(row["macs"], 2, 1e-6, " M"),
             number(row["split"], 1),
-            percent(row["disagreement"], 1),
             percent(row["supernet"]),
         )
         for k, row in summary.items()
     )
     header = ("K", "trainings", "ensemble", "best path", "top 5", "MACs", "split point")
-    header += ("disagreement", "supernet accuracy")
+    header += ("supernet accuracy",)
     table = Table("Found under one budget and retrained; mean ± standard deviation", header, rows)
     values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
     pictures = {"paths.png": functools.partial(_picture, results)} if known else {}
@@ -95,7 +94,6 @@ def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
         "top5": Mean.of([r["top5"] for r in results if "top5" in r]),
         "macs": Mean.of([r["macs"] for r in results]),
         "split": Mean.of([int(r["architecture"].partition(":")[0][1:]) for r in results]),
-        "disagreement": Mean.of([r["disagreement"] for r in results if "disagreement" in r]),
         "architectures": [r["architecture"] for r in results],
     }
 

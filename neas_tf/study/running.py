@@ -55,6 +55,7 @@ class Runner:
             "search": self._search,
             "training": self._training,
             "embedding": self._embedding,
+            "comparison": self._comparison,
             "latency": self._latency,
         }
 
@@ -154,12 +155,7 @@ class Runner:
     def _training(self, unit: units.Training) -> dict[str, Any]:
         run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})
         with run.writing():
-            test = retrain(run)
-        model, _ = model_store.load_model(run.folder("retrain", "model"))
-        beta = run.config.shrink.beta
-        beta = PAPER_BETA if beta == "auto" else float(beta)
-        batch = run.config.retrain.evaluation_batch
-        return {**test, **compare_paths(model, run.info, batch, beta)}
+            return retrain(run)
 
     def _trained(self, unit: units.OfTraining) -> tuple[Run, Any]:
         run = self._run(unit.training)
@@ -168,6 +164,12 @@ class Runner:
     def _embedding(self, unit: units.Embedding) -> dict[str, Any]:
         run, model = self._trained(unit)
         return embed(model, run.info, unit.images, unit.seed)
+
+    def _comparison(self, unit: units.Comparison) -> dict[str, Any]:
+        run, model = self._trained(unit)
+        beta = run.config.shrink.beta
+        beta = PAPER_BETA if beta == "auto" else float(beta)
+        return compare_paths(model, run.info, run.config.retrain.evaluation_batch, beta)
 
     def _latency(self, unit: units.Latency) -> dict[str, Any]:
         run = self._run(unit.training)

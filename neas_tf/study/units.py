@@ -210,8 +210,7 @@ class Found:
 class Training(Unit):
     """Trains an ensemble from scratch on the whole training split and tests it once.
 
-    Result: `ensemble_accuracy`, `path_accuracies`, `top5`, `macs`, `params`, `architecture`, and
-    `disagreement` and `similarity` between the paths on the test split.
+    Result: `ensemble_accuracy`, `path_accuracies`, `top5`, `macs`, `params`, `architecture`.
 
     Attributes:
       ensemble: its key, or what a search finds.
@@ -294,6 +293,16 @@ class Embedding(OfTraining):
     def to_dict(self) -> dict[str, Any]:
         """See `Unit.to_dict`."""
         return super().to_dict() | {"images": self.images}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(OfTraining):
+    """How the paths of a trained ensemble differ on the test split (paper Table 3).
+
+    Result: see `trained.compare_paths`.
+    """
+
+    kind: ClassVar[str] = "comparison"
 
 
 @dataclasses.dataclass(frozen=True)
