@@ -42,7 +42,7 @@ BASE = {
 def toy_plan(**settings) -> Plan:
     values = {"seeds": (0, 1), "ensembles": 8, "budgets": (200_000, 300_000), "paths": (1, 2, 3)}
     values |= {"top": 5, "resamples": 20, "shrinks": {"p4": {"quality_power": 4.0}}}
-    values |= {"rival_depth": 0.3, "images": 10}
+    values |= {"rival_depth": 0.3, "images": 10, "latency_shares": (0.5,)}
     return Plan(StudySettings(**(values | settings)), BASE, SPACE)
 
 
@@ -66,6 +66,8 @@ def pretend(unit: units.Unit) -> dict:
         }
     if isinstance(unit, units.Scores):
         return {"accuracies": rng.random(len(unit.ensembles)).tolist(), "path_accuracies": []}
+    if isinstance(unit, units.LatencyTable):
+        return {"table": {}}
     if isinstance(unit, units.Search):
         table, full = CostTable(SPACE), ShrunkSpace.full(SPACE, 2)
         found = [sampling.uniform(full, rng) for _ in range(24)]

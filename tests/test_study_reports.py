@@ -200,8 +200,7 @@ def test_rivals_fit_a_budget_and_shrink_the_image_alike(name):
         ({"rivals": ["resnet"]}, "study.rivals"),
         ({"rival_depth": 0}, "study.rival_depth"),
         ({"shrinks": {"a": 1}}, "study.shrinks.a"),
-        ({"latency_tables": {"ours": "x"}}, "latency_tables.ours"),
-        ({"latencies": [-1]}, "study.latencies"),
+        ({"latency_shares": [1.5]}, "study.latency_shares"),
         ({"experiment": 1}, "study.experiment"),
     ],
 )

@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 import yaml
+from latency_tables import made_up_table
 from tiny_run import TINY, contents
 
 from neas_tf import paths
+from neas_tf.architecture import Architecture
+from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.pipeline import make_strategy
 from neas_tf.run_context import essential_settings
@@ -24,6 +27,7 @@ from neas_tf.study.units import (
     Embedding,
     Found,
     Latency,
+    LatencyTable,
     Scores,
     Search,
     Supernet,
@@ -127,6 +131,19 @@ def test_the_other_kinds_of_units(config_file, whole):
     found = runner(Embedding(0, "{}", training, 20))
     assert np.shape(found["points"]) == (2, 20, 2) and len(found["labels"]) == 20
     assert runner(Latency(0, "{}", training))["milliseconds"] > 0
+    # A search under latency, with a table that is made up where measuring takes minutes.
+    run = runner.base_run()
+    made_up = made_up_table(run.space)
+    table = LatencyTable(0, "{}", supernet)
+    store.put(table, {"table": made_up.to_dict()}, 0.0)
+    result = runner(Search(seed, "{}", supernet, table, 0.3))
+    times = [
+        made_up.predict_ns(Architecture.from_key(key), run.space) / 1e6
+        for key, *_ in result["candidates"]
+    ]
+    assert max(times) <= result["max_latency_ms"] and len(times) > 3
+    low, high = CostTable(run.space, made_up).attainable_range(run.full, "latency_ns")
+    assert result["max_latency_ms"] == pytest.approx((low + 0.3 * (high - low)) / 1e6)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def _picture(rows: Mapping[str, Any]) -> bytes:
     values = np.array(
         [[shares[o].mean if o in shares else 0.0 for o in names] for shares in shown.values()]
     )
-    figure = style.new_figure(0.8 * len(names) + 2.2, 0.4 * len(shown) + 1.6)
+    figure = style.new_figure(max(5.6, 0.8 * len(names) + 2.2), 0.4 * len(shown) + 1.6)
     style.heading(figure, "Share of the dropped combinations that hold an operator")
     axes = figure.add_subplot()
     axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from neas_tf.architecture import Architecture
 from neas_tf.report import style
@@ -293,8 +294,10 @@ def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
         axes.set_title(f"{metric}: τ = {number(row['kendall'], 2)}")
         axes.set_xlabel("supernet, held-out training images")
         axes.set_ylabel("from scratch, test images")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         style.percent_axis(axes, "x")
         style.percent_axis(axes, "y")
         axes.grid(True)
-        axes.legend()
+        if place == 1:
+            axes.legend()
     return style.to_png(figure)

@@ -7,6 +7,9 @@ import gc
 import json
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,16 @@ import tf_keras
 from neas_tf import console, data, model_store
 from neas_tf.architecture import Architecture
 from neas_tf.config import NeasConfig
-from neas_tf.files import read_json, write_bytes_atomic
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
 from neas_tf.latency_models import ensemble_model
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import load_table
 from neas_tf.latency_timing import TimingSettings, describe_machine, time_files, typical
 from neas_tf.measurements import PAPER_BETA
 from neas_tf.parse_config import apply_override, check_known, with_stage_shapes
+from neas_tf.paths import project_file
 from neas_tf.run_context import Run, open_run
 from neas_tf.search_state import read_history
 from neas_tf.stages.retrain_stage import retrain
@@ -53,6 +61,7 @@ class Runner:
             "supernet": self._supernet,
             "scores": self._scores,
             "search": self._search,
+            "table": self._table,
             "training": self._training,
             "embedding": self._embedding,
             "comparison": self._comparison,
@@ -114,12 +123,13 @@ class Runner:
             "training": json.loads(lines[-1]) if lines else {},
         }
 
-    def _with_supernet(self, unit: units.Scores | units.Search, budget: bool) -> Run:
+    def _with_supernet(
+        self, unit: units.Scores | units.Search, search: Mapping[str, Any], budget: bool
+    ) -> Run:
         """A run whose supernet is the one of another unit, by links that move with the folder."""
         own = json.loads(unit.supernet.settings)
         config_of = {**own, "seed": unit.supernet.seed}
-        own_search = {"search": {"seed": unit.seed}}
-        run = self._run(unit, _merged(config_of, own_search), budget)
+        run = self._run(unit, _merged(config_of, {"search": search}), budget)
         with run.writing():  # first what says whose the folder is
             self._link(run, unit)
         return run
@@ -131,7 +141,7 @@ class Runner:
                 os.symlink(os.path.relpath(target, run.model_dir), run.folder(name))
 
     def _scores(self, unit: units.Scores) -> dict[str, Any]:
-        run = self._with_supernet(unit, budget=False)
+        run = self._with_supernet(unit, {}, budget=False)
         ensembles = [Architecture.from_key(key).check_in(run.space) for key in unit.ensembles]
         evaluator = make_evaluator(run, load_supernet(run))
         with console.bar("scores", 100, "%", leave=False) as bar:
@@ -142,15 +152,39 @@ class Runner:
         }
 
     def _search(self, unit: units.Search) -> dict[str, Any]:
-        run = self._with_supernet(unit, budget=True)
+        bound = self._latency_bound(unit) if unit.table else {}
+        run = self._with_supernet(unit, {"seed": unit.seed, **bound}, budget=not bound)
         with run.writing():
             result = search(run)
         lines = read_history(run.folder("search", "history.jsonl"))
-        return {
+        found = {
             "candidates": [[c.architecture.key, c.accuracy, c.macs, c.generation] for c in lines],
             "best": result.best.number,
             "reason": result.reason,
         }
+        return {**found, "max_latency_ms": bound["max_latency_ms"]} if bound else found
+
+    def _latency_bound(self, unit: units.Search) -> dict[str, Any]:
+        """The bound in the settings of `search`, with the table as a file of the supernet's."""
+        run = self._run(unit.supernet)
+        path = self._store.work(unit.table) / "table.json"
+        if not path.exists():
+            write_json_atomic(path, self._store.get(unit.table)["table"])
+        costs = CostTable(run.space, load_table(path))
+        low, high = costs.attainable_range(run.full, LATENCY)
+        milliseconds = round((low + unit.latency_share * (high - low)) / 1e6, 6)
+        return {"latency_table": str(path), "max_latency_ms": milliseconds}
+
+    def _table(self, unit: units.LatencyTable) -> dict[str, Any]:
+        path = self._store.work(unit) / "table.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A process of its own: the command, which goes on by itself where it was interrupted.
+        command = [sys.executable, "-m", "neas_tf.measure_latency", f"--output={path}"]
+        command += [f"--model_dir={self._store.work(unit.supernet)}", "--overwrite"]
+        done = subprocess.run(command, cwd=project_file(), check=False)
+        if done.returncode:
+            raise NeasError(f"{unit.title}: measuring ended with exit code {done.returncode}.")
+        return {"table": read_json(path, "latency table")}
 
     def _training(self, unit: units.Training) -> dict[str, Any]:
         run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})

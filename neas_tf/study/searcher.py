@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from neas_tf.report import style
 from neas_tf.study.plan import Plan
@@ -112,6 +113,7 @@ def _picture(curves: Mapping[str, Mapping[int, Any]], top: int) -> bytes:
             axes.plot(
                 x, curve["best"], color=colour, ls=":", label=None if i else f"{method}, best"
             )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("generation")
     axes.set_ylabel("supernet accuracy")
     style.percent_axis(axes)

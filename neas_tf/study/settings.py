@@ -10,8 +10,6 @@ from neas_tf.errors import check, check_int, check_keys, fail, unknown_name
 from neas_tf.shrinking import METRICS
 from neas_tf.study.rivals import RIVALS
 
-SPACES = ("own", "mobile")  # those that `frontier` searches
-
 
 @dataclasses.dataclass(frozen=True)
 class StudySettings:
@@ -37,9 +35,8 @@ class StudySettings:
       rival_depth: multiple of their layers; their width follows from the budget.
       mobile_space: settings of `space` for the second searched space of `frontier`; empty leaves it
         out.
-      latency_tables: files of `python -m neas_tf.measure_latency`, by `own` (the base's space) and
-        `mobile`, for searches under latency.
-      latencies: bounds of these searches in milliseconds.
+      latency_shares: bounds of the searches under latency, each a share of the way from the fastest
+        ensemble of the space to the slowest; empty leaves these searches out.
     """
 
     experiment: str = "neas_cifar10"
@@ -58,8 +55,7 @@ class StudySettings:
     rivals: tuple[str, ...] = ("mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "efficientnet_b0")
     rival_depth: float = 1.0
     mobile_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    latency_tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    latencies: tuple[float, ...] = ()
+    latency_shares: tuple[float, ...] = ()
 
     def __post_init__(self):
         for name in ("seeds", "training_seeds"):
@@ -83,11 +79,8 @@ class StudySettings:
             if name not in RIVALS:
                 unknown_name("study.rivals", name, RIVALS)
         check(_is_positive(self.rival_depth, 8.0), "study.rival_depth", self.rival_depth, "0 to 8")
-        for bound in self.latencies:
-            check(_is_positive(bound, 1e6), "study.latencies", bound, "milliseconds above 0")
-        check_keys("study.latency_tables", self.latency_tables, SPACES)
-        for name, file in self.latency_tables.items():
-            check(isinstance(file, str), f"study.latency_tables.{name}", file, "a file")
+        for share in self.latency_shares:
+            check(_is_positive(share, 1.0), "study.latency_shares", share, "shares above 0 up to 1")
         for name, values in self.shrinks.items():
             if not isinstance(values, Mapping):
                 fail(f"study.shrinks.{name}", values, "a mapping of settings of shrink")

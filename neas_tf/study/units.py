@@ -131,17 +131,16 @@ class Scores(Unit):
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(Unit):
-    """A search with a supernet's weights.
+class LatencyTable(Unit):
+    """Measures what the operators of a supernet's space take on this machine (docs/latency.md).
 
-    Result: `candidates` in the order of the history, each [key, accuracy, MACs, generation],
-    `best` the winner's number, `reason` why it ended early ('' when it did not).
+    Result: `table`, JSON of `neas-latency-table/1`. A measurement: it is not the same twice.
 
     Attributes:
-      supernet: whose weights and shrunk space.
+      supernet: whose space.
     """
 
-    kind: ClassVar[str] = "search"
+    kind: ClassVar[str] = "table"
     supernet: Supernet = dataclasses.field(default_factory=Supernet)
 
     @property
@@ -156,7 +155,46 @@ class Search(Unit):
     @property
     def title(self) -> str:
         """See `Unit.title`."""
-        return f"{super().title}, with {self.supernet.title}"
+        return f"latency table for {self.supernet.title}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(Unit):
+    """A search with a supernet's weights.
+
+    Result: `candidates` in the order of the history, each [key, accuracy, MACs, generation],
+    `best` the winner's number, `reason` why it ended early ('' when it did not), and under a table
+    `max_latency_ms`.
+
+    Attributes:
+      supernet: whose weights and shrunk space.
+      table: makes it a search under latency instead of MACs.
+      latency_share: its bound, as a share of the way from the fastest ensemble of the whole space
+        to the slowest; 0 without a table.
+    """
+
+    kind: ClassVar[str] = "search"
+    supernet: Supernet = dataclasses.field(default_factory=Supernet)
+    table: LatencyTable | None = None
+    latency_share: float = 0.0
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The supernet, and the table where there is one."""
+        return (self.supernet, *([self.table] if self.table else []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        value = super().to_dict() | {"supernet": self.supernet.to_dict()}
+        if self.table:
+            value |= {"table": self.table.to_dict(), "latency_share": self.latency_share}
+        return value
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        bound = f" under latency (share {self.latency_share:g})" if self.table else ""
+        return f"{super().title}{bound}, with {self.supernet.title}"
 
 
 @dataclasses.dataclass(frozen=True)
