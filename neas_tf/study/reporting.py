@@ -66,7 +66,7 @@ class Header:
       facts: how it was run, one line each.
       done: titles of the units that are done.
       missing: of those that are not.
-      hours: that the units took, added up.
+      hours: that the units took, added up; of each, the sitting that finished it.
     """
 
     name: str
