@@ -99,7 +99,8 @@ def _page(header: Header, report: Report) -> str:
     parts = [f"# {header.title}", "", f"Of the paper: {header.paper}.", ""]
     parts += [f"- {fact}" for fact in header.facts]
     parts.append(
-        f"- {len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time"
+        f"- {len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time "
+        "(of each unit, the sitting that finished it)"
     )
     parts += ["", *(f"{text[:1].upper()}{text[1:]}\n" for text in report.sentences)]
     parts += [table.markdown() for table in report.tables]
