@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from neas_tf import data
 from neas_tf.study.statistics import linear_cka
@@ -83,7 +84,8 @@ def embed(model: Any, info: data.DatasetInfo, images: int, seed: int) -> dict[st
     flat = features.reshape(-1, features.shape[-1])
     perplexity = min(30.0, (len(flat) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    points = tsne.fit_transform(flat).reshape(*features.shape[:2], 2)
+    with threadpool_limits(1):  # sums in the same order on every machine
+        points = tsne.fit_transform(flat).reshape(*features.shape[:2], 2)
     return {"points": np.round(points, 2).astype(float).tolist(), "labels": labels[:images]}
 
 
