@@ -65,7 +65,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             for name, result in results.items():
                 by_name.setdefault(name, []).append(result)
     summary = {name: _summary(results) for name, results in by_name.items()}
-    sentences = [f"All {len(_variants(plan, 0))} variants are done for {len(complete)} seeds."]
+    sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]
     if complete:
         sentences += _findings(by_name, summary)
     values = {"seeds": complete, "variants": summary, "results": by_name}
