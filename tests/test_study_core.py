@@ -216,6 +216,7 @@ def test_a_store_of_other_settings_is_refused_and_left_alone(tmp_path):
         ("notes.txt", "mine", "holds files of something else"),
         ("study.json", "{", "no valid JSON"),
         ("study.json", "[]", "is not of format 'neas-study/1'"),
+        ("study.json", '{"format": "neas-study/1"}', "has no base settings"),
     ],
 )
 def test_folders_of_something_else_are_refused(tmp_path, name, text, words):

@@ -13,6 +13,7 @@ from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.paths import project_file, resolve_user_path
 from neas_tf.study.names import NAMES, chosen
+from neas_tf.study.store import check_folder
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -50,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
         names = chosen(values.study)
         if not values.model_dir:
             raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        folder = resolve_user_path(values.model_dir)
+        check_folder(folder)  # at once, not behind TensorFlow's start
         _start_tensorflow(values.threads)
         from neas_tf.study.command import Options, load_settings, run_studies
 
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         files = files or [project_file("configs", "studies", "cifar10_cpu.yaml")]
         config, settings = load_settings(files, values.params_override)
         options = Options(values.shard, values.time_limit, values.list, values.report)
-        run_studies(names, config, settings, resolve_user_path(values.model_dir), options)
+        run_studies(names, config, settings, folder, options)
     except NeasError as error:
         console.say(f"neas_tf.study: {error}")
         return 2

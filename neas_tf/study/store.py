@@ -28,6 +28,36 @@ STUDY_FORMAT = "neas-study/1"
 UNIT_FORMAT = "neas-study-unit/1"
 
 
+def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+    """The base settings of the studies in a folder; None for a missing or empty one.
+
+    Raises:
+      NeasError: for a folder of something else.
+    """
+    folder = Path(folder).absolute()
+    path = folder / "study.json"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+        if not path.exists():
+            names = list(folder.iterdir()) if folder.is_dir() else []
+            if not all(is_leftover(name) for name in names):
+                raise NeasError(
+                    f"model_dir: {str(folder)!r} holds files of something else (no study.json); "
+                    "allowed is an empty or new folder, or one of earlier studies."
+                )
+            return None
+    except OSError as error:
+        raise NeasError(f"model_dir: {str(folder)!r} cannot be read ({error.strerror}).") from None
+    value = read_json(path, "study.json")
+    if not isinstance(value, Mapping) or value.get("format") != STUDY_FORMAT:
+        raise NeasError(f"study.json: {str(path)!r} is not of format {STUDY_FORMAT!r}.")
+    base = value.get("base")
+    if not isinstance(base, Mapping):
+        raise NeasError(f"study.json: {str(path)!r} has no base settings.")
+    return base
+
+
 class Store:
     """The units that are done, in a folder that several studies and processes share.
 
@@ -48,26 +78,8 @@ class Store:
         self._check()
 
     def _check(self) -> None:
-        path = self.folder / "study.json"
-        try:
-            if self.folder.exists() and not self.folder.is_dir():
-                raise NeasError(f"model_dir: {str(self.folder)!r} is a file, allowed is a folder.")
-            if not path.exists():
-                names = list(self.folder.iterdir()) if self.folder.is_dir() else []
-                if not all(is_leftover(name) for name in names):
-                    raise NeasError(
-                        f"model_dir: {str(self.folder)!r} holds files of something else (no "
-                        "study.json); allowed is an empty or new folder, or one of earlier studies."
-                    )
-                return
-        except OSError as error:
-            raise NeasError(
-                f"model_dir: {str(self.folder)!r} cannot be read ({error.strerror})."
-            ) from None
-        value = read_json(path, "study.json")
-        if not isinstance(value, Mapping) or value.get("format") != STUDY_FORMAT:
-            raise NeasError(f"study.json: {str(path)!r} is not of format {STUDY_FORMAT!r}.")
-        changes = difference(value.get("base"), self._base)
+        found = check_folder(self.folder)
+        changes = difference(found, self._base) if found is not None else []
         if changes:
             more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
             raise NeasError(
