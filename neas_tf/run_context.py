@@ -255,10 +255,21 @@ class Run:
         }
 
 
-def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strategy) -> Run:
+def open_run(
+    config: NeasConfig,
+    model_dir: str,
+    strategy: tf.distribute.Strategy,
+    info: data.DatasetInfo | None = None,
+) -> Run:
     """Opens the data and looks at the folder; checks everything that can be checked at once.
 
     Nothing is written before `Run.writing`.
+
+    Args:
+      config: from `parse_config.load_config`.
+      model_dir: folder of the run.
+      strategy: of distribution.
+      info: the data where they are open already, with the same `config.data`.
 
     Raises:
       NeasError: for missing data, a space or budget that cannot be, settings that a later stage
@@ -268,7 +279,7 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     folder = _check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
     # The sections are filled in and checked; the caller's config stays as it is.
     config = copy.deepcopy(config)
-    info = data.load(config.data)
+    info = info or data.load(config.data)
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
     check_settings(config, info, space, strategy.num_replicas_in_sync)
@@ -276,6 +287,13 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     budget = search_budget(config)
     budget.check_attainable(full, table)
     return Run(config, folder, strategy, info, space, full, table, budget)
+
+
+def essential_settings(config: NeasConfig) -> dict[str, Any]:
+    """All settings of a config that results depend on, as plain JSON types, the seed left out."""
+    names = ("num_paths", "heterogeneous", "space", "data", "supernet", "shrink", "search")
+    value = _plain(config.as_dict())
+    return {name: _essential(value[name]) for name in (*names, "retrain")}
 
 
 def _check_folder(model_dir: str, foreign: bool = False) -> Path:
