@@ -43,10 +43,25 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any, indent: int | No
 def read_json(path: str | os.PathLike[str], what: str = "file") -> Any:
     """Reads JSON, or raises a `NeasError` that names the file and the fault."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise NeasError(f"{what}: no file at {str(path)!r}.") from None
     except OSError as error:
         raise NeasError(f"{what}: {str(path)!r} cannot be read ({error.strerror}).") from None
+    return parse_json(content, f"{what}: {str(path)!r}")
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """The value that JSON text (UTF-8) stands for.
+
+    Args:
+      content: the text.
+      where: begins the message, such as "architecture: 'a.json'".
+
+    Raises:
+      NeasError: for anything else.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise NeasError(f"{what}: {str(path)!r} is no valid JSON ({error}).") from None
+        raise NeasError(f"{where} is no valid JSON ({error}).") from None

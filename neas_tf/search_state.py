@@ -181,6 +181,19 @@ def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
         raise NeasError(
             f"search history: {str(path)!r} cannot be read ({error.strerror})."
         ) from None
+    return parse_history(content, path)
+
+
+def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
+    """(candidates, the bytes of their lines, what a crash left of one more line).
+
+    Args:
+      content: of a history.
+      path: of it, for messages.
+
+    Raises:
+      NeasError: names the first line that is no candidate.
+    """
     *lines, tail = content.split(b"\n")
     if tail and _is_json(tail):  # Only the line feed is missing: nothing of the score is lost.
         lines, content, tail = [*lines, tail], content + b"\n", b""

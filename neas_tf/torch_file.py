@@ -23,7 +23,7 @@ READERS = ("own", "torch")
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_VERSION = 1001
 _MAX_PICKLE = 1 << 28
-_DAMAGES = (
+DAMAGES = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -68,7 +68,7 @@ def open_checkpoint(path: str | os.PathLike[str], reader: str = "own") -> Iterat
             raise
         except OSError as error:
             raise NeasError(f"torch_checkpoint: {path!r} cannot be read ({error}).") from None
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise _unsound(path, error) from None
         yield content
 
@@ -116,7 +116,7 @@ def _zip(archive: zipfile.ZipFile, path: str) -> Any:
     def read(storage: Storage) -> bytes:
         try:
             return content(f"{folder}data/{storage.key}", file_size)
-        except (*_DAMAGES, OSError) as error:
+        except (*DAMAGES, OSError) as error:
             raise _unsound(path, error) from None
 
     return run(io.BytesIO(content(pickles[0], min(file_size, _MAX_PICKLE))), read)
