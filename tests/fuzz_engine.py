@@ -20,10 +20,33 @@ LONGEST = 1 << 16  # bytes of a mutated input
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # What no reader of outside data has a reason to do; see Python's table of audit events.
 _FORBIDDEN = frozenset(
-    "os.system os.exec os.fork os.forkpty os.posix_spawn os.startfile subprocess.Popen "
-    "os.remove os.rename os.mkdir os.rmdir os.link os.symlink os.chmod os.chown os.truncate "
-    "shutil.rmtree shutil.copyfile shutil.move tempfile.mkstemp tempfile.mkdtemp "
-    "socket.connect socket.bind pickle.find_class ctypes.dlopen".split()
+    [
+        "os.system",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.startfile",
+        "subprocess.Popen",
+        "os.remove",
+        "os.rename",
+        "os.mkdir",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.chmod",
+        "os.chown",
+        "os.truncate",
+        "shutil.rmtree",
+        "shutil.copyfile",
+        "shutil.move",
+        "tempfile.mkstemp",
+        "tempfile.mkdtemp",
+        "socket.connect",
+        "socket.bind",
+        "pickle.find_class",
+        "ctypes.dlopen",
+    ]
 )
 
 
@@ -55,7 +78,8 @@ class Tally:
     """What came of the inputs of one parser.
 
     Attributes:
-      tried, accepted, refused: counts; refused are those that ended with a `NeasError`.
+      tried, accepted, refused, failed: counts; refused are those that ended with a `NeasError`,
+        failed those with a fault.
       slowest: seconds of the slowest input.
       faults: kind of each fault, and the (first, shortened) input that showed it.
     """
@@ -63,6 +87,7 @@ class Tally:
     tried: int = 0
     accepted: int = 0
     refused: int = 0
+    failed: int = 0
     slowest: float = 0.0
     faults: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
@@ -74,8 +99,10 @@ class Tally:
             self.accepted += 1
         elif kind == "refused":
             self.refused += 1
-        elif kind not in self.faults or len(data) < len(self.faults[kind]):
-            self.faults[kind] = data
+        else:
+            self.failed += 1
+            if kind not in self.faults or len(data) < len(self.faults[kind]):
+                self.faults[kind] = data
 
 
 class _Watch:

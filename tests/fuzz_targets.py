@@ -7,6 +7,7 @@ a folder of memory where there is one, before the parser is watched.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import io
 import json
@@ -33,18 +34,29 @@ from neas_tf.latency_work import read_manifest
 from neas_tf.model_store import ARCHITECTURE_FILE, MODEL_FILE, read_info
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import project_file
+from neas_tf.report.reading import read_run
 from neas_tf.search_state import History, parse_history
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 from neas_tf.torch_file import open_checkpoint
 from neas_tf.torch_pickle import Tensor
+from neas_tf.yaml_text import load_yaml, load_yaml_file
 from neas_tf.zoo import load_architecture
 
 KEY = "s2:k3e2.k5e3|k3e4.skip|k5e3.k3e2"
 ARCHITECTURE = Architecture.from_key(KEY, "example")
 OFFICIAL = "2,2,0,0,1,2,-1,0,3,4,0"
 NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
-_NAMES = [b"format", b"name", b"split_point", b"paths", b"skip", b"k3e4", b"fused_k3e4_se", b"uib_s3e2"]
+_NAMES = [
+    b"format",
+    b"name",
+    b"split_point",
+    b"paths",
+    b"skip",
+    b"k3e4",
+    b"fused_k3e4_se",
+    b"uib_s3e2",
+]
 _CONFIGS = ("cifar10_cpu.yaml", "cifar10_mobile_cpu.yaml", "spaces/mobile.yaml")
 
 
@@ -85,6 +97,27 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NeasError("no UTF-8") from None
+
+
+def read_yaml(data: bytes) -> object:
+    return SearchSpace.from_dict(load_yaml(_utf8(data), "space"))
+
+
+def read_yaml_file(path: Path) -> object:
+    return load_yaml_file(path)
+
+
+def read_report_folder(path: Path) -> object:
+    """The report's reader notes what it cannot read, and goes on."""
+    found = read_run(path.parents[1], TOY)
+    return [p.encode() for p in found.problems], found.candidates
+
+
 def read_architecture_text(data: bytes) -> object:
     return load_architecture(_text(data))
 
@@ -116,7 +149,7 @@ def read_table(data: bytes) -> object:
     try:
         table = LatencyTable.from_dict(value)
     except NeasError as error:
-        if "fingerprint" not in str(error) or not isinstance(value, dict):
+        if "latency table: fingerprint" not in str(error):
             raise
         fields = ("num_paths", "quantize", "entries", "scale", "constant", "made_for", "device")
         right = LatencyTable(**{key: value[key] for key in fields if key in value}).fingerprint()
@@ -196,13 +229,9 @@ def _apply(settings: dict[str, Any]) -> object:
 
 
 def read_config(data: bytes) -> object:
-    from neas_tf.parse_config import load_yaml
+    from neas_tf.yaml_text import load_yaml
 
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NeasError("config_file: no UTF-8.") from None
-    return _apply(load_yaml(text, "config_file 'a.yaml'"))
+    return _apply(load_yaml(_utf8(data), "config_file 'a.yaml'"))
 
 
 def read_overrides(data: bytes) -> object:
@@ -327,7 +356,10 @@ def pure_targets() -> list[Target]:
     (_folder() / "model" / ARCHITECTURE_FILE).write_bytes(_dumps(ARCHITECTURE.to_dict()))
     zoo = [_file("configs", "architectures", f"neas_{size}.json") for size in "sml"]
     official = [OFFICIAL.encode(), b"20,2,0," + b"1," * 20 + b"0,0", b"[0,1,0,5,0]"]
-    spaces = [_dumps(TOY.to_dict()), _dumps({"stages": [[8, 2, 1]], "min_split": 0, "max_split": 1})]
+    spaces = [
+        _dumps(TOY.to_dict()),
+        _dumps({"stages": [[8, 2, 1]], "min_split": 0, "max_split": 1}),
+    ]
     return [
         Target("architecture text", read_architecture_text,
                [KEY.encode(), *official, b"neas_s", b"a.json", b"s0:.|k3e4|k5e4"],
@@ -349,6 +381,14 @@ def pure_targets() -> list[Target]:
                [b"class_names", b"mean", b"std"], 0.4),
         Target("normalisation", read_normalisation,
                [_dumps({"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]})], [b"mean", b"std"]),
+        Target("YAML text", read_yaml, [_SMALL_SPACE, b"{a: &x [1, 2], b: *x, c: {<<: {d: 1}}}"],
+               _YAML, 0.4),
+        Target("YAML file", OnFile("a.yaml", read_yaml_file), [_SMALL], _YAML, 0.2),
+        Target("report: history", OnFile("run/search/history.jsonl", read_report_folder),
+               [_history_lines()], [b"\n", b"macs", b"accuracy", b"NaN"], 0.2),
+        Target("report: metrics", OnFile("run/supernet/metrics.jsonl", read_report_folder),
+               [b'{"step": 10, "loss": 1.5, "accuracy": 0.5}\n{"step": 20, "loss": NaN}\n'],
+               [b"\n", b"step", b"loss", b"NaN"], 0.2),
         Target("checkpoint pickle", read_pickle, _pickles(), _OPCODES),
         Target("checkpoint file", OnFile("c.pth", read_checkpoint),
                [_checkpoint(), _old_checkpoint(), _checkpoint(**{"archive/data/9": b"x"})],
@@ -356,22 +396,34 @@ def pure_targets() -> list[Target]:
     ]  # fmt: skip
 
 
+_SMALL_SPACE = (
+    b"stages: [[8, 2, 1], {channels: 8, layers: 1, stride: 2}]\nmin_split: 0\nmax_split: 3\n"
+)
+_SMALL = b"num_paths: 2\nspace: {stages: [[8, 2, 2]], operators: [k3e2, skip], min_split: 0, max_split: 2}\n"
 ARCHITECTURE_OFFICIAL = [1, 3, 0, 2, 1, -1, 0, 5, 4, 0, 0, 0, 0]
+
+
+# Name and share of those below, for whom does not import TensorFlow.
+TENSORFLOW_TARGETS = {"TFRecord lengths": 0.4, "overrides": 0.1, "config YAML": 0.05}
 
 
 def tensorflow_targets() -> list[Target]:
     """The parsers that import TensorFlow."""
     configs = [_file("configs", path) for path in _CONFIGS]
-    small = b"num_paths: 2\nspace: {stages: [[8, 2, 2]], operators: [k3e2, skip]}\ndata: {mean: [0.5]}\n"
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # Model Garden warns of every list
+    _experiment()
     overrides = [
         b"num_paths=2,search.max_macs=300000,space.operators=[k3e4,skip],data.mean=[0.5]",
         b"supernet.trainer.optimizer_config.learning_rate.type=cosine,shrink.beta=auto",
         b"{num_paths: 3, data: {source: tfds, name: cifar10}}",
-        b"space.stages=[[8,2,1],{channels: 8, layers: 1, stride: 2}],space.input_size=[8,8]",
+        b"space.stages=[[8,2,1],{channels: 8, layers: 2, stride: 2}],space.input_size=[8,8]",
     ]
-    return [
-        Target("config YAML", read_config, [small, *configs], _YAML, 0.25),
-        Target("overrides", read_overrides, overrides, [*_YAML, b"=", b",", b"."], 0.25),
+    found = [
         Target("TFRecord lengths", OnFile("a.tfrecord", read_records), [_records()],
-               [b"\xff" * 8, bytes(8), struct.pack("<Q", 1 << 63)], 0.6),
+               [b"\xff" * 8, bytes(8), struct.pack("<Q", 1 << 63)]),
+        Target("overrides", read_overrides, overrides, [*_YAML, b"=", b",", b"."]),
+        Target("config YAML", read_config, [_SMALL, *configs], _YAML),
     ]  # fmt: skip
+    return [dataclasses.replace(t, share=TENSORFLOW_TARGETS[t.name]) for t in found]
