@@ -172,7 +172,7 @@ def _child(arguments: argparse.Namespace) -> None:
             target = _target(arguments.child, arguments.part)
     else:
         target = _target(arguments.child, arguments.part)
-    from fuzz_engine import Tally, fuzz, observe, peak_memory
+    from fuzz_engine import HANG_SECONDS, Tally, fuzz, observe, peak_memory
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + _MEMORY, held + _MEMORY))
@@ -203,7 +203,7 @@ def _child(arguments: argparse.Namespace) -> None:
             if tally.tried >= arguments.inputs:  # libFuzzer reads its seeds beyond the count
                 return
             keep(data)
-            tally.add(data, *observe(target, data))
+            tally.add(data, *observe(target, data, 5 * HANG_SECONDS))  # counting coverage is slow
             if tally.tried == arguments.inputs or time.monotonic() - saved[0] > 0.5:
                 saved[0] = time.monotonic()
                 write(tally)
