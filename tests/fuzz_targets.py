@@ -246,6 +246,31 @@ def read_records(path: Path) -> object:
     return count_records(str(path))
 
 
+def read_image(data: bytes) -> object:
+    """The decoder: TensorFlow's error about an image is what the readers count as damaged."""
+    import tensorflow as tf
+
+    try:
+        return _decoder()(tf.constant(data)).shape
+    except tf.errors.InvalidArgumentError:
+        raise NeasError("damaged") from None
+
+
+@functools.cache
+def _decoder() -> Any:
+    import tensorflow as tf
+
+    from neas_tf.data.decoding import Decoder
+
+    return tf.function(Decoder(8, 8, 3).fixed, [tf.TensorSpec([], tf.string)])
+
+
+def _images() -> list[bytes]:
+    import bad_images
+
+    return [*bad_images.decodable().values(), bad_images.rotated()]
+
+
 def _checkpoint(**entries: bytes) -> bytes:
     storages: list[np.ndarray] = []
     content = {"epoch": 3, "state_dict": {"a": NUMBERS, "b": np.array(7, "<i8")}, "l": [1, (2,)]}
@@ -404,7 +429,12 @@ ARCHITECTURE_OFFICIAL = [1, 3, 0, 2, 1, -1, 0, 5, 4, 0, 0, 0, 0]
 
 
 # Name and share of those below, for whom does not import TensorFlow.
-TENSORFLOW_TARGETS = {"TFRecord lengths": 0.4, "overrides": 0.1, "config YAML": 0.05}
+TENSORFLOW_TARGETS = {
+    "TFRecord lengths": 0.4,
+    "image": 0.4,
+    "overrides": 0.1,
+    "config YAML": 0.05,
+}
 
 
 def tensorflow_targets() -> list[Target]:
@@ -423,6 +453,9 @@ def tensorflow_targets() -> list[Target]:
     found = [
         Target("TFRecord lengths", OnFile("a.tfrecord", read_records), [_records()],
                [b"\xff" * 8, bytes(8), struct.pack("<Q", 1 << 63)]),
+        Target("image", read_image, _images(),
+               [b"\xff\xd8\xff", b"\xff\xc0", b"\xff\xda", b"IHDR", b"IDAT", b"\x89PNG", b"GIF8",
+                b"BM", b"RIFF", b"WEBP", b"acTL", b"\xff\xff"]),
         Target("overrides", read_overrides, overrides, [*_YAML, b"=", b",", b"."]),
         Target("config YAML", read_config, [_SMALL, *configs], _YAML),
     ]  # fmt: skip

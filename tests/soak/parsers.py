@@ -34,7 +34,7 @@ PARTS = ("pure", "tensorflow")
 CORPUS = TESTS / "corpus"
 _MEMORY = 2 << 30  # bytes above what a process holds when it begins
 _RUNNING = 16  # bytes before the input in the file that survives a process
-_START = 120.0  # seconds that a process may take besides its inputs
+_START = 240.0  # seconds that a process may take besides its inputs
 
 
 def run(
