@@ -21,8 +21,8 @@ class NeasError(ValueError):
     """
 
     def __init__(self, message: object = ""):
-        text = _cut(str(message), _LONGEST_MESSAGE)
-        super().__init__(_UNPRINTABLE.sub(lambda m: ascii(m[0])[1:-1], text))
+        text = _UNPRINTABLE.sub(lambda m: ascii(m[0])[1:-1], str(message))
+        super().__init__(_cut(text, _LONGEST_MESSAGE))
 
 
 def shown(value: object) -> str:

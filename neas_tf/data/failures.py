@@ -25,12 +25,18 @@ def failures() -> Iterator[None]:
     try:
         yield
     except tf.errors.DataLossError as error:
-        raise NeasError(f"data: the records are damaged ({_line(error)}).") from error
+        raise NeasError(f"data: the records are damaged ({reason(error)}).") from error
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         found = _OURS.search(error.message or "")
         if found is None:
             raise
         raise NeasError(f"{_from(error.message, found.start())}.") from error
+
+
+def batches_of(dataset: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The batches of a data set; see `failures`."""
+    with failures():
+        yield from dataset
 
 
 def _from(message: str, start: int) -> str:
@@ -39,5 +45,7 @@ def _from(message: str, start: int) -> str:
     return " ".join(text.split())[:1000].rstrip(".]")
 
 
-def _line(error: tf.errors.OpError) -> str:
-    return (error.message or "").strip().split("\n")[0][:200].rstrip(".")
+def reason(error: tf.errors.OpError) -> str:
+    """One line of an error, without the names of TensorFlow's nodes."""
+    text = re.sub(r"\{\{.*?\}\}", "", error.message or "").split("[Op:")[0]
+    return text.strip().split("\n")[0][:200].rstrip(".")

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from neas_tf.data.decoding import Decoder
+from neas_tf.data.failures import reason
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 from neas_tf.errors import NeasError
 
@@ -39,12 +40,16 @@ def decode_all(
         return _resized(store, decoder), 0
     tokens, fetch = token_reader(store)
     try:
-        images, labels, kept = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        # One damaged image fails its batch: read image by image and leave those out.
-        images, labels, kept = _collect(_careful(tokens, fetch, decoder), store.size, decoder)
+        try:
+            images, labels, kept = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+            # One damaged image fails its batch: read image by image and leave those out. Broken
+            # record files are no such thing, so all is read first: what follows hides errors.
+            for _ in tokens.batch(_BATCH):
+                pass
+            images, labels, kept = _collect(_careful(tokens, fetch, decoder), store.size, decoder)
     except tf.errors.DataLossError as error:
-        raise NeasError(f"data: {what}: the records are damaged ({error.message}).") from None
+        raise NeasError(f"data: {what}: the records are damaged ({reason(error)}).") from None
     bad = np.setdiff1d(np.arange(store.size), kept)
     if len(labels) == 0:
         raise NeasError(f"data: {what}: none of {store.size} images can be decoded.")

@@ -10,6 +10,7 @@ from absl import logging
 
 from neas_tf.data import splits
 from neas_tf.data.dataset_info import DatasetInfo, Part
+from neas_tf.data.failures import failures
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.stores import FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
@@ -44,7 +45,8 @@ def make_arrays(
     count = min(count or source.size, source.size)
     rng = np.random.default_rng(seed)
     if source.labels is None:
-        images, labels = _from_records(info, source, count, seed)
+        with failures():
+            images, labels = _from_records(info, source, count, seed)
     else:
         chosen = splits.balanced_indices(source.labels, count, rng)
         indices = chosen if source.indices is None else source.indices[chosen]
