@@ -83,7 +83,7 @@ lock: setup ## write the locks anew from requirements*.in (minutes)
 # pip-audit is no part of the locks: it is fetched where it can be, and nothing is checked where not.
 audit: setup ## look up the locked packages in a database of known vulnerabilities; says so where it reaches none
 	@[ -x $(VENV)/audit/bin/pip-audit ] || { $$(cat $(VENV)/.base) -m venv $(VENV)/audit && \
-	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.9.0; } >/dev/null 2>&1 || true
+	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; } >/dev/null 2>&1 || true
 	@$(BIN)/python tests/audit_locks.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 clean: ## remove caches and Bazel's links; .venv and runs stay

@@ -1,6 +1,7 @@
 """`make audit` tells a finding, a clean lock and a check that could not be made apart."""
 
 import json
+import pathlib
 import re
 import sys
 
@@ -51,7 +52,7 @@ def test_without_pip_audit(tmp_path, capsys):
 def test_the_locks_are_exact_and_hashed():
     """What pip-audit looks up, and pip installs, is one version with its hashes."""
     for name in ("requirements.lock", "requirements-dev.lock"):
-        text = open(project_file(name), encoding="utf-8").read().replace("\\\n", " ")
+        text = pathlib.Path(project_file(name)).read_text("utf-8").replace("\\\n", " ")
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert lines
         for line in lines:
