@@ -13,6 +13,7 @@ from official.modeling import hyperparams
 from neas_tf.errors import NeasError, check_keys, unknown_name
 from neas_tf.yaml_text import MOST_BYTES, load_yaml, load_yaml_file
 
+_MOST_ASSIGNMENTS = 1000
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
 
 
@@ -32,7 +33,13 @@ def parse_override(text: str) -> dict[str, Any]:
     if not _ASSIGNMENT.match(text):
         return load_yaml(text, "params_override")
     result: dict[str, Any] = {}
-    for part in _split_commas(text):
+    parts = _split_commas(text)
+    if len(parts) > _MOST_ASSIGNMENTS:  # each is YAML of its own, which takes its time
+        raise NeasError(
+            f"params_override: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
+            "a file takes more."
+        )
+    for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise NeasError(f"params_override: received {part!r}, allowed is section.key=value.")

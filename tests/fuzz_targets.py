@@ -262,7 +262,9 @@ def _decoder() -> Any:
 
     from neas_tf.data.decoding import Decoder
 
-    return tf.function(Decoder(8, 8, 3).fixed, [tf.TensorSpec([], tf.string)])
+    function = tf.function(Decoder(8, 8, 3).fixed, [tf.TensorSpec([], tf.string)])
+    function.get_concrete_function()  # tracing writes a file of its own
+    return function
 
 
 def _images() -> list[bytes]:
@@ -444,6 +446,7 @@ def tensorflow_targets() -> list[Target]:
 
     logging.set_verbosity(logging.ERROR)  # Model Garden warns of every list
     _experiment()
+    _decoder()
     overrides = [
         b"num_paths=2,search.max_macs=300000,space.operators=[k3e4,skip],data.mean=[0.5]",
         b"supernet.trainer.optimizer_config.learning_rate.type=cosine,shrink.beta=auto",

@@ -28,7 +28,6 @@ HARMLESS = {
     "YAML_text/empty",
     "checkpoint_file/deep",  # tuples without end, which nobody goes into
     "checkpoint_pickle/memo_of_itself",
-    "overrides/many",
     "search_history/nul_bytes_as_after_a_power_cut",  # a half-written line, which is dropped
 }
 
