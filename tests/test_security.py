@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neas_tf import files
+from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
 from neas_tf.latency_work import WorkFolder, read_manifest
 from neas_tf.normalisation import Normalisation
@@ -213,13 +214,15 @@ def graph_operations(folder: pathlib.Path) -> set[str]:
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """A small ensemble as SavedModel and TFLite."""
-    from small_ensembles import ENSEMBLES, SPACE, randomise
+    from small_ensembles import SPACE, randomise
 
     from neas_tf.ensemble import build_ensemble
     from neas_tf.exporting import export_saved_model, export_tflite
     from neas_tf.model_store import LoadedInfo
 
-    folder, architecture = tmp_path_factory.mktemp("exports"), ENSEMBLES["two_paths"]
+    folder = tmp_path_factory.mktemp("exports")
+    rows = (("k3e4", "skip", "k3e4", "skip"), ("k3e4", "skip", "k5e4", "skip"))
+    architecture = Architecture(2, rows)
     model = build_ensemble(architecture, SPACE)
     randomise(model)
     info = LoadedInfo(architecture, SPACE, tuple("abcde"), Normalisation())
