@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 
-import fuzz_targets
+import fuzz_seeds
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +128,7 @@ def test_yaml_is_read_by_one_loader():
 
 
 def manifest(tmp_path, file: str) -> pathlib.Path:
-    value = json.loads(fuzz_targets._manifest())
+    value = json.loads(fuzz_seeds.manifest_json())
     value["models"][0]["file"] = file
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(value))
