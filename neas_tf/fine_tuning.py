@@ -365,7 +365,8 @@ def _train(
             kind,
         )
         try:
-            loop.train_to(trainer.train_steps)
+            with data.failures():
+                loop.train_to(trainer.train_steps)
         finally:
             loop.close()
     return {name: identity[name] for name in ("epochs", "steps", "batch_size", "rate", "seed")}

@@ -138,12 +138,14 @@ def read_info(folder: str | os.PathLike[str]) -> LoadedInfo:
     architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE_FILE, "architecture"))
     names = value.get("class_names")
     check(isinstance(names, list), "model.json class_names", names, "a list of names")
+    versions = value.get("versions", {})
+    check(isinstance(versions, Mapping), "model.json versions", versions, "a mapping")
     return LoadedInfo(
         architecture,
         SearchSpace.from_dict(value.get("space")),
         tuple(names),
         Normalisation.of(value.get("normalisation")),
-        dict(value.get("versions") or {}),
+        dict(versions),
     )
 
 

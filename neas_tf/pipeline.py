@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 from official.common import distribute_utils
 
-from neas_tf import console
+from neas_tf import console, data
 from neas_tf.config import NeasConfig
 from neas_tf.errors import NeasError, unknown_name
 from neas_tf.report import format_summary, write_report
@@ -63,7 +63,8 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
         for name in names:
             _, work = _STAGES[name]
             if run.is_chief or name not in _CHIEF_ONLY:
-                work(run)
+                with data.failures():
+                    work(run)
             run.barrier()
         summary = report(run)
         run.barrier()

@@ -42,7 +42,7 @@ _STAGE_SECTIONS = {
 }
 # Settings that change how a run goes, but not what comes out.
 _HARMLESS = {"data_dir", "download", "max_to_keep", "checkpoint_interval", "steps_per_loop"}
-_HARMLESS |= {"summary_interval", "evaluation_batch", "cache"}
+_HARMLESS |= {"summary_interval", "evaluation_batch", "cache", "on_bad_record"}
 # What these do is in rollbacks.json, and a run that diverged must be able to choose otherwise.
 _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
 

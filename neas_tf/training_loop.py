@@ -199,11 +199,11 @@ class MetricsLog:
         self.path = path
         if path.exists():
             kept = []
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     logging.warning("Dropped a half-written line of %s.", path)
             write_text_atomic(path, "".join(kept))
 
