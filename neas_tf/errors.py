@@ -8,7 +8,19 @@ from typing import NoReturn
 
 
 class NeasError(ValueError):
-    """Bad input. The message is one sentence that a command prints as it is (exit code 2)."""
+    """Bad input. The message is one sentence that a command prints as it is.
+
+    Attributes:
+      exit_code: of the command.
+    """
+
+    exit_code = 2
+
+
+class WorkerLost(NeasError):
+    """Another process of the same run is gone; nothing is wrong with this one's input."""
+
+    exit_code = 3
 
 
 def fail(field: str, received: object, allowed: str) -> NoReturn:

@@ -1,0 +1,1 @@
+"""Long trials; each module is one."""
