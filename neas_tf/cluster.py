@@ -33,6 +33,7 @@ _ABORTED = ("Collective ops is aborted", "stopped sending heartbeats", "coordina
 _AGAIN = "Start the same command on every machine again; the run goes on from its last checkpoint."
 # What a failing process tells the others; the mark finds it in TensorFlow's long text.
 _TOLD = "NEAS: "
+_SHOWN = 300  # characters of TensorFlow's own words
 _TASK = r"/job:(?:worker|chief)/(?:replica:\d+/)?task:(\d+)"
 
 
@@ -234,10 +235,11 @@ def _sentence(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> str
     # Who reports a failure has not failed itself, so look who still answers.
     gone |= {i for i, host in enumerate(hosts) if i != own and not _answers(host)}
     who = ", ".join(f"{i} ({hosts[i]})" for i in sorted(gone) if i < len(hosts))
-    who = f"worker {who}" if who else "another worker"
+    if not who:
+        return f"workers: the work with the others was broken off ({_first_line(error)}). {_AGAIN}"
     return (
-        f"workers: the connection to {who} is lost: it ended, stands still, or its machine or "
-        f"network failed. {_AGAIN}"
+        f"workers: the connection to worker {who} is lost: it ended, stands still, or its machine "
+        f"or network failed. {_AGAIN}"
     )
 
 
@@ -266,4 +268,5 @@ def _answers(host: str) -> bool:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    return (str(error.message).strip().splitlines() or [""])[0]
+    text = str(error.message).rpartition("is aborted by: ")[2].strip()
+    return (text.splitlines() or [""])[0][:_SHOWN]

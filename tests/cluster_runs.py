@@ -45,7 +45,7 @@ search: {population: 6, parents: 3, generations: 3, crossover: 2, mutation: 2, m
 retrain: {batch_size: 48, warmup_epochs: 0.0, dropout: 0.0,
           trainer: {train_steps: 4, steps_per_loop: 1, checkpoint_interval: 2}}
 export: {formats: [tflite], parity_examples: 8}
-workers: {start_seconds: 120, silence_seconds: 10}
+workers: {start_seconds: 120, silence_seconds: 20}
 """
 
 
@@ -231,8 +231,9 @@ def _work(worker: dict[str, Any], copies: int) -> None:
     import tensorflow as tf
     from absl import app
 
-    from neas_tf import train
+    from neas_tf import pipeline, train
 
+    pipeline.report = lambda run: {}  # pictures take longer than a stage
     # Tracing is most of the time here.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     if copies:

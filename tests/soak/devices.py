@@ -31,8 +31,9 @@ TITLE = "devices: equality over devices and processes, death of a worker in ever
 # (logical CPUs, processes).
 SHAPES = {"1": (1, 1), "2 CPUs": (2, 1), "4 CPUs": (4, 1), "2 processes": (1, 2)}
 SHAPES["3 processes"] = (1, 3)
+_FINISHED = "3 processes"  # whose results the restarts are compared with
 TOLERANCE = 1e-4
-# Seconds until the last worker is gone; the silence that settings allow is 10.
+# Seconds until the last worker is gone; the silence that settings allow is 20.
 BOUND = 60.0
 # What of a finished run a stage needs from those before.
 _NEEDS = {"supernet": (), "search": ("supernet", "shrink")}
@@ -41,12 +42,12 @@ _NEEDS["export"] = (*_NEEDS["retrain"], "retrain")
 # (stage, whom, where it strikes, what happens, processes)
 DEATHS = (
     ("supernet", 1, {"stage": "supernet", "at": 5, "do": "kill"}, 3),
-    ("supernet", 0, {"stage": "supernet", "at": 5, "do": "kill"}, 2),
+    ("supernet", 0, {"stage": "supernet", "at": 5, "do": "kill"}, 3),
     ("search", 2, {"stage": "search", "at": 2, "do": "kill"}, 3),
     ("search", 0, {"stage": "search", "at": 2, "do": "kill"}, 2),
     ("search", 1, {"stage": "search", "at": 2, "do": "stop"}, 2),
     ("search", 1, {"stage": "search", "at": 2, "do": "fail"}, 3),
-    ("retrain", 1, {"stage": "retrain", "at": 3, "do": "kill"}, 2),
+    ("retrain", 1, {"stage": "retrain", "at": 3, "do": "kill"}, 3),
     ("retrain", 0, {"stage": "retrain", "at": 3, "do": "kill"}, 3),
     ("export", 0, {"stage": "export", "at": 1, "do": "kill"}, 2),
     ("export", 1, {"stage": "meeting", "at": 2, "do": "kill"}, 2),
@@ -80,7 +81,8 @@ def decisions(folder: pathlib.Path) -> list[Any]:
     found = []
     for path in sorted((folder / "shrink").glob("*.json")):
         report = json.loads(path.read_text())
-        found.append([path.name, report.get("dropped"), report.get("alive", report)])
+        dropped = [(d["layer"], d["operators"]) for d in report.get("dropped", ())]
+        found.append([path.name, dropped, report.get("alive", report)])
     return found
 
 
@@ -88,8 +90,8 @@ def compare(reference: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
     """How far two finished runs are from one another.
 
     Returns:
-      losses and weights: the largest differences; shrinks, history and best: whether decisions,
-      and the bytes of the search's files, are the same.
+      losses, weights (with momentum) and running statistics: the largest differences; shrinks,
+      history and best: whether decisions, and the bytes of the search's files, are the same.
     """
     import numpy as np
 
@@ -97,10 +99,16 @@ def compare(reference: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
     same_length = all(len(a) == len(b) for a, b in curves)
     loss = max(abs(x - y) for a, b in curves for x, y in zip(a, b, strict=False))
     first, second = weights(reference), weights(folder)
-    weight = max(float(np.abs(first[n] - second[n]).max()) for n in first if first[n].size)
+    largest = {"weights": 0.0, "statistics": 0.0}
+    for name, value in first.items():
+        # Keras' running variance is the unbiased one of what a replica sees, n / (n - 1).
+        kind = "statistics" if "moving" in name else "weights"
+        if value.size and name in second:
+            largest[kind] = max(largest[kind], float(np.abs(value - second[name]).max()))
     return {
         "losses": loss if same_length else float("inf"),
-        "weights": weight if first.keys() == second.keys() else float("inf"),
+        "weights": largest["weights"] if first.keys() == second.keys() else float("inf"),
+        "statistics": largest["statistics"],
         "shrinks": decisions(reference) == decisions(folder),
         "history": _same(reference, folder, "search/history.jsonl"),
         "best": _same(reference, folder, "search/best.json"),
@@ -131,7 +139,7 @@ def die_and_go_on(
 
     Args:
       cluster: that forks workers.
-      finished: a whole run with as many processes.
+      finished: a whole run; for the stages that train, with as many processes.
       folder: for this one; what is in it is removed.
       death: see `DEATHS`.
 
@@ -198,6 +206,8 @@ def differences(finished: pathlib.Path, folder: pathlib.Path, stage: str) -> lis
 def run(limit_s: float, seed: int, work: pathlib.Path | None = None) -> dict[str, Any]:
     """Everything, as long as there is time; begins nothing new behind the limit.
 
+    What is finished in `work` is not done again.
+
     Args:
       limit_s: seconds.
       seed: order of the deaths.
@@ -212,96 +222,83 @@ def run(limit_s: float, seed: int, work: pathlib.Path | None = None) -> dict[str
             return run(limit_s, seed, pathlib.Path(temporary))
     end = time.monotonic() + limit_s
     result: dict[str, Any] = {"rows": [], "equality": [], "deaths": [], "notes": []}
-    deaths = list(DEATHS)
+    deaths = list(enumerate(DEATHS))
     random.Random(seed).shuffle(deaths)
+    jobs = [(f"equality_{name}", _equality, (name,)) for name in SHAPES]
+    first = [job for job in jobs if job[2][0] in ("1", _FINISHED)]
+    jobs = [*first, *((f"death_{number}", _death, death) for number, death in deaths)]
+    jobs = [*jobs, ("death_absent", _absent, ())]
+    jobs += [(f"equality_{n}", _equality, (n,)) for n in SHAPES if n not in ("1", _FINISHED)]
     with Cluster(work) as cluster:
-        for name, (devices, workers) in SHAPES.items():
-            if time.monotonic() < end:
-                _equality(cluster, work, name, devices, workers, result)
-        for number, death in enumerate(deaths):
-            finished = work / f"{death[3]}_processes"
-            if time.monotonic() < end and (finished / "export").exists():
-                _death(cluster, finished, work / f"death_{number}", death, result)
-            else:
-                result["notes"].append(f"no time was left for {_title(death)} in {death[0]}")
-        if time.monotonic() < end:
-            _absent(cluster, work / "absent", result)
+        for name, job, arguments in jobs:
+            path = work / f"{name.replace(' ', '_')}.json"
+            if not path.exists() and time.monotonic() > end:
+                result["notes"].append(f"no time was left for {name.replace('_', ' ')}")
+                continue
+            if not path.exists():
+                path.write_text(json.dumps(job(cluster, work, *arguments)), "utf-8")
+            found = json.loads(path.read_text("utf-8"))
+            _say(f"{name}: {found}")
+            result[found["kind"]].append(found)
+            row = {"tried": 1, "survived": int(not found["problems"])}
+            row = {"fault": found["fault"], "stage": found["stage"], **row}
+            if found["fault"]:
+                details = found["problems"]
+                result["rows"].append({**row, "seconds": found["wall"], "details": details})
     return result
 
 
-def _equality(
-    cluster: Cluster,
-    work: pathlib.Path,
-    name: str,
-    devices: int,
-    workers: int,
-    result: dict[str, Any],
-) -> None:
+def _equality(cluster: Cluster, work: pathlib.Path, name: str) -> dict[str, Any]:
+    devices, workers = SHAPES[name]
     begin, folder = time.monotonic(), work / name.replace(" ", "_")
     found = cluster.run(folder, workers, devices, copies=COPIES, limit=600.0)
-    row: dict[str, Any] = {"devices": name, "seconds": round(time.monotonic() - begin, 1)}
-    details = []
+    row: dict[str, Any] = {"kind": "equality", "devices": name, "stage": "all", "problems": []}
+    row["wall"] = round(time.monotonic() - begin, 1)
+    row["fault"] = "" if name == "1" else f"{name} instead of one device"
     if found["codes"] != [0] * workers:
-        details.append(f"ended with {found['codes']}: {found['logs'][0][-300:]}")
-    else:
-        row |= compare(work / "1", folder)
-        if row["losses"] > TOLERANCE:
-            details.append(f"losses differ by {row['losses']:.1e}")
-        details += [f"{what} differ" for what in ("shrinks", "history", "best") if not row[what]]
-    result["equality"].append(row)
-    _say(f"{name}: {row}")
-    if name != "1" or details:
-        _row(result, f"{name} instead of one device", "all", row["seconds"], details)
-
-
-def _title(death: tuple[str, int, Mapping[str, Any], int]) -> str:
-    _, victim, fault, workers = death
-    who = "chief" if victim == 0 else f"worker {victim}"
-    return f"{who} of {workers} {_WORDS[fault['do']]}"
+        row["problems"].append(f"ended with {found['codes']}: {found['logs'][0][-300:]}")
+        return row
+    row |= compare(work / "1", folder)
+    if row["losses"] > TOLERANCE:
+        row["problems"].append(f"losses differ by {row['losses']:.1e}")
+    row["problems"] += [f"{x} differ" for x in ("shrinks", "history", "best") if not row[x]]
+    return row
 
 
 def _death(
     cluster: Cluster,
-    finished: pathlib.Path,
-    folder: pathlib.Path,
-    death: tuple[str, int, Mapping[str, Any], int],
-    result: dict[str, Any],
-) -> None:
-    begin = time.monotonic()
-    found = die_and_go_on(cluster, finished, folder, death)
-    seconds = round(time.monotonic() - begin, 1)
-    row = {"fault": _title(death), "stage": death[0], **found}
-    result["deaths"].append(row)
-    _say(f"{row}")
-    _row(result, _title(death), death[0], seconds, found["problems"])
+    work: pathlib.Path,
+    stage: str,
+    victim: int,
+    fault: Mapping[str, Any],
+    workers: int,
+) -> dict[str, Any]:
+    begin, folder = time.monotonic(), work / f"death_{stage}_{victim}_{fault['do']}"
+    finished = work / _FINISHED.replace(" ", "_")
+    found = die_and_go_on(cluster, finished, folder, (stage, victim, fault, workers))
     shutil.rmtree(folder, ignore_errors=True)
+    who = "chief" if victim == 0 else f"worker {victim}"
+    title = f"{who} of {workers} {_WORDS[fault['do']]}"
+    wall = round(time.monotonic() - begin, 1)
+    return {"kind": "deaths", "fault": title, "stage": stage, "wall": wall, **found}
 
 
-def _absent(cluster: Cluster, folder: pathlib.Path, result: dict[str, Any]) -> None:
+def _absent(cluster: Cluster, work: pathlib.Path) -> dict[str, Any]:
     """One of three workers does not come."""
-    begin = time.monotonic()
-    few = [
-        "--params_override=runtime.distribution_strategy=multi_worker_mirrored,workers.start_seconds=15"
-    ]
-    found = cluster.run(folder, 3, absent=[2], arguments={0: few, 1: few}, limit=120.0)
-    seconds = round(time.monotonic() - begin, 1)
+    begin, wait = time.monotonic(), 15
+    own = "runtime.distribution_strategy=multi_worker_mirrored"
+    own = f"--params_override={own},workers.start_seconds={wait}"
+    arguments = {0: [own], 1: [own]}
+    found = cluster.run(work / "absent", 3, absent=[2], arguments=arguments, limit=120.0)
     problems = [
         f"worker {i} ended with {found['codes'][i]}: {found['logs'][i][-300:]}"
         for i in (0, 1)
         if found["codes"][i] != 3 or "Traceback" in found["logs"][i]
     ]
-    row = {"fault": "worker 2 of 3 does not come", "stage": "start", "codes": found["codes"]}
-    row |= {"seconds": seconds, "sentences": [said(log) for log in found["logs"][:2]]}
-    result["deaths"].append({**row, "again": None, "problems": problems})
-    _say(f"{row}")
-    _row(result, row["fault"], "start", seconds, problems)
-
-
-def _row(
-    result: dict[str, Any], fault: str, stage: str, seconds: float, details: list[str]
-) -> None:
-    row = {"fault": fault, "stage": stage, "tried": 1, "survived": int(not details)}
-    result["rows"].append({**row, "seconds": seconds, "details": details})
+    wall = round(time.monotonic() - begin, 1)
+    row = {"kind": "deaths", "fault": "worker 2 of 3 does not come", "stage": "start"}
+    row |= {"wall": wall, "seconds": wall, "codes": found["codes"], "again": None}
+    return {**row, "sentences": [said(x) for x in found["logs"][:2]], "problems": problems}
 
 
 def _say(text: str) -> None:
@@ -310,16 +307,18 @@ def _say(text: str) -> None:
 
 def table(result: Mapping[str, Any]) -> str:
     """Both tables, as Markdown."""
-    lines = ["| devices | losses differ by | weights differ by | shrinks | history | s |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        "| devices | losses differ by | weights by | running statistics by | shrinks | history | s |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
     words = {True: "same", False: "**other**"}
     for row in result["equality"]:
         if "losses" in row:
-            cells = [f"{row['losses']:.1e}", f"{row['weights']:.1e}"]
+            cells = [f"{row[name]:.1e}" for name in ("losses", "weights", "statistics")]
             cells += [words[row["shrinks"]], words[row["history"]]]
         else:
-            cells = ["**failed**", "", "", ""]
-        lines.append(f"| {row['devices']} | {' | '.join(cells)} | {row['seconds']} |")
+            cells = ["**failed**", "", "", "", ""]
+        lines.append(f"| {row['devices']} | {' | '.join(cells)} | {row['wall']} |")
     lines += ["", "| stage | fault | others gone after, s | restart ends the same |"]
     lines.append("|---|---|---|---|")
     for row in result["deaths"]:
