@@ -39,7 +39,7 @@ def test_both_stages_learn_and_the_export_works(tmp_path, precision, monkeypatch
         losses = [json.loads(line)["loss"] for line in lines]
         assert len(losses) == 8
         # Every step of the supernet draws another ensemble, so compare means.
-        assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.1, losses
+        assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.02, losses
         path = tf.train.latest_checkpoint(str(folder / stage))
         names = dict(tf.train.list_variables(path))
         values = {n: np.asarray(tf.train.load_variable(path, n)) for n in names}
