@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,9 +132,11 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     try:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)
+        waiting: contextlib.AbstractContextManager = contextlib.nullcontext()
         if name == "multi_worker_mirrored":
             cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
-        with cluster.starting(config.workers.start_seconds):
+            waiting = cluster.starting(config.workers.start_seconds)
+        with waiting:
             return distribute_utils.get_distribution_strategy(
                 distribution_strategy=name,
                 all_reduce_alg=runtime.all_reduce_alg,
@@ -143,5 +146,5 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
             )
     except NeasError:
         raise
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:  # also: no TPU is there
         raise NeasError(f"runtime: {' '.join(str(error).split())}") from None
