@@ -234,11 +234,11 @@ def _sentence(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> str
     gone = {i + (len(hosts) - _jobs(strategy)) for i in gone} - {own}
     # Who reports a failure has not failed itself, so look who still answers.
     gone |= {i for i, host in enumerate(hosts) if i != own and not _answers(host)}
-    who = ", ".join(f"{i} ({hosts[i]})" for i in sorted(gone) if i < len(hosts))
+    who = " and ".join(f"worker {i} ({hosts[i]})" for i in sorted(gone) if i < len(hosts))
     if not who:
         return f"workers: the work with the others was broken off ({_first_line(error)}). {_AGAIN}"
     return (
-        f"workers: the connection to worker {who} is lost: it ended, stands still, or its machine "
+        f"workers: the connection to {who} is lost: it ended, stands still, or its machine "
         f"or network failed. {_AGAIN}"
     )
 

@@ -6,9 +6,8 @@ lines of JSON on stdin: {"workers": [{"argv", "env", "log", "fault"}], "limit": 
 n}; the answer is {"codes": […], "ends": [seconds after the first end]}; -99 is a worker that had to
 be killed because the limit was up.
 
-A fault is {"stage", "at", "do"}: behind the `at`-th logging interval of a training stage, before
-the `at`-th generation of the search or the `at`-th export, or the `at`-th meeting behind the stage
-begins, the worker dies ("kill"), stands still ("stop") or fails ("fail").
+A fault is {"stage", "at", "do"}: behind the `at`-th logging interval of a training, before the
+`at`-th generation of the search, the `at`-th export, or the `at`-th meeting, the worker dies ("kill"), stands still ("stop") or fails ("fail").
 
 With "copies" a global batch is so many copies of a small one, so that every replica sees the same
 mixture of images and batch normalisation the same moments, whatever the number of replicas (see
@@ -283,19 +282,18 @@ def _install(fault: Mapping[str, Any]) -> None:
             raise errors.NeasError("disk: received a hammer, allowed is none.")
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault["do"]])
 
-    def before(owner: Any, name: str, active=lambda *_: True) -> None:
+    def before(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
-            if active(*arguments):
-                strike()
+            strike()
             return original(*arguments, **keywords)
 
         setattr(owner, name, wrapped)
 
     stage = fault["stage"]
     if stage in ("supernet", "retrain"):
-        before(training_loop.TrainingLoop, "_progress", lambda loop, *_: loop._bar.desc == stage)
+        before(training_loop.TrainingLoop, "_progress")
     elif stage == "search":
         before(search_stage._LazyEvaluator, "__call__")
     elif stage == "export":

@@ -153,6 +153,8 @@ def die_and_go_on(
     died = cluster.run(folder, faults={victim: fault}, **common)
     others = [i for i in range(workers) if i != victim]
     problems = []
+    if died["codes"][victim] != (2 if fault["do"] == "fail" else -9):
+        problems.append(f"the fault itself ended with {died['codes'][victim]}")
     for i in others:
         log = died["logs"][i]
         if died["codes"][i] == KILLED:
