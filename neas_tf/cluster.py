@@ -9,9 +9,12 @@ none of them waits for it.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import re
 import socket
+import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -33,6 +36,7 @@ _ABORTED = ("Collective ops is aborted", "stopped sending heartbeats", "coordina
 _AGAIN = "Start the same command on every machine again; the run goes on from its last checkpoint."
 # What a failing process tells the others; the mark finds it in TensorFlow's long text.
 _TOLD = "NEAS: "
+_LOOK = 1.0  # seconds
 _SHOWN = 300  # characters of TensorFlow's own words
 _TASK = r"/job:(?:worker|chief)/(?:replica:\d+/)?task:(\d+)"
 
@@ -89,22 +93,68 @@ def prepare(start_seconds: int, silence_seconds: int) -> None:
     )
 
 
-@contextlib.contextmanager
-def starting(start_seconds: int) -> Iterator[None]:
-    """Around the making of a strategy: a worker that does not come ends it with a sentence.
+def await_others(start_seconds: int) -> None:
+    """Returns when every worker has been seen once.
+
+    TensorFlow itself waits for the last worker as long as it takes, in a call that holds Python's
+    lock and that nothing can interrupt. So the workers meet before, at the ports that TensorFlow
+    takes over then.
+
+    Args:
+      start_seconds: for the last worker to come.
 
     Raises:
-      WorkerLost: when not all workers came in time.
+      WorkerLost: when not all came.
+      NeasError: when this worker's port is in use.
     """
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    hosts = _hosts(resolver)
+    if len(hosts) < 2:
+        return
+    own = resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
+    missing = {i: host for i, host in enumerate(hosts) if host != own}
+    end = time.monotonic() + start_seconds
+    with _listening(own):
+        while missing:
+            for index in [i for i, host in missing.items() if _answers(host)]:
+                del missing[index]
+            if missing and time.monotonic() > end:
+                who = " and ".join(f"worker {i} ({host})" for i, host in missing.items())
+                raise WorkerLost(
+                    f"workers: not all {len(hosts)} came within {start_seconds} seconds "
+                    f"(workers.start_seconds); no answer from {who}."
+                )
+            if missing:
+                time.sleep(_LOOK)
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Exits where a block takes longer, though TensorFlow holds Python's lock in it."""
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    except (AttributeError, OSError, RuntimeError, ValueError):  # stderr is no file
+        yield
+        return
     try:
         yield
-    except tf.errors.OpError as error:
-        hosts = _hosts(tf.distribute.cluster_resolver.TFConfigClusterResolver())
-        silent = [f"{i} ({host})" for i, host in enumerate(hosts) if not _answers(host)]
-        who = f"; no answer from worker {', '.join(silent)}" if silent else ""
-        raise WorkerLost(
-            f"workers: not all {len(hosts)} came within {start_seconds} seconds "
-            f"(workers.start_seconds){who}. {_first_line(error)}"
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _listening(host: str) -> socket.socket:
+    """A socket at this worker's own port, for the others to see; nothing is read from it."""
+    port = host.rpartition(":")[2]
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        return socket.create_server(
+            ("", int(port)), family=family, backlog=512, dualstack_ipv6=both
+        )
+    except (OSError, ValueError, OverflowError) as error:
+        raise NeasError(
+            f"workers: this worker's address {host!r} cannot be listened at ({error}); allowed is "
+            "HOST:PORT with a free port."
         ) from None
 
 

@@ -65,6 +65,7 @@ def _run(run: Run, stage: str) -> dict[str, Any]:
     for name in names:
         check, _ = _STAGES[name]
         check(run, alone=stage != "all")
+    run.barrier()  # nothing is written before all workers are here
     with run.writing():
         run.check_agreement(names)
         _announce(run, names)
@@ -132,11 +133,12 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     try:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)
-        waiting: contextlib.AbstractContextManager = contextlib.nullcontext()
         if name == "multi_worker_mirrored":
             cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
-            waiting = cluster.starting(config.workers.start_seconds)
-        with waiting:
+            cluster.await_others(config.workers.start_seconds)
+        # A worker can still die behind that meeting; a TPU may take long to start.
+        limit = cluster.at_most(config.workers.start_seconds)
+        with limit if name == "multi_worker_mirrored" else contextlib.nullcontext():
             return distribute_utils.get_distribution_strategy(
                 distribution_strategy=name,
                 all_reduce_alg=runtime.all_reduce_alg,

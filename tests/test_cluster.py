@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import types
 
 import numpy as np
@@ -18,6 +20,18 @@ def test_settings_of_the_waiting_are_checked():
         cluster.prepare(0, 30)
     with pytest.raises(NeasError, match=r"workers.silence_seconds: received '1'"):
         cluster.prepare(600, "1")
+
+
+def test_a_port_in_use_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(NeasError, match=f"address '{host}' cannot be listened at"):
+            cluster._listening(host)
+    with cluster._listening(host):
+        assert cluster._answers(host)
+    assert not cluster._answers(host)
+    with pytest.raises(NeasError, match="allowed is HOST:PORT"):
+        cluster._listening("node-a")
 
 
 def test_one_process_meets_itself():
@@ -101,8 +115,6 @@ def processes(tmp_path_factory):
 
 
 def _copy(processes, name):
-    import shutil
-
     folder = processes.work / name
     leave = shutil.ignore_patterns("search")
     shutil.copytree(processes.work / "one", folder, ignore=leave)
