@@ -28,7 +28,7 @@ test: setup-dev ## ruff check and all tests (both are run even where the first c
 
 soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
 	@mkdir -p runs/soak
-	@$(BIN)/python -m tests.soak --work=runs/soak --minutes=55 --output=runs/soak/soak.json --markdown=runs/soak/soak.md
+	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
 lint: setup-dev ## ruff check and the formatting
 	@$(BIN)/ruff check .

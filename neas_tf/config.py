@@ -300,6 +300,19 @@ class ExportConfig(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class WorkersConfig(hyperparams.Config):
+    """How the processes of `multi_worker_mirrored` wait for one another.
+
+    Attributes:
+      start_seconds: for the last one to come, at the start; then the others end.
+      silence_seconds: without a sign of life, after which one counts as lost and the others end.
+    """
+
+    start_seconds: int = 600
+    silence_seconds: int = 30
+
+
+@dataclasses.dataclass
 class NeasConfig(hyperparams.Config):
     """A whole run.
 
@@ -315,6 +328,7 @@ class NeasConfig(hyperparams.Config):
     runtime: cfg.RuntimeConfig = dataclasses.field(
         default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
     )
+    workers: WorkersConfig = dataclasses.field(default_factory=WorkersConfig)
     space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     supernet: SupernetConfig = dataclasses.field(default_factory=SupernetConfig)

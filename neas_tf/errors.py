@@ -18,11 +18,22 @@ class NeasError(ValueError):
     """Bad input. The message is one sentence that a command prints as it is (exit code 2).
 
     It may quote what a file holds, so it is made printable, and cut where it is very long.
+
+    Attributes:
+      exit_code: of the command.
     """
+
+    exit_code = 2
 
     def __init__(self, message: object = ""):
         text = _UNPRINTABLE.sub(lambda m: ascii(m[0])[1:-1], str(message))
         super().__init__(_cut(text, _LONGEST_MESSAGE))
+
+
+class WorkerLost(NeasError):
+    """Another process of the same run is gone; nothing is wrong with this one's input."""
+
+    exit_code = 3
 
 
 def shown(value: object) -> str:

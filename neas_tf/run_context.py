@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 import yaml
 from absl import logging
 
-from neas_tf import data
+from neas_tf import cluster, data
 from neas_tf.budget import Budget
 from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
@@ -45,6 +46,8 @@ _HARMLESS = {"data_dir", "download", "max_to_keep", "checkpoint_interval", "step
 _HARMLESS |= {"summary_interval", "evaluation_batch", "cache", "on_bad_record"}
 # What these do is in rollbacks.json, and a run that diverged must be able to choose otherwise.
 _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
+# Seconds until a file of one machine must be seen on all; network file systems remember a folder.
+_VISIBLE = 60.0
 
 
 @dataclasses.dataclass
@@ -82,31 +85,16 @@ class Run:
 
     def barrier(self) -> None:
         """Waits until all worker processes are here, so that what the chief wrote is on disk."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return
-
-        def meet():
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([]))
-
-        for value in self.strategy.experimental_local_results(self.strategy.run(meet)):
-            value.numpy()
+        cluster.barrier(self.strategy)
 
     @property
     def worker(self) -> tuple[int, int]:
         """(number of worker processes, 0-based index of this one)."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return 1, 0
-        resolver = self.strategy.cluster_resolver
-        cluster = resolver.cluster_spec().as_dict()
-        tasks = [
-            (kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))
-        ]
-        return max(1, len(tasks)), tasks.index((resolver.task_type, resolver.task_id))
+        return cluster.worker_of(self.strategy)
 
     def any_worker(self, values: np.ndarray) -> np.ndarray:
         """Where a bool array is true in at least one worker; all of them must call this."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if not cluster.several(self.strategy):
             return values
         own = tf.constant(values, tf.int32)
 
@@ -115,6 +103,32 @@ class Run:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
         return self.strategy.experimental_local_results(self.strategy.run(meet))[0].numpy() > 0
+
+    def check_agreement(self, stages: Sequence[str]) -> None:
+        """Checks that all workers do the same, in the same folder, before hours are spent on it.
+
+        Raises:
+          NeasError: on all workers.
+        """
+        own = ("worker_hosts", "task_index")  # of this process
+        sections = {name: self._section(name) for name in self.config.as_dict()}
+        sections["data"] = _essential(sections["data"])  # a data_dir may differ
+        sections["runtime"] = {k: v for k, v in sections["runtime"].items() if k not in own}
+        parts = {
+            f"setting in {name!r}": json.dumps(section, sort_keys=True).encode()
+            for name, section in sections.items()
+        }
+        cluster.barrier(self.strategy)  # the chief has now written its process number there
+        lock = self.folder(LOCK_FILE)
+        chief = cluster.exchange(self.strategy, [cluster.checksum(_content(lock))])[0, 0]
+        end = time.monotonic() + _VISIBLE
+        while cluster.checksum(_content(lock)) != chief and time.monotonic() < end:
+            time.sleep(0.5)
+        parts["model_dir"] = _content(lock)
+        parts["stage"] = " ".join(stages).encode()
+        parts["images"] = json.dumps(self.info.describe(), sort_keys=True).encode()
+        remedy = "the same command on all workers, with a model_dir and data that they share"
+        cluster.agree(self.strategy, parts, remedy)
 
     @property
     def local_devices(self) -> tuple[str | None, ...]:
@@ -294,6 +308,14 @@ def essential_settings(config: NeasConfig) -> dict[str, Any]:
     names = ("num_paths", "heterogeneous", "space", "data", "supernet", "shrink", "search")
     value = _plain(config.as_dict())
     return {name: _essential(value[name]) for name in (*names, "retrain")}
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; of a missing one something that no file holds."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b"missing"
 
 
 def _check_folder(model_dir: str, foreign: bool = False) -> Path:

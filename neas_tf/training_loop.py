@@ -104,6 +104,9 @@ class TrainingLoop:
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(str(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
+            # Saving takes all workers: their next checkpoint is due where the chief's is, who
+            # restored his by the manager.
+            runner.checkpoint_manager._last_checkpoint_step = self.first_step
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from neas_tf import checkpoints, console, data, sampling
+from neas_tf import checkpoints, cluster, console, data, sampling
 from neas_tf.architecture import Architecture
 from neas_tf.checkpoints import latest_step
 from neas_tf.config import StageConfig
@@ -213,6 +213,7 @@ def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end
         # Whole multiples, so that a resumed run has its logging intervals where they were.
         stop = min(end, (first // capacity + 1) * capacity)
         task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
+        cluster.agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
         loop.train_to(stop, save=stop == end)
 
 

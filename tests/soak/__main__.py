@@ -22,7 +22,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; with commas"
     )
     parser.add_argument("--work", default="runs/soak", help="folder; a trial goes on from there")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of each part, at most")
+    parser.add_argument("--minutes", type=float, help="of each part, in the place of its own")
     parser.add_argument("--output", help="JSON file for the result")
     parser.add_argument("--markdown", help="file for the table")
     parser.add_argument("--list", action="store_true", help="lists the parts and ends")
@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, module in parts.items():
         work = pathlib.Path(options.work).absolute() / name
         work.mkdir(parents=True, exist_ok=True)
-        result["parts"][name] = module.run_part(work, options.minutes)
+        minutes = PARTS[name] if options.minutes is None else options.minutes
+        result["parts"][name] = module.run_part(work, minutes)
     table = merge_table(result)
     if options.output:
         pathlib.Path(options.output).write_text(json.dumps(result, indent=1) + "\n", "utf-8")

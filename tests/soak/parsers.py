@@ -30,7 +30,9 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # run as a module, this file finds the tests' own
 
+TITLE = "inputs made by machine for every parser"
 PARTS = ("pure", "tensorflow")
+INPUTS = 1_300_000  # of the long form
 CORPUS = TESTS / "corpus"
 _MEMORY = 2 << 30  # bytes above what a process holds when it begins
 _RUNNING = 16  # bytes before the input in the file that survives a process
@@ -87,6 +89,22 @@ def run(
         "seconds": round(time.monotonic() - begin, 1),
         "rows": rows,
     }
+
+
+def run_part(work: Path, minutes: float) -> dict[str, Any]:
+    """This trial as a part of `python -m tests.soak`; one that was finished is not done again."""
+    path = work / "report.json"
+    if path.exists():
+        report = json.loads(path.read_text("utf-8"))
+    else:
+        report = run(60.0 * minutes, 1, INPUTS, say=lambda line: print(line, flush=True))
+        path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    rows = [
+        {**row, "details": [f"{text} {data}" for text, data in row["details"]["faults"].items()]}
+        for row in report["rows"]
+    ]
+    notes = [f"{report['tried']:,} inputs by {' and '.join(report['engines'])}."]
+    return {"rows": rows, "notes": notes}
 
 
 def _names() -> list[tuple[str, str, float]]:
