@@ -27,7 +27,7 @@ if _TESTS not in sys.path:
 
 from cluster_runs import COPIES, KILLED, Cluster, said  # noqa: E402
 
-TITLE = "devices: equality over devices and processes, death of a worker in every stage"
+TITLE = "equality over devices and processes, death of a worker in every stage"
 # (logical CPUs, processes).
 SHAPES = {"1": (1, 1), "2 CPUs": (2, 1), "4 CPUs": (4, 1), "2 processes": (1, 2)}
 SHAPES["3 processes"] = (1, 3)
