@@ -99,14 +99,12 @@ class TrainingLoop:
             ) from None
         self._controller = runner.controller
         # Else the first loop of a resumed run would be saved, and all further checkpoints lie at
-        # other steps than an undisturbed run's, so that a rollback would end at another one.
+        # other steps than an undisturbed run's, so that a rollback would end at another one. Nor
+        # would the workers save at the same steps, which takes all of them.
         runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(str(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
-            # Saving takes all workers: their next checkpoint is due where the chief's is, who
-            # restored his by the manager.
-            runner.checkpoint_manager._last_checkpoint_step = self.first_step
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:

@@ -261,8 +261,9 @@ def _equality(cluster: Cluster, work: pathlib.Path, name: str) -> dict[str, Any]
         row["problems"].append(f"ended with {found['codes']}: {found['logs'][0][-300:]}")
         return row
     row |= compare(work / "1", folder)
-    if row["losses"] > TOLERANCE:
-        row["problems"].append(f"losses differ by {row['losses']:.1e}")
+    for what in ("losses", "weights"):
+        if row[what] > TOLERANCE:
+            row["problems"].append(f"{what} differ by {row[what]:.1e}")
     row["problems"] += [f"{x} differ" for x in ("shrinks", "history", "best") if not row[x]]
     return row
 
