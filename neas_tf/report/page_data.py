@@ -11,6 +11,7 @@ import numpy as np
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.pareto import pareto_front
+from neas_tf.report.layouts import is_published
 from neas_tf.report.reading import RunFiles
 from neas_tf.report.records import Candidate, find_key, number
 from neas_tf.report.shrink_states import alive_shares, pair_states
@@ -68,7 +69,7 @@ def stages(run: RunFiles) -> list[dict[str, str]]:
     """How far each stage is: `name`, `state` (none, begun, done) and `text`."""
     rows = []
     for name, done in (
-        ("supernet", "shrink/alive.json" not in run.missing),
+        ("supernet", bool(run.candidates) or "shrink/alive.json" not in run.missing),
         ("search", run.winner_key is not None),
         ("retrain", run.results is not None),
     ):
@@ -80,7 +81,8 @@ def stages(run: RunFiles) -> list[dict[str, str]]:
             begun = bool(lines)
             text = f"step {lines[-1]['step']:,.0f}" if begun else ""
         rows.append({"name": name, "state": _state(begun, done), "text": text})
-    made, wanted = len(run.exports), _formats(run)
+    # A published folder has the reports of some exports only.
+    made, wanted = len(run.exports), 0 if is_published(run.model_dir) else _formats(run)
     text = f"{made} of {wanted} files" if wanted else f"{made} files"
     state = _state(made > 0, made >= max(wanted, 1))
     rows.append({"name": "export", "state": state, "text": text if made else ""})

@@ -28,7 +28,7 @@
   N.ticks = function ([low, high], count) {
     const rough = (high - low) / Math.max(count, 1);
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
+    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.7);
     const result = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) result.push(i * step);
     result.step = step;
@@ -59,8 +59,11 @@
         N.svg("text", { class: "soft", x: box.left - 5, y: y(value) + 4, "text-anchor": "end" }, formatY(value)));
     }
     for (const value of across) {
+      const text = formatX(value);
+      // The last one may not fit behind the end of the axis.
+      const anchor = x(value) + 3.4 * text.length > box.right + 8 ? "end" : "middle";
       svg.append(N.svg("line", { class: "axis", x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4 }),
-        N.svg("text", { class: "soft", x: x(value), y: box.bottom + 16, "text-anchor": "middle" }, formatX(value)));
+        N.svg("text", { class: "soft", x: x(value), y: box.bottom + 16, "text-anchor": anchor }, text));
     }
     svg.append(N.svg("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     if (options.labelX) {

@@ -52,6 +52,6 @@
     };
     N.soon(draw);
     N.state.on((keys) => { if (keys.includes("candidate")) draw(); });
-    return N.el("div", null, heading, facts, place);
+    return N.el("div", { class: "right" }, heading, facts, place);
   };
 })(NEAS);

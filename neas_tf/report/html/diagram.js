@@ -38,7 +38,12 @@
     const left = 24;
     const gap = 8;
     const column = Math.max(118, Math.min(210, (width - left - gap * (paths - 1) - 2) / paths));
-    const [high, pitch] = [46, 56];
+    // Long names leave the costs a line of their own.
+    const longest = Math.max(...rows.flatMap((row) => row.boxes.map((b) => b.name.length)));
+    const tall = 8.5 * longest + 56 > column;
+    const [high, pitch] = tall ? [60, 70] : [46, 56];
+    const room = Math.floor((column - 14) / 8.5);
+    const short = (name) => (name.length > room ? `${name.slice(0, room - 1)}…` : name);
     const whole = left + paths * column + (paths - 1) * gap + 2;
     const fork = rows.findIndex((row) => row.boxes.length > 1);
     const forked = paths > 1 ? fork : rows.length;
@@ -58,8 +63,8 @@
         const look = row.boxes.length > 1 || i >= forked ? ` p${k % 5}` : "";
         if (b.macs) svg.append(N.svg("rect", { class: "amount", x, y: top(i) + high - 5, width: Math.max(1, (wide - 2) * (b.macs / most)), height: 5 }));
         svg.append(N.svg("rect", { class: `box${look}${b.skip ? " skip" : ""}`, x, y: top(i), width: wide - 2, height: high, rx: 5, "data-macs": b.macs, "data-name": b.name, "fill-opacity": 0 }),
-          N.svg("text", { class: "name", x: x + 7, y: top(i) + 17 }, b.name),
-          N.svg("text", { class: "soft small", x: x + wide - 9, y: top(i) + 16, "text-anchor": "end" }, b.skip ? "free" : N.count(b.macs)),
+          N.svg("text", { class: "name", x: x + 7, y: top(i) + 17 }, short(b.name), N.svg("title", null, b.name)),
+          N.svg("text", { class: "soft small", x: tall ? x + 7 : x + wide - 9, y: top(i) + (tall ? 47 : 16), "text-anchor": tall ? "start" : "end" }, b.skip ? "free" : `${N.count(b.macs)}${tall ? " MACs" : ""}`),
           N.svg("text", { class: "soft small", x: x + 7, y: top(i) + 33 }, b.shape));
         const from = i === 0 ? null : rows[i - 1].boxes.length;
         if (from === null) return;
@@ -103,14 +108,13 @@
       `${N.integer(total(rows))} MACs: ${N.count(total(shared))} shared, ${N.count(own)} in the ${N.plural(architecture.paths.length, "path")} behind the split. Sizes are height×width×channels; bars compare MACs.`),
     picture, N.later("Layers as a table", () => table(architecture, rows)));
     let last = 0;
-    const run_ = () => {
+    const redraw = () => {
       const width = Math.floor(place.clientWidth);
       if (!width || width === last) return;
       last = width;
       N.guard(() => N.clear(picture).append(draw(place, architecture, rows, width)));
     };
-    run_();
-    stop = new ResizeObserver(run_);
-    stop.observe(place);
+    redraw();
+    stop = N.observe(place, redraw);
   };
 })(NEAS);

@@ -29,7 +29,7 @@ const NEAS = {};
   };
   N.percent = (value, digits = 2) => `${(100 * value).toFixed(digits)} %`;
   N.duration = function (seconds) {
-    const minutes = Math.round(seconds / 60);
+    const minutes = Math.floor(seconds / 60);
     if (seconds < 60) return `${seconds.toFixed(1)} s`;
     return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
   };
@@ -91,9 +91,15 @@ const NEAS = {};
         N.guard(() => draw(width));
       }
     };
-    new ResizeObserver(run).observe(node);
+    N.observe(node, run);
     N.soon(run);
-    return () => { last = 0; run(); };
+  };
+
+  // Calls an action after the layout that changed a node's size, not within it.
+  N.observe = function (node, action) {
+    const observer = new ResizeObserver(() => window.requestAnimationFrame(action));
+    observer.observe(node);
+    return observer;
   };
 
   N.guard = function (action) {

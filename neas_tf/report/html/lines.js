@@ -10,24 +10,27 @@
     });
   }
 
-  function path(xs, ys, x, y) {
+  function path(xs, ys, x, y, steps) {
     let result = "";
     let pen = false;
     ys.forEach((value, i) => {
       if (value === null) return;  // what was logged at some steps only is still one line
-      result += `${pen ? "L" : "M"}${x(xs[i]).toFixed(1)} ${y(value).toFixed(1)}`;
+      const [px, py] = [x(xs[i]).toFixed(1), y(value).toFixed(1)];
+      if (!pen) result += `M${px} ${py}`;
+      else result += steps ? `H${px}V${py}` : `L${px} ${py}`;
       pen = true;
     });
     return result;
   }
 
-  // options: id, label, x (numbers), series [{name, values, look}], unit (format), labelX, marks [x], read(i) → text
+  // options: id, title, label (for screen readers), x (numbers), labelX, format (of the ticks), text (of a value),
+  // series [{name, values, look, smooth}], marks (places on x), height, steps (no slopes between points)
   N.lineChart = function (options) {
     const label = `${options.label}. Use the left and right arrow keys to read values.`;
     const plot = N.el("div", { id: options.id, class: "chart", tabindex: "0", role: "slider",
       "aria-label": label, "aria-valuemin": "0", "aria-valuemax": String(options.x.length - 1) });
     const node = N.el("div", null, N.el("h3", null, options.title), plot);
-    const window_ = Math.floor(options.x.length / 25);
+    const span = Math.floor(options.x.length / 25);
     let at = options.x.length - 1;
     let geometry = null;
 
@@ -54,7 +57,7 @@
     N.redrawn(plot, (width) => {
       const height = options.height || 220;
       const box = { left: 52, top: 10, right: width - 10, bottom: height - 40 };
-      const drawn = options.series.map((s) => Object.assign({ smoothed: s.smooth && window_ >= 3 ? smooth(s.values, window_) : null }, s));
+      const drawn = options.series.map((s) => Object.assign({ smoothed: s.smooth && span >= 3 ? smooth(s.values, span) : null }, s));
       const y = N.scale(N.padded(N.extent(options.series.flatMap((s) => s.values)), 0.04), [box.bottom, box.top]);
       const x = N.scale(N.extent(options.x), [box.left, box.right]);
       const svg = N.svg("svg", { width, height, "aria-hidden": "true" });
@@ -66,7 +69,7 @@
         if (s.smoothed) svg.append(N.svg("path", { class: `raw ${s.look}`, d: path(options.x, s.values, x, y) }));
       }
       for (const s of drawn) {
-        svg.append(N.svg("path", { class: `line ${s.look}`, d: path(options.x, s.smoothed || s.values, x, y) }));
+        svg.append(N.svg("path", { class: `line ${s.look}`, d: path(options.x, s.smoothed || s.values, x, y, options.steps) }));
       }
       const cursor = N.svg("line", { class: "axis", y1: box.top, y2: box.bottom, visibility: "hidden" });
       svg.append(cursor);
@@ -120,7 +123,7 @@
       const note = [`${N.plural(curves.lines, "logged line")}`];
       if (epochs.length) note.push(`${epochs[epochs.length - 1].toFixed(3).replace(/\.?0+$/, "")} epochs`);
       if (curves.every > 1) note.push(`every ${curves.every}th line is drawn`);
-      note.push("thin lines as logged, thick lines their running mean");
+      if (curves.step.length >= 75) note.push("thin lines as logged, thick lines their running mean");
       const marks = stage === "supernet" ? run.shrinks.map((s) => s.step).filter((s) => s > 0) : [];
       const charts = [["loss", "Loss", N.format.plain, (v) => v.toFixed(4)],
         ["accuracy", "Accuracy on training batches", N.format.percent, (v) => N.percent(v)],

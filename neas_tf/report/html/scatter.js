@@ -171,7 +171,7 @@
     });
     N.state.on((keys) => { if (keys.includes("candidate")) place(true); });
     return N.el("div", null, controls(run, model, metric), plot, legend(model),
-      N.later(`Pareto front as a table (${(s.fronts[metric] || []).length})`, () => frontTable(run, model, metric)), progress(run, model));
+      N.later(`Pareto front as a table (${(s.fronts[metric] || []).length})`, () => frontTable(run, model, metric)));
   }
 
   function legend(model) {
@@ -180,16 +180,16 @@
     const items = [[icon(0), "random"], [icon(1), "crossover"], [icon(2), "mutation"], [shades, "first to last generation"],
       [[N.svg("path", { class: "front", d: "M2 11H12V4H22" })], "Pareto front"], [N.svg("circle", { class: "chosen", cx: 12, cy: 7, r: 5 }), "chosen"]];
     if (model.winner !== null) items.push([N.svg("polygon", { class: "star", points: star(12, 7, 6.5) }), "winner"]);
-    items.push([N.svg("line", { class: "limit", x1: 12, x2: 12, y1: 0, y2: 14 }), "budget"]);
+    if (Object.keys(model.s.budget).length) items.push([N.svg("line", { class: "limit", x1: 12, x2: 12, y1: 0, y2: 14 }), "budget"]);
     return N.legend(items);
   }
 
-  function progress(run, model) {
+  function progress(_, model) {
     const s = model.s;
     let best = -Infinity;
     // A race's estimates do not count as best.
     const values = s.accuracy.map((v, row) => { if (s.images[row] === null) best = Math.max(best, v); return best === -Infinity ? null : best; });
-    return N.lineChart({ id: "progress", title: "Best so far", label: "Best accuracy among the first candidates", x: s.number, labelX: "candidate", height: 160,
+    return N.lineChart({ id: "progress", title: "Best so far", label: "Best accuracy among the first candidates", x: s.number, labelX: "candidate", height: 160, steps: true,
       format: N.format.percent, text: (v) => N.percent(v), series: [{ name: "best accuracy", values, look: "c0" }] });
   }
 
@@ -208,7 +208,7 @@
     fill();
     N.state.on((keys) => { if (keys.includes("cost")) fill(); });
     section.append(N.el("p", { class: "note" }, `${N.plural(total, "candidate")}, scored with the supernet's weights on held-out training images.${thin}`),
-      N.el("div", { class: "columns two" }, left, N.candidatePanel(run, model)));
+      N.el("div", { class: "columns two search" }, left, N.candidatePanel(run, model), progress(run, model)));
     return section;
   };
 })(NEAS);

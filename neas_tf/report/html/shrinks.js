@@ -47,11 +47,13 @@
     const n = names.length;
     const left = 6 + 7 * Math.max(...names.map((name) => name.length));
     const bars = 64;
-    const cell = Math.max(11, Math.min(28, (width - left - bars) / n));
+    const cell = Math.max(11, Math.min(36, (width - left - bars) / n));
     const foot = left + 4;
     const svg = N.svg("svg", { class: "similarity", width: left + cell * n + bars, height: 16 + cell * n + foot, role: "img",
       "aria-label": `Layer ${layer.layer}: similarity of ${n} operators. The table below has the scores.` });
     const top = 16;
+    // As many digits as tell the cells apart: S is close to 1 where beta is small.
+    const digits = Math.max(3, Math.min(4, 2 - Math.floor(Math.log10(range[1] - range[0] || 1))));
     const told = (i, j) => {
       const value = layer.similarity[i][j];
       const state = layer.states.find(([a, b]) => a === Math.min(i, j) && b === Math.max(i, j));
@@ -67,6 +69,11 @@
           N.svg("title", null, i === j ? `layer ${layer.layer}: ${names[i]}${value === null ? "" : `, both paths: S = ${value.toFixed(5)}`}` : told(i, j)));
         if (value !== null) N.shade(node, (value - range[0]) / (range[1] - range[0] || 1));
         svg.append(node);
+        if (value !== null && cell >= 30) {
+          const strong = (value - range[0]) / (range[1] - range[0] || 1) > 0.5;
+          svg.append(N.svg("text", { class: strong ? "value onhigh" : "value", x: left + cell * (j + 0.5), y: top + cell * (i + 0.5) + 3, "text-anchor": "middle", "pointer-events": "none" },
+            value.toFixed(digits).replace(/^0/, "")));
+        }
       }
       const quality = layer.quality ? layer.quality[i] : null;
       if (quality !== null && quality !== undefined) {
@@ -91,6 +98,14 @@
       rows.map((r) => [String(r.layer), r.names.join(", "), r.score === null ? "–" : r.score.toExponential(4), STATES[r.state]]), "Scores of the combinations");
   }
 
+  function dropped(shrink) {
+    const rows = shrink.layers.flatMap((layer) => layer.combinations.filter(([, , state]) => state === "dropped").map(([names, score]) => ({ layer: layer.layer, names, score })));
+    rows.sort((a, b) => (a.score ?? 0) - (b.score ?? 0));
+    return N.el("div", null, N.el("h3", null, "Dropped in this shrink"), rows.length
+      ? N.table([{ label: "layer" }, { label: "operators" }, { label: "score", num: true }], rows.map((r) => [String(r.layer), r.names.join(", "), r.score === null ? "–" : r.score.toExponential(4)]), "Dropped in this shrink")
+      : N.el("p", { class: "note" }, shrink.index === 0 ? "Nothing yet." : "Nothing of the layers that can split."));
+  }
+
   function similarities(run, shrink) {
     const node = N.el("div", null, N.el("h3", null, "Similarity S and quality r by layer"));
     if (!shrink.layers.length) {
@@ -107,7 +122,7 @@
       grid.append(N.el("div", null, N.el("h3", null, `Layer ${layer.layer}`), place));
       N.redrawn(place, (width) => N.clear(place).append(N.el("div", { class: "scroll" }, matrix(layer, range, largest, width))));
     }
-    node.append(N.el("p", { class: "note" }, `Below the diagonal S from ${range[0].toFixed(4)} (pale: diverse) to ${range[1].toFixed(4)} (strong: alike); above it the fate of each pair.`),
+    node.append(N.el("p", { class: "note" }, `Below the diagonal S from ${range[0].toFixed(4)} (weak: diverse) to ${range[1].toFixed(4)} (strong: alike); above it the fate of each pair.`),
       N.legend([[N.svg("circle", { class: "live", cx: 12, cy: 7, r: 4 }), "pair alive"], [cross(12, 7, 4), "dropped in this shrink"],
         [N.svg("circle", { class: "gone", cx: 12, cy: 7, r: 1.8 }), "dropped earlier"], [N.svg("rect", { class: "bar", x: 2, y: 3, width: 20, height: 8 }), "quality r"]]),
       grid, N.later("Scores of all combinations as a table", () => scores(shrink)));
@@ -142,16 +157,17 @@
       slider.setAttribute("aria-valuetext", told(shrink));
       label.textContent = told(shrink);
       N.clear(body);
-      body.append(N.el("h3", null, "Alive operators by layer"));
+      const left = N.el("div", null, N.el("h3", null, "Alive operators by layer"));
+      body.append(N.el("div", { class: "columns two" }, left, dropped(shrink)));
       if (shrink.alive) {
         const plot = N.el("div", { id: "alive" });
-        body.append(plot, N.legend([[N.svg("line", { class: "edge", x1: 12, x2: 12, y1: 0, y2: 14 }), "layer can split"], [cross(12, 7, 4), "dropped"],
+        left.append(plot, N.legend([[N.svg("line", { class: "edge", x1: 12, x2: 12, y1: 0, y2: 14 }), "layer can split"], [cross(12, 7, 4), "dropped"],
           [N.svg("rect", { class: "cell never", x: 2, y: 1, width: 20, height: 12 }), "not in the space"],
           [[0.15, 0.58, 1].map((v, i) => N.shade(N.svg("rect", { x: 1 + 7 * i, y: 2, width: 7, height: 10 }), v)), "few to all combinations alive"]]),
         N.later("Alive operators as a table", () => aliveTable(run, shrink)));
         N.redrawn(plot, (width) => N.clear(plot).append(N.el("div", { class: "scroll" }, alivePlot(run, shrink, width))));
       } else {
-        body.append(N.el("p", { class: "missing" }, "alive operators; they need 'alive' in the shrink's file and the search space (params.yaml)."));
+        left.append(N.el("p", { class: "missing" }, "alive operators; they need 'alive' in the shrink's file and the search space (params.yaml)."));
       }
       body.append(similarities(run, shrink));
       N.flush();

@@ -26,7 +26,7 @@
       N.el("tbody", null, rows.map(([label, text]) => N.el("tr", null, N.el("th", { scope: "row" }, label), N.el("td", null, label === "architecture" ? N.el("code", null, text) : text)))))));
     return N.el("section", { class: "card", id: "summary" }, N.el("h2", null, "Summary of ", run.name), stages,
       shown.length ? N.el("dl", { class: "figures" }, shown.map(([key, label, text]) => N.el("div", null, N.el("dt", null, label), N.el("dd", null, text(f[key], f))))) : null,
-      N.el("div", { class: "columns two" }, tables));
+      N.el("div", { class: "flow" }, tables));
   };
 
   N.remarks = function (run) {

@@ -27,7 +27,7 @@
         const strength = Math.sqrt(share);
         svg.append(N.shade(N.svg("rect", { class: "cell", x, y, width: cell, height: cell },
           N.svg("title", null, `${names[i]} taken for ${names[j]}: ${N.integer(count)} of ${N.integer(row[i])}`)), strength));
-        if (count && cell >= 24) {
+        if (count && 6 * N.integer(count).length + 4 <= cell) {
           const text = N.svg("text", { class: "small", x: x + cell / 2, y: y + cell / 2 + 3.5, "text-anchor": "middle" }, N.integer(count));
           if (strength > 0.55) text.style.fill = "var(--high-ink)";
           svg.append(text);
@@ -70,7 +70,7 @@
     if (data.num_classes > MOST_CLASSES) {
       left.append(N.el("p", { class: "note" }, `${N.integer(data.num_classes)} classes are too many for a picture (up to ${MOST_CLASSES}).`));
     } else {
-      left.append(N.el("p", { class: "note" }, "Rows: the right class; columns: the class that the ensemble names. Darkness follows the square root of the share."), plot);
+      left.append(N.el("p", { class: "note" }, "Rows: the right class; columns: the class that the ensemble names. The colour follows the square root of the share."), plot);
       N.redrawn(plot, (width) => N.clear(plot).append(confusionPlot(data, width)));
     }
     section.append(N.el("p", { class: "note" }, `${N.plural(data.examples, "test image")}.`),
