@@ -16,7 +16,6 @@ import synthetic_run
 import yaml
 
 from neas_tf.architecture import Architecture
-from neas_tf.confusion import Confusion, read_confusion
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.paths import project_file
@@ -230,6 +229,17 @@ def test_tables_of_a_study(toy):
         Table("Seeds", ("seed", "accuracy"), (("0",),))
 
 
+def test_the_python_of_the_page_on_reports(tmp_path, monkeypatch):
+    text = pathlib.Path(project_file("docs", "report.md")).read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "docs").symlink_to(project_file("docs"))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    data = Page((tmp_path / "compared.html").read_bytes()).data
+    assert [run["name"] for run in data["runs"]] == ["cifar10_cpu", "cifar10_mobile"]
+    assert data["title"] == "Two runs" and len(data["tables"]) == 1
+
+
 def test_partial_and_damaged_folders_still_give_a_page(copy, tmp_path):
     (tmp_path / "empty").mkdir()
     (run,) = Page(make_page([read_run(tmp_path / "empty")])).data["runs"]
@@ -336,6 +346,20 @@ def test_ctrl_c_ends_watching(copy, tmp_path, capsys, monkeypatch):
     assert "finished: " in capsys.readouterr().out
 
 
+def test_watching_waits_for_a_run_to_begin(copy, tmp_path):
+    """The run would refuse a folder that holds a page."""
+    folder, said = tmp_path / "new", []
+    folder.mkdir()
+    output = folder / "report" / "report.html"
+
+    def begin(_):
+        assert list(folder.iterdir()) == []
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
+
+    assert watch([folder], output, 5, said.append, begin)
+    assert said == ["waiting for the run to begin (Ctrl-C ends it)", f"finished: {output}"]
+
+
 def test_when_a_run_is_finished(copy):
     assert is_finished(read_run(copy)), "no formats are named"
     params = yaml.safe_load((copy / "params.yaml").read_text())
@@ -349,45 +373,3 @@ def test_when_a_run_is_finished(copy):
     }
     synthetic_run.write_json(copy / "export/model.keras.json", {"file": "model.keras"})
     assert is_finished(read_run(copy))
-
-
-def test_confusion_counts(tmp_path):
-    labels = np.array([0, 0, 1, 2, 2])
-    paths = np.array([[0, 0], [1, 0], [1, 1], [0, 0], [2, 1]])
-    ensemble = np.array([0, 1, 1, 0, 2])
-    counts = Confusion(3, 2)
-    rows = np.concatenate([paths, ensemble[:, None]], 1)
-    for part in (slice(0, 2), slice(2, 5)):
-        counts.add(labels[part], rows[part])
-    value = counts.to_dict(["a", "b", "c"])
-    assert value["examples"] == 5
-    assert value["counts"] == [[0, 0, 1], [0, 1, 1], [1, 1, 1], [2, 0, 1], [2, 2, 1]]
-    # The paths differ on images 2 and 5; path 1 errs on 2 and 4, path 2 on 4 and 5.
-    assert value["differ"] == [[0, 2], [2, 0]]
-    assert value["both_wrong"] == [[2, 1], [1, 2]]
-    synthetic_run.write_json(tmp_path / "confusion.json", value)
-    assert read_confusion(tmp_path / "confusion.json") == value
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"format": "neas-confusion/2"},
-        {"num_classes": 0},
-        {"counts": [[0, 3, 1]]},
-        {"counts": [[0, 1]]},
-        {"counts": [[0, 1, -1]]},
-        {"differ": [[0, 1]]},
-        {"both_wrong": [["x", 0], [0, 0]]},
-        {"class_names": ["a"]},
-    ],
-    ids=str,
-)
-def test_a_damaged_confusion_is_refused(tmp_path, change):
-    value = Confusion(3, 2).to_dict(["a", "b", "c"])
-    path = tmp_path / "confusion.json"
-    synthetic_run.write_json(path, value)
-    assert read_confusion(path)["examples"] == 0
-    synthetic_run.write_json(path, {**value, **change})
-    with pytest.raises(NeasError, match=rf"confusion\.{next(iter(change))}"):
-        read_confusion(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neas_tf.report.page import write_page
 from neas_tf.report.page_data import is_finished
-from neas_tf.report.reading import read_run
+from neas_tf.report.reading import RunFiles, read_run
 
 
 def watch(
@@ -30,26 +30,43 @@ def watch(
 
     Returns:
       Whether the runs are finished; False after Ctrl-C. In both cases the page that is left no
-      longer reloads itself.
+      longer reloads itself. Before a run has begun nothing is written into its folder.
 
     Raises:
       NeasError: when a model_dir is no folder.
       OSError: when the page cannot be written.
     """
-    output, written = Path(output), 0
+    output, written, waited = Path(output), 0, False
     try:
         while True:
             runs = [read_run(folder) for folder in model_dirs]
+            if any(_would_be_in_the_way(run, output) for run in runs):
+                if not waited:
+                    say("waiting for the run to begin (Ctrl-C ends it)")
+                waited = True
+                sleep(seconds)
+                continue
             if all(map(is_finished, runs)):
                 write_page(output, runs)
                 say(f"finished: {output}")
                 return True
-            if write_page(output, runs, reload_seconds=seconds):
+            try:
+                new = write_page(output, runs, reload_seconds=seconds)
+            except FileNotFoundError:
+                new = False  # a run that begins sweeps up half-written files; the next look is soon
+            if new:
                 written += 1
                 if written == 1:
                     say(f"watching every {seconds:g} s: {output} (Ctrl-C ends it)")
             sleep(seconds)
     except KeyboardInterrupt:
-        write_page(output, [read_run(folder) for folder in model_dirs])
-        say(f"stopped watching: {output}")
+        if written:
+            write_page(output, [read_run(folder) for folder in model_dirs])
+        say(f"stopped watching: {output}" if written else "stopped watching: nothing was written")
         return False
+
+
+def _would_be_in_the_way(run: RunFiles, output: Path) -> bool:
+    """Whether the run has not begun and would refuse a folder with a page in it."""
+    inside = run.model_dir.resolve() in output.resolve().parents
+    return inside and not run.params and "params.yaml" in run.missing

@@ -25,10 +25,11 @@
     return at;
   };
 
-  N.ticks = function ([low, high], count) {
+  N.ticks = function ([low, high], count, whole) {
     const rough = (high - low) / Math.max(count, 1);
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.7);
+    const nice = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.7);
+    const step = whole ? Math.max(1, nice) : nice;
     const result = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) result.push(i * step);
     result.step = step;
@@ -50,7 +51,7 @@
 
   // box: {left, top, right, bottom} in pixels; x and y are scales.
   N.frame = function (svg, box, x, y, options) {
-    const across = N.ticks(x.domain, Math.max(2, Math.floor((box.right - box.left) / 80)));
+    const across = N.ticks(x.domain, Math.max(2, Math.floor((box.right - box.left) / 80)), options.wholeX);
     const up = N.ticks(y.domain, Math.max(2, Math.floor((box.bottom - box.top) / 40)));
     const formatX = options.formatX(across.step, x.domain);
     const formatY = options.formatY(up.step, y.domain);

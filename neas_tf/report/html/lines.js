@@ -61,7 +61,7 @@
       const y = N.scale(N.padded(N.extent(options.series.flatMap((s) => s.values)), 0.04), [box.bottom, box.top]);
       const x = N.scale(N.extent(options.x), [box.left, box.right]);
       const svg = N.svg("svg", { width, height, "aria-hidden": "true" });
-      N.frame(svg, box, x, y, { formatX: N.format.plain, formatY: options.format, labelX: options.labelX });
+      N.frame(svg, box, x, y, { formatX: N.format.plain, formatY: options.format, labelX: options.labelX, wholeX: true });
       for (const mark of options.marks || []) {
         if (mark <= x.domain[1]) svg.append(N.svg("line", { class: "mark", x1: x(mark), x2: x(mark), y1: box.top, y2: box.bottom }));
       }
