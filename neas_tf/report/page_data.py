@@ -83,7 +83,7 @@ def stages(run: RunFiles) -> list[dict[str, str]]:
         rows.append({"name": name, "state": _state(begun, done), "text": text})
     # A published folder has the reports of some exports only.
     made, wanted = len(run.exports), 0 if is_published(run.model_dir) else _formats(run)
-    text = f"{made} of {wanted} files" if wanted else f"{made} files"
+    text = f"{made} of {wanted} files" if wanted else f"{made} file{'' if made == 1 else 's'}"
     state = _state(made > 0, made >= max(wanted, 1))
     rows.append({"name": "export", "state": state, "text": text if made else ""})
     return rows

@@ -43,7 +43,12 @@
     percent: (step) => (v) => `${(100 * v).toFixed(digits(100 * step))} %`,
     plain: (step) => (v) => (Math.abs(v) >= 1000 ? N.integer(v) : v.toFixed(digits(step))),
     count(step, [, high]) {
-      const [unit, size] = [["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]].find(([, s]) => Math.abs(high) >= s) || ["", 1];
+      const [unit, size] = [
+        ["G", 1e9],
+        ["M", 1e6],
+        ["k", 1e3],
+        ["", 1],
+      ].find(([, s]) => Math.abs(high) >= s) || ["", 1];
       return (v) => `${(v / size).toFixed(digits(step / size))}${unit && ` ${unit}`}`;
     },
     ms: (step) => (v) => (v / 1e6).toFixed(digits(step / 1e6)),
@@ -56,15 +61,19 @@
     const formatX = options.formatX(across.step, x.domain);
     const formatY = options.formatY(up.step, y.domain);
     for (const value of up) {
-      svg.append(N.svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
-        N.svg("text", { class: "soft", x: box.left - 5, y: y(value) + 4, "text-anchor": "end" }, formatY(value)));
+      svg.append(
+        N.svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
+        N.svg("text", { class: "soft", x: box.left - 5, y: y(value) + 4, "text-anchor": "end" }, formatY(value)),
+      );
     }
     for (const value of across) {
       const text = formatX(value);
       // The last one may not fit behind the end of the axis.
       const anchor = x(value) + 3.4 * text.length > box.right + 8 ? "end" : "middle";
-      svg.append(N.svg("line", { class: "axis", x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4 }),
-        N.svg("text", { class: "soft", x: x(value), y: box.bottom + 16, "text-anchor": anchor }, text));
+      svg.append(
+        N.svg("line", { class: "axis", x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4 }),
+        N.svg("text", { class: "soft", x: x(value), y: box.bottom + 16, "text-anchor": anchor }, text),
+      );
     }
     svg.append(N.svg("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     if (options.labelX) {

@@ -26,8 +26,10 @@
 
   N.tellCandidate = function (run, model, row) {
     const s = model.s;
-    const lines = [`Candidate ${s.number[row]}${row === model.winner ? ", the winner" : ""}${s.key[row] === run.architecture ? ", retrained" : ""}`,
-      `${N.percent(s.accuracy[row])} in the search${s.images[row] === null ? "" : ` (estimate, stopped after ${N.integer(s.images[row])} images)`}`];
+    const lines = [
+      `Candidate ${s.number[row]}${row === model.winner ? ", the winner" : ""}${s.key[row] === run.architecture ? ", retrained" : ""}`,
+      `${N.percent(s.accuracy[row])} in the search${s.images[row] === null ? "" : ` (estimate, stopped after ${N.integer(s.images[row])} images)`}`,
+    ];
     if (s.paths[row].length) lines.push(`paths alone: ${s.paths[row].map((v) => N.percent(v)).join(", ")}`);
     for (const metric of s.metrics) lines.push(N.METRICS[metric].text(s.costs[metric][row]));
     lines.push(`generation ${s.generation[row]}, ${s.origin[row]}`);
@@ -51,7 +53,9 @@
       N.diagram(place, run, N.parseKey(key));
     };
     N.soon(draw);
-    N.state.on((keys) => { if (keys.includes("candidate")) draw(); });
+    N.state.on((keys) => {
+      if (keys.includes("candidate")) draw();
+    });
     return N.el("div", { class: "right" }, heading, facts, place);
   };
 })(NEAS);

@@ -11,17 +11,38 @@
       if (column < 0) return null;
       const layer = space.layers[index];
       const same = layer.in.join() === layer.out.join();
-      return { name, skip: name === "skip", macs: costs.layers[index][column],
-        shape: same ? N.shape(layer.out) : `${N.shape(layer.in)} → ${N.shape(layer.out)}` };
+      return {
+        name,
+        skip: name === "skip",
+        macs: costs.layers[index][column],
+        shape: same ? N.shape(layer.out) : `${N.shape(layer.in)} → ${N.shape(layer.out)}`,
+      };
     };
-    const rows = [{ label: "", boxes: [{ name: space.block ? "stem, block" : "stem", macs: costs.trunk,
-      shape: `${N.shape(space.input)} → ${N.shape(space.block || space.stem)}` }] }];
+    const rows = [
+      {
+        label: "",
+        boxes: [
+          {
+            name: space.block ? "stem, block" : "stem",
+            macs: costs.trunk,
+            shape: `${N.shape(space.input)} → ${N.shape(space.block || space.stem)}`,
+          },
+        ],
+      },
+    ];
     for (let i = 0; i < paths[0].length; i += 1) {
       const boxes = (i < split ? [paths[0]] : paths).map((path) => box(path[i], i));
       if (boxes.includes(null)) return null;
       rows.push({ label: String(i + 1), boxes });
     }
-    rows.push({ label: "", boxes: paths.map(() => ({ name: "head", macs: costs.head, shape: `${space.head.join(", ")} → ${space.classes}` })) });
+    rows.push({
+      label: "",
+      boxes: paths.map(() => ({
+        name: "head",
+        macs: costs.head,
+        shape: `${space.head.join(", ")} → ${space.classes}`,
+      })),
+    });
     return rows;
   };
 
@@ -29,7 +50,9 @@
 
   function tell(architecture, rows) {
     const shared = rows.filter((row) => row.boxes.length === 1).map((row) => row.boxes[0].name);
-    const own = architecture.paths.map((path, k) => `path ${k + 1}: ${path.slice(architecture.split).join(", ") || "no layers of its own"}, head`);
+    const own = architecture.paths.map(
+      (path, k) => `path ${k + 1}: ${path.slice(architecture.split).join(", ") || "no layers of its own"}, head`,
+    );
     return `Ensemble of ${architecture.paths.length} paths, ${N.count(total(rows))} MACs. Shared: ${shared.join(", ")}. ${own.join(". ")}. Their logits are averaged.`;
   }
 
@@ -61,11 +84,41 @@
         const wide = row.boxes.length === 1 ? Math.max(column, Math.min(210, whole - left - 2)) : column;
         const x = centre - wide / 2 + 1;
         const look = row.boxes.length > 1 || i >= forked ? ` p${k % 5}` : "";
-        if (b.macs) svg.append(N.svg("rect", { class: "amount", x, y: top(i) + high - 5, width: Math.max(1, (wide - 2) * (b.macs / most)), height: 5 }));
-        svg.append(N.svg("rect", { class: `box${look}${b.skip ? " skip" : ""}`, x, y: top(i), width: wide - 2, height: high, rx: 5, "data-macs": b.macs, "data-name": b.name, "fill-opacity": 0 }),
+        if (b.macs)
+          svg.append(
+            N.svg("rect", {
+              class: "amount",
+              x,
+              y: top(i) + high - 5,
+              width: Math.max(1, (wide - 2) * (b.macs / most)),
+              height: 5,
+            }),
+          );
+        svg.append(
+          N.svg("rect", {
+            class: `box${look}${b.skip ? " skip" : ""}`,
+            x,
+            y: top(i),
+            width: wide - 2,
+            height: high,
+            rx: 5,
+            "data-macs": b.macs,
+            "data-name": b.name,
+            "fill-opacity": 0,
+          }),
           N.svg("text", { class: "name", x: x + 7, y: top(i) + 17 }, short(b.name), N.svg("title", null, b.name)),
-          N.svg("text", { class: "soft small", x: tall ? x + 7 : x + wide - 9, y: top(i) + (tall ? 47 : 16), "text-anchor": tall ? "start" : "end" }, b.skip ? "free" : `${N.count(b.macs)}${tall ? " MACs" : ""}`),
-          N.svg("text", { class: "soft small", x: x + 7, y: top(i) + 33 }, b.shape));
+          N.svg(
+            "text",
+            {
+              class: "soft small",
+              x: tall ? x + 7 : x + wide - 9,
+              y: top(i) + (tall ? 47 : 16),
+              "text-anchor": tall ? "start" : "end",
+            },
+            b.skip ? "free" : `${N.count(b.macs)}${tall ? " MACs" : ""}`,
+          ),
+          N.svg("text", { class: "soft small", x: x + 7, y: top(i) + 33 }, b.shape),
+        );
         const from = i === 0 ? null : rows[i - 1].boxes.length;
         if (from === null) return;
         const start = middle(from, from === 1 ? 0 : k);
@@ -80,15 +133,37 @@
       wires.append(N.svg("path", { class: "wire", d: `M${middle(last, k)} ${y0}V${y0 + 12}H${middle(1, 0)}V${end}` }));
     }
     const text = paths > 1 ? "mean of the logits" : "logits";
-    svg.append(N.svg("rect", { class: "box", x: middle(1, 0) - 70, y: end, width: 140, height: 28, rx: 14, "fill-opacity": 0 }),
-      N.svg("text", { class: "name", x: middle(1, 0), y: end + 19, "text-anchor": "middle" }, text));
-    const scroll = N.el("div", whole > width ? { class: "scroll", tabindex: "0", role: "region", "aria-label": "Diagram, wider than the page" } : { class: "scroll" }, svg);
+    svg.append(
+      N.svg("rect", { class: "box", x: middle(1, 0) - 70, y: end, width: 140, height: 28, rx: 14, "fill-opacity": 0 }),
+      N.svg("text", { class: "name", x: middle(1, 0), y: end + 19, "text-anchor": "middle" }, text),
+    );
+    const scroll = N.el(
+      "div",
+      whole > width
+        ? { class: "scroll", tabindex: "0", role: "region", "aria-label": "Diagram, wider than the page" }
+        : { class: "scroll" },
+      svg,
+    );
     return scroll;
   }
 
   function table(architecture, rows) {
-    const columns = [{ label: "layer" }, { label: "path" }, { label: "operator" }, { label: "height×width×channels" }, { label: "MACs", num: true }];
-    const lines = rows.flatMap((row) => row.boxes.map((b, k) => [row.label || "–", row.boxes.length === 1 && architecture.paths.length > 1 ? "all" : String(k + 1), b.name, b.shape, N.integer(b.macs)]));
+    const columns = [
+      { label: "layer" },
+      { label: "path" },
+      { label: "operator" },
+      { label: "height×width×channels" },
+      { label: "MACs", num: true },
+    ];
+    const lines = rows.flatMap((row) =>
+      row.boxes.map((b, k) => [
+        row.label || "–",
+        row.boxes.length === 1 && architecture.paths.length > 1 ? "all" : String(k + 1),
+        b.name,
+        b.shape,
+        N.integer(b.macs),
+      ]),
+    );
     return N.table(columns, lines, "Layers of the ensemble");
   }
 
@@ -98,15 +173,29 @@
     const rows = N.layersOf(run, architecture);
     N.clear(place);
     if (!rows) {
-      place.append(N.el("p", { class: "missing" }, run.space ? "the diagram; the ensemble does not lie in the run's search space." : "the diagram; it needs the search space (params.yaml)."));
+      place.append(
+        N.el(
+          "p",
+          { class: "missing" },
+          run.space
+            ? "the diagram; the ensemble does not lie in the run's search space."
+            : "the diagram; it needs the search space (params.yaml).",
+        ),
+      );
       return;
     }
     const shared = rows.filter((row, i) => row.boxes.length === 1 && i <= architecture.split);
     const picture = N.el("div", { id: "picture" });
     const own = total(rows) - total(shared);
-    place.append(N.el("p", { class: "note", id: "diagram-total", "data-macs": total(rows) },
-      `${N.integer(total(rows))} MACs: ${N.count(total(shared))} shared, ${N.count(own)} in the ${N.plural(architecture.paths.length, "path")} behind the split. Sizes are height×width×channels; bars compare MACs.`),
-    picture, N.later("Layers as a table", () => table(architecture, rows)));
+    place.append(
+      N.el(
+        "p",
+        { class: "note", id: "diagram-total", "data-macs": total(rows) },
+        `${N.integer(total(rows))} MACs: ${N.count(total(shared))} shared, ${N.count(own)} in the ${N.plural(architecture.paths.length, "path")} behind the split. Sizes are height×width×channels; bars compare MACs.`,
+      ),
+      picture,
+      N.later("Layers as a table", () => table(architecture, rows)),
+    );
     let last = 0;
     const redraw = () => {
       const width = Math.floor(place.clientWidth);

@@ -18,11 +18,18 @@ const NEAS = {};
 
   N.el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
   N.svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-  N.clear = (node) => { node.replaceChildren(); return node; };
+  N.clear = (node) => {
+    node.replaceChildren();
+    return node;
+  };
 
   N.integer = (value) => String(Math.round(value)).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
   N.count = function (value) {
-    for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
+    for (const [unit, size] of [
+      ["G", 1e9],
+      ["M", 1e6],
+      ["k", 1e3],
+    ]) {
       if (Math.abs(value) >= size) return `${(value / size).toFixed(2)} ${unit}`;
     }
     return String(value);
@@ -31,7 +38,9 @@ const NEAS = {};
   N.duration = function (seconds) {
     const minutes = Math.floor(seconds / 60);
     if (seconds < 60) return `${seconds.toFixed(1)} s`;
-    return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+    return minutes < 60
+      ? `${minutes} min`
+      : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
   };
   N.shape = (size) => `${size[0]}×${size[1]}×${size[2]}`;
   N.plural = (count, word) => `${N.integer(count)} ${word}${count === 1 ? "" : "s"}`;
@@ -46,8 +55,15 @@ const NEAS = {};
   // Columns: [{label, num}], rows: arrays of texts or nodes.
   N.table = function (columns, rows, caption) {
     const head = columns.map((c) => N.el("th", { scope: "col", class: c.num ? "num" : null }, c.label));
-    const body = rows.map((row) => N.el("tr", null, row.map((cell, i) =>
-      N.el("td", { class: columns[i].num ? "num" : null }, cell === null || cell === undefined ? "–" : cell))));
+    const body = rows.map((row) =>
+      N.el(
+        "tr",
+        null,
+        row.map((cell, i) =>
+          N.el("td", { class: columns[i].num ? "num" : null }, cell === null || cell === undefined ? "–" : cell),
+        ),
+      ),
+    );
     const table = N.el("table", null, N.el("thead", null, N.el("tr", null, head)), N.el("tbody", null, body));
     // A wide table scrolls in its own box, which the keyboard reaches.
     return N.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
@@ -58,14 +74,22 @@ const NEAS = {};
     const node = N.el("details", { id: id || null }, N.el("summary", null, title));
     let made = false;
     node.addEventListener("toggle", () => {
-      if (node.open && !made) { made = true; node.append(make()); }
+      if (node.open && !made) {
+        made = true;
+        node.append(make());
+      }
     });
     return node;
   };
 
   N.legend = function (items) {
-    return N.el("div", { class: "legend" }, items.map(([icon, text]) => N.el("span", null,
-      N.svg("svg", { width: 24, height: 14, "aria-hidden": "true" }, icon), text)));
+    return N.el(
+      "div",
+      { class: "legend" },
+      items.map(([icon, text]) =>
+        N.el("span", null, N.svg("svg", { width: 24, height: 14, "aria-hidden": "true" }, icon), text),
+      ),
+    );
   };
 
   const tooltip = () => document.getElementById("tooltip");
@@ -79,7 +103,9 @@ const NEAS = {};
     const above = pageY - tip.offsetHeight - 10;
     tip.style.top = `${above > window.scrollY ? above : pageY + 16}px`;
   };
-  N.hideTip = () => { tooltip().hidden = true; };
+  N.hideTip = () => {
+    tooltip().hidden = true;
+  };
 
   // Draws now and whenever the width of the node changes; a failure is told, not swallowed.
   N.redrawn = function (node, draw) {
@@ -116,6 +142,10 @@ const NEAS = {};
   window.addEventListener("error", (event) => N.report(event.message));
 
   const waiting = [];
-  N.soon = (action) => { waiting.push(action); };
-  N.flush = () => { while (waiting.length) waiting.shift()(); };
+  N.soon = (action) => {
+    waiting.push(action);
+  };
+  N.flush = () => {
+    while (waiting.length) waiting.shift()();
+  };
 })(NEAS);

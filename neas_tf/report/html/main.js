@@ -12,7 +12,11 @@
   };
 
   function selector() {
-    const select = N.el("select", { id: "run" }, data.runs.map((run, i) => N.el("option", { value: i, selected: i === N.runIndex() }, run.name)));
+    const select = N.el(
+      "select",
+      { id: "run" },
+      data.runs.map((run, i) => N.el("option", { value: i, selected: i === N.runIndex() }, run.name)),
+    );
     select.addEventListener("change", () => {
       N.chooseRun(parseInt(select.value, 10));
       document.getElementById("run").focus();
@@ -28,8 +32,18 @@
     const run = data.runs[N.runIndex()];
     N.guard(() => main.append(...N.studyTables(data.tables)));
     if (data.runs.length > 1) N.guard(() => main.append(N.comparison(data.runs), selector()));
-    for (const make of [N.summarySection, N.searchSection, N.trainingSection, N.shrinkSection, N.testSection, N.remarks]) {
-      N.guard(() => { const section = make(run); if (section) main.append(section); });
+    for (const make of [
+      N.summarySection,
+      N.searchSection,
+      N.trainingSection,
+      N.shrinkSection,
+      N.testSection,
+      N.remarks,
+    ]) {
+      N.guard(() => {
+        const section = make(run);
+        if (section) main.append(section);
+      });
       N.guard(N.flush);
     }
   };

@@ -33,7 +33,9 @@
     },
     // action(keys): called with the keys that changed.
     on: (action) => listeners.push(action),
-    forget: () => { listeners.length = 0; },
+    forget: () => {
+      listeners.length = 0;
+    },
     tell: (keys) => [...listeners].forEach((action) => N.guard(() => action(keys))),
   };
   parse();
@@ -63,7 +65,11 @@
       button.textContent = paused ? "Go on" : "Pause";
       button.setAttribute("aria-pressed", String(paused));
     };
-    button.addEventListener("click", () => { paused = !paused; remember({ paused }); show(); });
+    button.addEventListener("click", () => {
+      paused = !paused;
+      remember({ paused });
+      show();
+    });
     show();
     window.setInterval(() => {
       if (paused || document.hidden) return;
