@@ -15,7 +15,7 @@ PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip
 	|| echo "$$(cat $(VENV)/.base) -m pip --python $(BIN)/python") install $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format setup setup-dev lock clean clean-venv
+.PHONY: help demo test soak lint format setup setup-dev lock audit clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+
+soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
+	@mkdir -p runs/soak
+	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
 lint: setup-dev ## ruff check and the formatting
 	@$(BIN)/ruff check .
@@ -79,6 +83,12 @@ lock: setup ## write the locks anew from requirements*.in (minutes)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
+
+# pip-audit is no part of the locks: it is fetched where it can be, and nothing is checked where not.
+audit: setup ## look up the locked packages in a database of known vulnerabilities; says so where it reaches none
+	@[ -x $(VENV)/audit/bin/pip-audit ] || { $$(cat $(VENV)/.base) -m venv $(VENV)/audit && \
+	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; } >/dev/null 2>&1 || true
+	@$(BIN)/python tests/audit_locks.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 clean: ## remove caches and Bazel's links; .venv and runs stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build ./*.egg-info bazel-*

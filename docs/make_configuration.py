@@ -44,7 +44,7 @@ _TRAINER = {
     "train_tf_while_loop": "puts the loop of steps into the graph as well",
     "optimizer_config": "see the optimizer below",
 }
-_SECTIONS = ("shrink", "search", "export")
+_SECTIONS = ("workers", "shrink", "search", "export")
 _DULL = {"name", "clipnorm", "clipvalue", "global_clipnorm", "offset"}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from neas_tf import data
+from neas_tf.errors import NeasError
 
 _TOP = 5
 
@@ -38,7 +39,9 @@ def evaluate(
     forward = tf.function(lambda images: model(images, training=False))
     right = right5 = examples = 0
     num_classes = 0
-    for images, labels in data.make_dataset(info, part, batch_size, training=False, seed=0):
+    for images, labels in data.batches_of(
+        data.make_dataset(info, part, batch_size, training=False, seed=0)
+    ):
         logits = forward(images).numpy().astype(np.float64)  # (b, K, classes)
         scores = np.concatenate([logits, logits.mean(1, keepdims=True)], axis=1)
         num_classes = scores.shape[-1]
@@ -51,6 +54,10 @@ def evaluate(
             best = np.argsort(-scores, axis=-1, kind="stable")[..., :_TOP]
             right5 = right5 + np.sum(np.any(best == truth[..., None], -1), axis=0)
         examples += len(truth)
+    if not examples:
+        raise NeasError(
+            f"data: none of the {info.part(part).size} images of {part!r} can be decoded."
+        )
     *paths, ensemble = (right / examples).tolist()
     result: dict[str, Any] = {
         "path_accuracies": paths,

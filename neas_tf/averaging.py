@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -33,11 +34,16 @@ class MovingAverage(optimization.ExponentialMovingAverage):
 
 
 def create_optimizer(
-    config: optimization.OptimizationConfig, runtime: cfg.RuntimeConfig | None = None
+    config: optimization.OptimizationConfig,
+    runtime: cfg.RuntimeConfig | None = None,
+    adjust: Callable[[Any], Any] = lambda rate: rate,
 ) -> Any:
-    """The optimizer of a config: base, then moving average, then loss scaling where asked for."""
+    """The optimizer of a config: base, then moving average, then loss scaling where asked for.
+
+    `adjust` may put another learning rate, number or schedule, in the place of the config's.
+    """
     factory = optimization.OptimizerFactory(config)
-    optimizer = factory.build_optimizer(factory.build_learning_rate())
+    optimizer = factory.build_optimizer(adjust(factory.build_learning_rate()))
     if isinstance(optimizer, optimization.ExponentialMovingAverage):
         settings = {k: v for k, v in config.ema.as_dict().items() if k != "name"}
         optimizer = MovingAverage(optimizer._optimizer, **settings)

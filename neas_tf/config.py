@@ -98,6 +98,12 @@ class StageConfig(hyperparams.Config):
       weight_decay: of kernels, never of biases, gamma or beta.
       label_smoothing: of the targets.
       augment, auto_augment, rand_augment: overrides the key of `data` for this stage.
+      on_divergence: what happens when the loss explodes or is not finite: stop, or rollback to the
+        last checkpoint with a lower learning rate.
+      rollback_rate_factor: on the learning rate, with each rollback.
+      max_rollbacks: of the stage; then it stops.
+      max_loss: loss of a step, mean over the paths, above which it has exploded; 0 takes 100 times
+        that of guessing, ln(classes).
       trainer: Model Garden's trainer and optimizer.
     """
 
@@ -109,6 +115,10 @@ class StageConfig(hyperparams.Config):
     augment: str = ""
     auto_augment: str = ""
     rand_augment: int = 0
+    on_divergence: str = "stop"
+    rollback_rate_factor: float = 0.5
+    max_rollbacks: int = 3
+    max_loss: float = 0.0
     trainer: StageTrainerConfig = dataclasses.field(default_factory=StageTrainerConfig)
 
 
@@ -290,6 +300,19 @@ class ExportConfig(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class WorkersConfig(hyperparams.Config):
+    """How the processes of `multi_worker_mirrored` wait for one another.
+
+    Attributes:
+      start_seconds: for the last one to come, at the start; then the others end.
+      silence_seconds: without a sign of life, after which one counts as lost and the others end.
+    """
+
+    start_seconds: int = 600
+    silence_seconds: int = 30
+
+
+@dataclasses.dataclass
 class NeasConfig(hyperparams.Config):
     """A whole run.
 
@@ -305,6 +328,7 @@ class NeasConfig(hyperparams.Config):
     runtime: cfg.RuntimeConfig = dataclasses.field(
         default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
     )
+    workers: WorkersConfig = dataclasses.field(default_factory=WorkersConfig)
     space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     supernet: SupernetConfig = dataclasses.field(default_factory=SupernetConfig)

@@ -3,13 +3,14 @@
 Found with `python -m benchmarks.convolution_gradients`: oneDNN's gradient of a depthwise kernel is
 fast up to a width of 3 at any height, and up to 20 times slower beyond; so wider kernels are taken
 apart by columns. The gradient of a depthwise convolution's input is another depthwise convolution, with
-the kernel turned around. 1×1 convolutions are matrix products.
+the kernel turned around, at a stride with zeros between the gradient's pixels. 1×1 convolutions are matrix products.
 On other devices the libraries' own operations are used.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,7 +22,7 @@ _SMALL = 4
 
 
 @functools.cache
-def _cpu_only() -> bool:
+def cpu_only() -> bool:
     """Whether there is no accelerator in this process."""
     return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
 
@@ -84,27 +85,43 @@ def depthwise_gradients(
     """Gradients of `depthwise` by x and by the kernel, both in x's type."""
     kernel = tf.cast(kernel, x.dtype)
     size = kernel.shape[0]
-    if not _cpu_only() or (stride == 1 and size <= _COLUMNS):
+    if not cpu_only() or (stride == 1 and size <= _COLUMNS):
         return _depthwise_gradients(x, kernel, stride, dy, symmetric_padding(size, stride))
-    if stride > 1:
-        # In bfloat16 the library's gradients with stride are many times slower.
-        dtype, padding = x.dtype, symmetric_padding(size, stride)
-        x, kernel, dy = (tf.cast(value, tf.float32) for value in (x, kernel, dy))
-        gradients = _depthwise_gradients(x, kernel, stride, dy, padding)
-        return tuple(tf.cast(value, dtype) for value in gradients)
-    return depthwise(dy, kernel[::-1, ::-1]), _kernel_gradient_by_columns(x, size, dy)
+    spread = _spread(dy, stride, _sizes(x))
+    dx = depthwise(spread, kernel[::-1, ::-1])
+    if stride == 1:
+        return dx, _kernel_gradient_by_columns(x, size, dy)
+    # In bfloat16 the library's gradient with stride is many times slower.
+    dtype, padding = x.dtype, symmetric_padding(size, stride)
+    x, dy = tf.cast(x, tf.float32), tf.cast(dy, tf.float32)
+    return dx, tf.cast(_library_kernel_gradient(x, kernel.shape, stride, dy, padding), dtype)
 
 
 def _depthwise_gradients(x, kernel, stride, dy, padding):
     """The library's own operations."""
-    settings = _attributes(stride, padding)
     dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings
+        input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **_attributes(stride, padding)
     )
-    dkernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-        input=x, filter_sizes=kernel.shape, out_backprop=dy, **settings
+    return dx, _library_kernel_gradient(x, kernel.shape, stride, dy, padding)
+
+
+def _library_kernel_gradient(x, shape, stride, dy, padding):
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x, filter_sizes=shape, out_backprop=dy, **_attributes(stride, padding)
     )
-    return dx, dkernel
+
+
+def _spread(dy: tf.Tensor, stride: int, sizes: Sequence[int | tf.Tensor]) -> tf.Tensor:
+    """dy's pixels with zeros between, to the map (B, H, W, C) that a stride has taken them from."""
+    if stride == 1:
+        return dy
+    batch, rows, columns, channels = _sizes(dy)
+    gap = stride - 1
+    # One padding, behind each row and, as more channels, behind each column.
+    flat = tf.reshape(dy, [batch * rows, 1, columns, channels])
+    flat = tf.pad(flat, [[0, 0], [0, gap], [0, 0], [0, gap * channels]])
+    spread = tf.reshape(flat, [batch, rows * stride, columns * stride, channels])
+    return spread[:, : sizes[1], : sizes[2]]
 
 
 def _kernel_gradient_by_columns(x: tf.Tensor, size: int, dy: tf.Tensor) -> tf.Tensor:

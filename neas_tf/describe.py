@@ -10,16 +10,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
 from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError, fail
+from neas_tf.errors import NeasError, check, fail
 from neas_tf.latency_table import NANOSECONDS, LatencyTable, load_table
-from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.zoo import load_architecture
 
@@ -223,21 +221,11 @@ def load_space(path: str) -> SearchSpace:
     Raises:
       NeasError: for a missing or malformed file or an unknown setting.
     """
-    import yaml
+    from neas_tf.yaml_text import load_yaml_file
 
-    path = resolve_user_path(path)
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NeasError(f"space: no file at {path!r}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise NeasError(f"space: {path!r} cannot be read ({error}).") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise NeasError(f"space: {path!r} is no valid YAML ({reason}).") from None
-    if isinstance(value, Mapping) and "space" in value:
-        value = value["space"]
-    return SearchSpace.from_dict(value)
+    value = load_yaml_file(path, "space")
+    check(bool(value), "space", path, "a file with a mapping of settings")
+    return SearchSpace.from_dict(value.get("space", value))
 
 
 def parse_size(text: str) -> tuple[int, int]:

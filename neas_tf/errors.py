@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable
 from typing import NoReturn
 
+# What a terminal would obey, or no encoding takes: control characters and lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_MESSAGE, _LONGEST_VALUE = 3000, 1000
+_LONGEST_NAME = 200  # of which a similar one is looked for
+
 
 class NeasError(ValueError):
-    """Bad input. The message is one sentence that a command prints as it is (exit code 2)."""
+    """Bad input. The message is one sentence that a command prints as it is (exit code 2).
+
+    It may quote what a file holds, so it is made printable, and cut where it is very long.
+
+    Attributes:
+      exit_code: of the command.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: object = ""):
+        text = _UNPRINTABLE.sub(lambda m: ascii(m[0])[1:-1], str(message))
+        super().__init__(_cut(text, _LONGEST_MESSAGE))
+
+
+class WorkerLost(NeasError):
+    """Another process of the same run is gone; nothing is wrong with this one's input."""
+
+    exit_code = 3
+
+
+def shown(value: object) -> str:
+    """`repr` for messages: cut where it is long, and made of values that have none."""
+    try:
+        return _cut(repr(value), _LONGEST_VALUE)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; endless nesting
+        return f"a {type(value).__name__} that is too large to show"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most * 3 // 4]} … {text[-most // 5 :]}"
 
 
 def fail(field: str, received: object, allowed: str) -> NoReturn:
     """Raises a `NeasError` that names the field, what was received and what is allowed."""
-    raise NeasError(f"{field}: received {received!r}, allowed is {allowed}.")
+    raise NeasError(
+        f"{_cut(field, _LONGEST_VALUE)}: received {shown(received)}, allowed is {allowed}."
+    )
 
 
 def check(condition: bool, field: str, received: object, allowed: str) -> None:
@@ -25,9 +64,11 @@ def check(condition: bool, field: str, received: object, allowed: str) -> None:
 def unknown_name(field: str, received: object, known: Iterable[str]) -> NoReturn:
     """Raises for a name that is not in `known`, with the nearest known one as a hint."""
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(received), known, n=1, cutoff=0.5)
+    text = str(received)[:_LONGEST_NAME]
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise NeasError(f"{field}: unknown name {received!r}; known are {', '.join(known)}.{hint}")
+    field = _cut(field, _LONGEST_VALUE)
+    raise NeasError(f"{field}: unknown name {shown(received)}; known are {', '.join(known)}.{hint}")
 
 
 def check_keys(field: str, received: Iterable[str], known: Iterable[str]) -> None:
@@ -50,6 +91,16 @@ def check_int(field: str, received: object, low: int | None = None, high: int | 
     ok = ok and (low is None or received >= low) and (high is None or received <= high)
     check(ok, field, received, bounds)
     return int(received)  # type: ignore[call-overload]
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite int or float (no bool, and no int too large for a float)."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_share(field: str, value: float) -> None:

@@ -22,7 +22,7 @@ from neas_tf.export_files import (
     labels_text,
     report_file,
 )
-from neas_tf.files import write_json_atomic, write_text_atomic
+from neas_tf.files import system_fault, write_json_atomic, write_text_atomic
 from neas_tf.model_store import LoadedInfo, replace_path
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator, operator_steps
@@ -223,8 +223,11 @@ class Job:
                 write_json_atomic(report_file(output), report)
                 write_text_atomic(labels_file(output), labels_text(info))
                 replace_path(new, output)
-        except OSError as error:
-            raise NeasError(f"export {str(output)!r}: cannot be written ({error}).") from None
+        except Exception as error:
+            fault = str(error) if isinstance(error, OSError) else system_fault(error)
+            if not fault:
+                raise
+            raise NeasError(f"export {str(output)!r}: cannot be written ({fault}).") from None
         return report
 
     def _check_parity(self, result: dict[str, Any]) -> None:

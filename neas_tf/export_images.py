@@ -133,7 +133,8 @@ def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray,
     classes, wanted = dataset.num_classes, info.space.num_classes
     check(classes == wanted, "evaluate", f"data with {classes} classes", f"{wanted} classes")
     images, labels, seen = [], [], 0
-    for batch, batch_labels in data.make_dataset(dataset, "test", 256, training=False):
+    batches = data.make_dataset(dataset, "test", 256, training=False)
+    for batch, batch_labels in data.batches_of(batches):
         images.append(batch.numpy()[: count - seen])
         labels.append(batch_labels.numpy()[: count - seen])
         seen += len(labels[-1])

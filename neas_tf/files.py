@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from neas_tf.errors import NeasError
+
+_SYSTEM = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
+    "Permission denied|Operation not permitted|Not a directory|Input/output error"
+)
+MOST_BYTES = 1 << 28  # of a file of JSON; a search's history has about 1 kB a candidate
+_MOST_LEVELS = 100  # of nested values
+_MOST_DIGITS = 300  # of a whole number: any such number is a finite float too
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -40,13 +50,104 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any, indent: int | No
     write_text_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str], what: str = "file") -> Any:
-    """Reads JSON, or raises a `NeasError` that names the file and the fault."""
+def system_fault(error: BaseException) -> str:
+    """The system's words in TensorFlow's exception for a file that it cannot write; '' for others.
+
+    TensorFlow has no class of its own for them, and this module does not load it.
+    """
+    ours = type(error).__module__.startswith("tensorflow")
+    match = _SYSTEM.search(str(error)) if ours else None
+    return match[0] if match else ""
+
+
+def read_json(path: str | os.PathLike[str], what: str = "file", nan: bool = False) -> Any:
+    """Reads JSON, or raises a `NeasError` that names the file and the fault; see `parse_json`."""
+    return parse_json(read_bytes(path, what), f"{what}: {str(path)!r}", nan)
+
+
+def read_bytes(path: str | os.PathLike[str], what: str, most: int = MOST_BYTES) -> bytes:
+    """The content of a file; raises a `NeasError` for one that cannot be read or is too large."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, "rb") as stream:
+            content = stream.read(most + 1)
     except FileNotFoundError:
         raise NeasError(f"{what}: no file at {str(path)!r}.") from None
-    except OSError as error:
-        raise NeasError(f"{what}: {str(path)!r} cannot be read ({error.strerror}).") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise NeasError(f"{what}: {str(path)!r} is no valid JSON ({error}).") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        reason = getattr(error, "strerror", None) or error
+        raise NeasError(f"{what}: {str(path)!r} cannot be read ({reason}).") from None
+    if len(content) > most:
+        raise NeasError(f"{what}: {str(path)!r} is larger than {most >> 20} MiB.")
+    return content
+
+
+def parse_json(content: bytes, where: str, nan: bool = False) -> Any:
+    """The value that JSON text stands for: UTF-8, every key once, finite numbers, real text.
+
+    Args:
+      content: the text.
+      where: begins the message, such as "architecture: 'a.json'".
+      nan: lets NaN and infinities pass, which are no JSON, but Python writes them.
+
+    Raises:
+      NeasError: for anything else; also for nesting, or whole numbers, that nothing needs.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_constant=float if nan else _refuse,
+            parse_float=float if nan else _finite,
+            parse_int=_short,
+        )
+        check_plain(value, _MOST_LEVELS)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise NeasError(f"{where} is no valid JSON ({error}).") from None
+    return value
+
+
+def check_plain(value: Any, levels: int) -> None:
+    """Raises a `ValueError` for values nested deeper, and texts with NUL or lone surrogates.
+
+    Such texts could neither be written nor be names of files.
+    """
+    level = [value]
+    for _ in range(levels):
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, str):
+                if _NO_TEXT.search(node):
+                    raise ValueError(f"a text with NUL or half a character: {node[:40]!a}")
+            elif isinstance(node, dict):
+                below += node
+                below += node.values()
+            elif isinstance(node, list):
+                below += node
+        if not below:
+            return
+        level = below
+    raise ValueError(f"nested deeper than {levels} levels")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} twice")
+    return result
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text}, which is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"a number beyond all bounds: {text[:20]}")
+    return value
+
+
+def _short(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of more than {_MOST_DIGITS} digits")
+    return int(text)

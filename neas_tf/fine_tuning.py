@@ -19,7 +19,7 @@ import tf_keras
 from official.core import config_definitions as cfg
 from official.modeling import optimization
 
-from neas_tf import console, data
+from neas_tf import checkpoints, console, data
 from neas_tf.averaging import create_slots
 from neas_tf.config import RetrainConfig, StageTrainerConfig
 from neas_tf.differences import difference
@@ -353,6 +353,7 @@ def _train(
             f"   Fine-tuning ({kind}): {trainer.train_steps:,} steps of {tuning.batch_size}, "
             f"rate {identity['rate']:g}, in {folder}"
         )
+        checkpoints.settle(folder)
         loop = TrainingLoop(
             cfg.ExperimentConfig(task=EnsembleTaskConfig(), trainer=trainer, runtime=runtime),
             task,
@@ -364,7 +365,8 @@ def _train(
             kind,
         )
         try:
-            loop.train_to(trainer.train_steps)
+            with data.failures():
+                loop.train_to(trainer.train_steps)
         finally:
             loop.close()
     return {name: identity[name] for name in ("epochs", "steps", "batch_size", "rate", "seed")}

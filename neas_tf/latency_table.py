@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError, check, check_int, check_keys, unknown_name
+from neas_tf.errors import NeasError, check, check_int, check_keys, is_number, unknown_name
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.latency_plan import head_key, layer_key, space_keys, stem_key
 from neas_tf.operators import Operator
@@ -69,8 +68,7 @@ class LatencyTable:
         check(bool(self.entries), "latency table: entries", dict(self.entries), "at least one")
         for key, value in self.entries.items():
             check_int(f"latency table: entries[{key!r}]", value, 0, _MOST)
-        number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
-        fine = number and math.isfinite(self.scale) and 0 < self.scale < 1e6
+        fine = is_number(self.scale) and 0 < self.scale < 1e6
         check(fine, "latency table: scale", self.scale, "a positive number")
         check_int("latency table: constant", self.constant, -_MOST, _MOST)
         for field in ("made_for", "device"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ SAMPLES_FORMAT = "neas-latency-samples/1"
 MANIFEST, SAMPLES = "manifest.json", "samples.json"
 _DRAWS = {"fit": 0xF17, "validation": 0x7A1}  # of which ensembles are drawn
 _TRIES = 1000
+_FILE = re.compile(r"[A-Za-z0-9_]{1,64}\.tflite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Request:
         check_int("num_paths", self.num_paths, 1, 64)
         if self.quantize not in QUANTIZATIONS:
             unknown_name("quantize", self.quantize, QUANTIZATIONS)
+        check_int("seed", self.seed, 0, (1 << 62) - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -78,6 +81,14 @@ class ModelFile:
     file: str
     kind: str
     name: str
+
+    def __post_init__(self):
+        for field in ("file", "kind", "name"):
+            value = getattr(self, field)
+            check(isinstance(value, str), f"manifest: {field}", value, "a text")
+        # The files are written, and deleted, in the folder of the manifest: nowhere else.
+        check(_FILE.fullmatch(self.file) is not None, "manifest: file", self.file,
+              "a name such as 'probe_000.tflite', without a folder")  # fmt: skip
 
 
 def list_models(request: Request, num_fit: int, num_validation: int) -> tuple[ModelFile, ...]:
@@ -225,7 +236,7 @@ def read_manifest(path: Path) -> tuple[Request, tuple[ModelFile, ...]]:
     for row in value["models"] if isinstance(value["models"], list) else ():
         keys = {"file", "kind", "name"}
         check(isinstance(row, Mapping) and set(row) == keys, "manifest: models", row, str(keys))
-        models.append(ModelFile(str(row["file"]), str(row["kind"]), str(row["name"])))
+        models.append(ModelFile(**row))
     return request, tuple(models)
 
 

@@ -7,11 +7,12 @@ stock optimizers, dense or sparse, do not serve.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
+from neas_tf.convolutions import cpu_only
 from neas_tf.supernet import UpdateRule
 
 
@@ -20,7 +21,8 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
     m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
     drawn keep weights and momentum bit by bit. The gradient of a variable with rows holds those of
-    the drawn rows only, (K, row width), in the order of the paths.
+    the drawn rows only, (K, row width), in the order of the paths, and is divided by K in the trunk
+    here; the other variables' gradients come divided already.
 
     Args:
       learning_rate: a float or a schedule of the step.
@@ -78,18 +80,46 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             decayed = value if len(var.shape) > 1 else 0.0
             value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
             return tf.group(slot.assign(velocity), var.assign(value))
-        row, count, shares = _rows(rule, state["architecture"], self._num_layers)
+        drawn = _drawn(rule, state["architecture"], self._num_layers)
         if grad.shape[0] != 1:
-            grad = tf.linalg.matmul(shares, grad)  # Paths with the same operator move it together.
-        value, velocity = tf.gather(var, row), tf.gather(slot, row)
-        reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)[:, None]
+            grad = tf.linalg.matmul(drawn.shares, grad)
+        update = self._update_in_place if cpu_only() else self._update
+        return update(state["lr_t"], grad, var, slot, rule, drawn)
+
+    def _update(self, rate, grad, var, slot, rule, drawn):
+        """Moves the drawn rows; equal ones are written with equal values, in any order."""
+        value, velocity = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
+        reach = tf.gather(tf.constant(rule.decayed, tf.int32), drawn.row)[:, None]
         decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, value, 0.0)
-        value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
-        row = row[:count]
+        value, velocity = self._step(rate, grad, value, velocity, decayed)
+        count = tf.shape(drawn.row)[0] * tf.reduce_max(drawn.first)
+        row = drawn.row[:count]
         return tf.group(
             slot.scatter_update(tf.IndexedSlices(velocity[:count], row)),
             var.scatter_update(tf.IndexedSlices(value[:count], row)),
         )
+
+    def _update_in_place(self, rate, grad, var, slot, rule, drawn):
+        """The same in one pass over each drawn row, by an operation that TPUs do not have."""
+        updates = []
+        for k, own in enumerate(tf.unstack(grad)):
+            row, count = drawn.row[k], drawn.first[k]
+            if self.weight_decay:
+                reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)
+                decay = self.weight_decay * tf.gather(var, row)[:reach]
+                own = tf.concat([own[:reach] + decay, own[reach:]], 0)
+            updates.append(
+                tf.raw_ops.ResourceSparseApplyKerasMomentum(
+                    var=var.handle,
+                    accum=slot.handle,
+                    lr=rate,
+                    grad=own[None][:count],
+                    indices=row[None][:count],
+                    momentum=self.momentum,
+                    use_nesterov=self.nesterov,
+                )
+            )
+        return tf.group(updates)
 
     def _step(self, rate, grad, value, velocity, decayed):
         """New weights and momentum."""
@@ -112,25 +142,34 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         }
 
 
-def _rows(
-    rule: UpdateRule, architecture: tf.Tensor, num_layers: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+class _Drawn(NamedTuple):
     """Which rows a step moves.
 
-    Returns:
-      int32 (K,), the row of each path, that of another path where its operator has none (skip);
-      int32, how many of them to write: all, or none where no path has one; float32 (K, K), 1 where
-      path j moves the row of path i.
+    Attributes:
+      row: int32 (K,), the row of each path, that of another path where its operator has none (skip).
+      first: int32 (K,), 1 where no path before has the same row; all 0 where no path has a row.
+      shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
+        with the same operator, divided by K in the trunk.
     """
+
+    row: tf.Tensor
+    first: tf.Tensor
+    shares: tf.Tensor
+
+
+def _drawn(rule: UpdateRule, architecture: tf.Tensor, num_layers: int) -> _Drawn:
     operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
     hit = tf.equal(tf.constant(rule.rows, tf.int32)[None, :], operators[:, None])  # (K, rows)
     has_row = tf.reduce_any(hit, 1)
     row = tf.argmax(tf.cast(hit, tf.int32), 1, tf.int32)
-    # Equal rows are written with equal values, so that their order does not matter.
     row = tf.where(has_row, row, row[tf.argmax(tf.cast(has_row, tf.int32), 0)])
-    shares = tf.equal(row[:, None], row[None, :]) & has_row[None, :]
-    count = tf.where(tf.reduce_any(has_row), tf.shape(row)[0], 0)
-    return row, count, tf.cast(shares, tf.float32)
+    same = tf.equal(row[:, None], row[None, :])
+    shares = tf.cast(same & has_row[None, :], tf.float32)
+    shares *= rule.gradient_scale(architecture, operators.shape[0])
+    # Strictly lower triangle: equal rows of paths before.
+    before = tf.reduce_any(tf.linalg.band_part(same, -1, 0) & ~tf.eye(row.shape[0], dtype=bool), 1)
+    first = tf.cast(~before & tf.reduce_any(has_row), tf.int32)
+    return _Drawn(row, first, shares)
 
 
 def _key(var) -> str:

@@ -73,14 +73,14 @@ def find_request(values: flags.FlagValues) -> Request:
 
 
 def _of_run(folder: Path) -> tuple[SearchSpace, int]:
-    import yaml
+    from neas_tf.yaml_text import load_yaml_file
 
     path = folder / "params.yaml"
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return SearchSpace.from_dict(value["space"]), value["num_paths"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
-        fail("model_dir", str(folder), "the folder of a run, with a params.yaml")
+    check(path.is_file(), "model_dir", str(folder), "the folder of a run, with a params.yaml")
+    value = load_yaml_file(path, "params.yaml")
+    missing = [key for key in ("space", "num_paths") if key not in value]
+    check(not missing, "model_dir", str(folder), f"a run whose params.yaml has {missing}")
+    return SearchSpace.from_dict(value["space"]), value["num_paths"]
 
 
 def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:

@@ -138,12 +138,14 @@ def read_info(folder: str | os.PathLike[str]) -> LoadedInfo:
     architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE_FILE, "architecture"))
     names = value.get("class_names")
     check(isinstance(names, list), "model.json class_names", names, "a list of names")
+    versions = value.get("versions", {})
+    check(isinstance(versions, Mapping), "model.json versions", versions, "a mapping")
     return LoadedInfo(
         architecture,
         SearchSpace.from_dict(value.get("space")),
         tuple(names),
         Normalisation.of(value.get("normalisation")),
-        dict(value.get("versions") or {}),
+        dict(versions),
     )
 
 
@@ -192,6 +194,7 @@ def replace_path(new: Path, target: Path) -> None:
 
     `new` lies in a temporary folder of its own beside `target`, where the old one waits meanwhile.
     """
+    _sync(new)
     old = None
     if target.exists():
         old = new.parent / "old"
@@ -204,6 +207,16 @@ def replace_path(new: Path, target: Path) -> None:
         raise
     if old is not None:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Has the content on the disk before the name: else a power cut could leave the name alone."""
+    for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _to_dict(info: LoadedInfo) -> dict[str, Any]:

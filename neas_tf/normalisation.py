@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from neas_tf.errors import check, check_keys
+from neas_tf.errors import check, check_keys, is_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Normalisation:
     def __post_init__(self):
         for field in ("mean", "std"):
             values = getattr(self, field)
-            finite = bool(values) and all(_is_number(v) and math.isfinite(v) for v in values)
+            finite = bool(values) and all(map(is_number, values))
             check(finite, f"normalisation.{field}", values, "a finite number per channel")
         same = len(self.mean) == len(self.std)
         check(same, "normalisation.std", self.std, f"{len(self.mean)} numbers, as in mean")
@@ -81,7 +80,3 @@ class Normalisation:
             ok = isinstance(value.get(field), (list, tuple))
             check(ok, f"normalisation.{field}", value.get(field), "a list of numbers")
         return cls(tuple(value["mean"]), tuple(value["std"]))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

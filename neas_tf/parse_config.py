@@ -6,94 +6,40 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from official.modeling import hyperparams
 
 from neas_tf.errors import NeasError, check_keys, unknown_name
-from neas_tf.paths import resolve_user_path
+from neas_tf.yaml_text import MOST_BYTES, load_yaml, load_yaml_file
 
-_MOST_LEVELS, _MOST_NODES = 30, 10_000
+_MOST_ASSIGNMENTS = 1000
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in Model Garden's files, and "off" and "no" texts."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    key: [pair for pair in value if pair[0] != _BOOL]
-    for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    _BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def load_yaml(text: str, what: str) -> dict[str, Any]:
-    """A YAML (or JSON) mapping; raises `NeasError` for anything else."""
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise NeasError(f"{what}: no valid YAML ({reason}).") from None
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        received = repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
-        raise NeasError(f"{what}: received {received}, allowed is a mapping of settings.")
-    _check_size(value, what)
-    return dict(value)
-
-
-def _check_size(value: Any, what: str) -> None:
-    """Refuses mappings that hold themselves (YAML's aliases can) or no end of things."""
-    level, count = [value], 0
-    for _ in range(_MOST_LEVELS):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, Mapping) else node)
-            if isinstance(child, (Mapping, list))
-        ]
-        count += len(level)
-        if not level:
-            return
-        if count > _MOST_NODES:
-            break
-    raise NeasError(f"{what}: is nested endlessly or too large for settings.")
 
 
 def load_file(path: str) -> dict[str, Any]:
     """The mapping in a YAML file."""
-    path = resolve_user_path(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NeasError(f"config_file: no file at {path!r}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise NeasError(f"config_file: {path!r} cannot be read ({error}).") from None
-    return load_yaml(text, f"config_file {path!r}")
+    return load_yaml_file(path, "config_file")
 
 
 def parse_override(text: str) -> dict[str, Any]:
     """`params_override`: a YAML file, a YAML/JSON mapping, or `a.b=1,c.d=[2,3]`."""
     if not text or not text.strip():
         return {}
+    if len(text) > MOST_BYTES:
+        raise NeasError(f"params_override: is larger than {MOST_BYTES >> 20} MiB.")
     if text.endswith((".yaml", ".yml", ".json")) and "=" not in text:
         return load_file(text)
     if not _ASSIGNMENT.match(text):
         return load_yaml(text, "params_override")
     result: dict[str, Any] = {}
-    for part in _split_commas(text):
+    parts = _split_commas(text)
+    if len(parts) > _MOST_ASSIGNMENTS:  # each is YAML of its own, which takes its time
+        raise NeasError(
+            f"params_override: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
+            "a file takes more."
+        )
+    for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise NeasError(f"params_override: received {part!r}, allowed is section.key=value.")

@@ -3,6 +3,8 @@
 import os
 import re
 
+from neas_tf.errors import fail
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 
 
@@ -18,8 +20,17 @@ def resolve_user_path(path: str | os.PathLike[str]) -> str:
 
     Returns:
       The path to open. Outside `bazel run` a relative path stays relative.
+
+    Raises:
+      NeasError: for a text that no system takes as a path.
     """
     text = os.fspath(path)
+    try:
+        sound = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character
+        sound = False
+    if not sound:
+        fail("path", text, "one without NUL or half characters")
     if not text or _SCHEME.match(text):
         return text
     text = os.path.expanduser(text)

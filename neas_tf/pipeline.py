@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 from official.common import distribute_utils
 
-from neas_tf import console
+from neas_tf import cluster, console, data
 from neas_tf.config import NeasConfig
 from neas_tf.errors import NeasError, unknown_name
 from neas_tf.report import format_summary, write_report
@@ -51,19 +52,28 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
     """
     if stage not in (*STAGES, "all"):
         unknown_name("stage", stage, (*STAGES, "all"))
-    run = open_run(config, model_dir, make_strategy(config))
+    strategy = make_strategy(config)
+    with cluster.together(strategy):
+        return _run(open_run(config, model_dir, strategy), stage)
+
+
+def _run(run: Run, stage: str) -> dict[str, Any]:
+    config = run.config
     names = STAGES if stage == "all" else (stage,)
     if stage == "all" and config.retrain.architecture:
         names = ("retrain", "export")
     for name in names:
         check, _ = _STAGES[name]
         check(run, alone=stage != "all")
+    run.barrier()  # nothing is written before all workers are here
     with run.writing():
+        run.check_agreement(names)
         _announce(run, names)
         for name in names:
             _, work = _STAGES[name]
             if run.is_chief or name not in _CHIEF_ONLY:
-                work(run)
+                with data.failures():
+                    work(run)
             run.barrier()
         summary = report(run)
         run.barrier()
@@ -124,12 +134,20 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     try:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)
-        return distribute_utils.get_distribution_strategy(
-            distribution_strategy=name,
-            all_reduce_alg=runtime.all_reduce_alg,
-            num_gpus=runtime.num_gpus,
-            num_packs=runtime.num_packs,
-            tpu_address=runtime.tpu,
-        )
-    except (ValueError, RuntimeError) as error:
+        if name == "multi_worker_mirrored":
+            cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
+            cluster.await_others(config.workers.start_seconds)
+        # A worker can still die behind that meeting; a TPU may take long to start.
+        limit = cluster.at_most(config.workers.start_seconds)
+        with limit if name == "multi_worker_mirrored" else contextlib.nullcontext():
+            return distribute_utils.get_distribution_strategy(
+                distribution_strategy=name,
+                all_reduce_alg=runtime.all_reduce_alg,
+                num_gpus=runtime.num_gpus,
+                num_packs=runtime.num_packs,
+                tpu_address=runtime.tpu,
+            )
+    except NeasError:
+        raise
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:  # also: no TPU is there
         raise NeasError(f"runtime: {' '.join(str(error).split())}") from None

@@ -14,6 +14,7 @@ from neas_tf.data import DatasetInfo
 from neas_tf.errors import NeasError, check, check_int, check_share, unknown_name
 from neas_tf.latency_table import LatencyTable, load_table
 from neas_tf.resolving import resolve_steps, with_augmentation
+from neas_tf.rollbacks import OnDivergence
 from neas_tf.shrinking import ShrinkSettings
 from neas_tf.space import SearchSpace
 from neas_tf.variation import SearchSettings
@@ -29,6 +30,7 @@ EXPORT_FORMATS = (
     "keras",
 )
 _COUNTS = {
+    "workers": {"start_seconds": 1, "silence_seconds": 5},
     "shrink": {"images": 1, "batch_size": 1},
     "search": {
         "calibration_images": 1,
@@ -86,6 +88,7 @@ def check_settings(
     _check_stage("supernet", config.supernet, info.sizes[part], num_replicas)
     _check_stage("retrain", config.retrain, info.sizes["train"], num_replicas)
     for name in ("supernet", "retrain"):
+        OnDivergence.of(getattr(config, name), space.num_classes, name)
         try:
             with_augmentation(info, getattr(config, name))
         except NeasError as error:

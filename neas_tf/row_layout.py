@@ -2,7 +2,8 @@
 
 A row holds the kernels first, which weight decay reaches, then biases, gamma and beta. Operators of
 one stack (same program but for the kernel sizes) have one layout; a kernel's place is as large as
-the stack's largest, and a smaller kernel fills its beginning.
+the stack's largest, and a smaller kernel fills its beginning. Places begin at multiples of `ALIGNMENT`
+numbers, with zeros between, for TensorFlow then takes them out of a row without a copy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import math
 from neas_tf.errors import check
 from neas_tf.operators import Operator, Step, batch_norms, operator_steps, squeeze_width
 from neas_tf.space import LayerSpec
+
+ALIGNMENT = 16  # float32 numbers in the 64 bytes that TensorFlow's buffers are aligned to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Stack:
       steps: of each operator; they differ in kernel sizes only.
       places: of the weights, by role.
       decayed: numbers at the beginning of a row that weight decay reaches.
-      width: numbers of a row.
+      width: numbers of a row, a multiple of `ALIGNMENT`.
     """
 
     name: str
@@ -67,8 +70,8 @@ class Stack:
         places, offset = {}, 0
         for role, size, kind in kernels + others:
             places[role] = Place(role, offset, size, kind)
-            offset += size
-        decayed = sum(size for _, size, _ in kernels)
+            offset = aligned(offset + size)
+        decayed = places[others[0][0]].offset
         return cls(name, tuple(members), tuple(members.values()), steps, places, decayed, offset)
 
     @property
@@ -102,6 +105,11 @@ class Stack:
         if kind == "kernel" and name in spatial:
             return f"{self.name}/{self.operators[member].variant}/{role}", 1
         return f"{self.name}/{role}", len(self.indices)
+
+
+def aligned(offset: int) -> int:
+    """The next place at which a weight may begin."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def kernel_shape(step: Step) -> tuple[int, int, int, int]:

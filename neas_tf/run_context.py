@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import yaml
+from absl import logging
 
-from neas_tf import data
+from neas_tf import cluster, data
 from neas_tf.budget import Budget
 from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
@@ -26,6 +28,7 @@ from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
 from neas_tf.parse_config import load_yaml
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
+from neas_tf.run_record import digest_of, note_sitting
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
@@ -40,7 +43,11 @@ _STAGE_SECTIONS = {
 }
 # Settings that change how a run goes, but not what comes out.
 _HARMLESS = {"data_dir", "download", "max_to_keep", "checkpoint_interval", "steps_per_loop"}
-_HARMLESS |= {"summary_interval", "evaluation_batch", "cache"}
+_HARMLESS |= {"summary_interval", "evaluation_batch", "cache", "on_bad_record"}
+# What these do is in rollbacks.json, and a run that diverged must be able to choose otherwise.
+_HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
+# Seconds until a file of one machine must be seen on all; network file systems remember a folder.
+_VISIBLE = 60.0
 
 
 @dataclasses.dataclass
@@ -78,31 +85,16 @@ class Run:
 
     def barrier(self) -> None:
         """Waits until all worker processes are here, so that what the chief wrote is on disk."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return
-
-        def meet():
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([]))
-
-        for value in self.strategy.experimental_local_results(self.strategy.run(meet)):
-            value.numpy()
+        cluster.barrier(self.strategy)
 
     @property
     def worker(self) -> tuple[int, int]:
         """(number of worker processes, 0-based index of this one)."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return 1, 0
-        resolver = self.strategy.cluster_resolver
-        cluster = resolver.cluster_spec().as_dict()
-        tasks = [
-            (kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))
-        ]
-        return max(1, len(tasks)), tasks.index((resolver.task_type, resolver.task_id))
+        return cluster.worker_of(self.strategy)
 
     def any_worker(self, values: np.ndarray) -> np.ndarray:
         """Where a bool array is true in at least one worker; all of them must call this."""
-        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if not cluster.several(self.strategy):
             return values
         own = tf.constant(values, tf.int32)
 
@@ -111,6 +103,32 @@ class Run:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
         return self.strategy.experimental_local_results(self.strategy.run(meet))[0].numpy() > 0
+
+    def check_agreement(self, stages: Sequence[str]) -> None:
+        """Checks that all workers do the same, in the same folder, before hours are spent on it.
+
+        Raises:
+          NeasError: on all workers.
+        """
+        own = ("worker_hosts", "task_index")  # of this process
+        sections = {name: self._section(name) for name in self.config.as_dict()}
+        sections["data"] = _essential(sections["data"])  # a data_dir may differ
+        sections["runtime"] = {k: v for k, v in sections["runtime"].items() if k not in own}
+        parts = {
+            f"setting in {name!r}": json.dumps(section, sort_keys=True).encode()
+            for name, section in sections.items()
+        }
+        cluster.barrier(self.strategy)  # the chief has now written its process number there
+        lock = self.folder(LOCK_FILE)
+        chief = cluster.exchange(self.strategy, [cluster.checksum(_content(lock))])[0, 0]
+        end = time.monotonic() + _VISIBLE
+        while cluster.checksum(_content(lock)) != chief and time.monotonic() < end:
+            time.sleep(0.5)
+        parts["model_dir"] = _content(lock)
+        parts["stage"] = " ".join(stages).encode()
+        parts["images"] = json.dumps(self.info.describe(), sort_keys=True).encode()
+        remedy = "the same command on all workers, with a model_dir and data that they share"
+        cluster.agree(self.strategy, parts, remedy)
 
     @property
     def local_devices(self) -> tuple[str | None, ...]:
@@ -182,12 +200,21 @@ class Run:
         begin = time.monotonic()
         try:
             yield
-        finally:
-            if self.is_chief:
-                path = self.folder("timing.json")
-                times = read_json(path, "timing") if path.exists() else {}
-                times[stage] = round(times.get(stage, 0.0) + time.monotonic() - begin, 1)
-                write_json_atomic(path, times)
+        except BaseException:
+            # A disk that is full for the stage is full for this as well.
+            with contextlib.suppress(OSError):
+                self._add_time(stage, time.monotonic() - begin)
+            raise
+        self._add_time(stage, time.monotonic() - begin)
+
+    def _add_time(self, stage: str, seconds: float) -> None:
+        if self.is_chief:
+            path = self.folder("timing.json")
+            times: dict[str, float] = {}
+            with contextlib.suppress(NeasError):  # lost times are no reason to stop
+                times = read_json(path, "timing")
+            times[stage] = round(times.get(stage, 0.0) + seconds, 1)
+            write_json_atomic(path, times)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -209,15 +236,54 @@ class Run:
             try:
                 write_text_atomic(self.folder("params.yaml"), text)
                 write_json_atomic(self.folder("data.json"), self.info.describe())
+                changes = note_sitting(self.model_dir, self._facts(), _plain(self.config.as_dict()))
             except OSError as error:
                 raise _unwritable(self.model_dir, error) from None
+            if changes:
+                logging.warning(
+                    "%s was begun with other software (%s); results may differ from those of one "
+                    "sitting.",
+                    self.model_dir,
+                    "; ".join(changes),
+                )
             yield
 
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The search's budget, with the table that it reads latencies from, as JSON."""
+        names = ("max_macs", "min_macs", "max_params", "max_latency_ms")
+        bounds = {name: getattr(self.config.search, name) for name in names}
+        latency = self.table.latency
+        return bounds if latency is None else {**bounds, "latency_table": latency.identity()}
 
-def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strategy) -> Run:
+    def _facts(self) -> dict[str, Any]:
+        """What the run is, for its record."""
+        return {
+            "seed": self.config.seed,
+            "num_paths": self.config.num_paths,
+            "space": self.space.name,
+            "space_digest": digest_of(self.space.to_dict()),
+            "data": self.info.name,
+            "images": dict(self.info.sizes),
+            "budget": self.bounds,
+        }
+
+
+def open_run(
+    config: NeasConfig,
+    model_dir: str,
+    strategy: tf.distribute.Strategy,
+    info: data.DatasetInfo | None = None,
+) -> Run:
     """Opens the data and looks at the folder; checks everything that can be checked at once.
 
     Nothing is written before `Run.writing`.
+
+    Args:
+      config: from `parse_config.load_config`.
+      model_dir: folder of the run.
+      strategy: of distribution.
+      info: the data where they are open already, with the same `config.data`.
 
     Raises:
       NeasError: for missing data, a space or budget that cannot be, settings that a later stage
@@ -227,7 +293,7 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     folder = _check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
     # The sections are filled in and checked; the caller's config stays as it is.
     config = copy.deepcopy(config)
-    info = data.load(config.data)
+    info = info or data.load(config.data)
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
     check_settings(config, info, space, strategy.num_replicas_in_sync)
@@ -235,6 +301,21 @@ def open_run(config: NeasConfig, model_dir: str, strategy: tf.distribute.Strateg
     budget = search_budget(config)
     budget.check_attainable(full, table)
     return Run(config, folder, strategy, info, space, full, table, budget)
+
+
+def essential_settings(config: NeasConfig) -> dict[str, Any]:
+    """All settings of a config that results depend on, as plain JSON types, the seed left out."""
+    names = ("num_paths", "heterogeneous", "space", "data", "supernet", "shrink", "search")
+    value = _plain(config.as_dict())
+    return {name: _essential(value[name]) for name in (*names, "retrain")}
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; of a missing one something that no file holds."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b"missing"
 
 
 def _check_folder(model_dir: str, foreign: bool = False) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from absl import logging
 from neas_tf import files
 from neas_tf.architecture import Architecture
 from neas_tf.differences import difference
-from neas_tf.errors import NeasError, check, check_int, fail
+from neas_tf.errors import NeasError, check, check_int, fail, is_number
 from neas_tf.pareto import unbeaten
 
 STATE_FORMAT = "neas-search-state/1"
@@ -108,16 +107,16 @@ class Candidate:
         check(not missing, "keys", sorted(value), f"an object with {', '.join(missing)} too")
         costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES)}
         for name, cost in costs.items():
-            check(_is_number(cost), name, cost, "a finite number")
+            check(is_number(cost), name, cost, "a finite number")
         check(value["origin"] in ORIGINS, "origin", value["origin"], ", ".join(ORIGINS))
         images = check_int(_IMAGES, value[_IMAGES], 1) if _IMAGES in value else None
         architecture = Architecture.from_dict(value["architecture"])
         check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
-        check(_is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
+        check(is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
         paths = value["path_accuracies"]
         paths_ok = isinstance(paths, list) and len(paths) == architecture.num_paths
         check(
-            paths_ok and all(map(_is_number, paths)),
+            paths_ok and all(map(is_number, paths)),
             "path_accuracies",
             paths,
             f"{architecture.num_paths} finite numbers",
@@ -173,14 +172,19 @@ def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
 
 def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
     """(candidates, the bytes of their lines, what a crash left of one more line)."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise NeasError(f"search history: no file at {str(path)!r}.") from None
-    except OSError as error:
-        raise NeasError(
-            f"search history: {str(path)!r} cannot be read ({error.strerror})."
-        ) from None
+    return parse_history(files.read_bytes(path, "search history"), path)
+
+
+def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
+    """(candidates, the bytes of their lines, what a crash left of one more line).
+
+    Args:
+      content: of a history.
+      path: of it, for messages.
+
+    Raises:
+      NeasError: names the first line that is no candidate.
+    """
     *lines, tail = content.split(b"\n")
     if tail and _is_json(tail):  # Only the line feed is missing: nothing of the score is lost.
         lines, content, tail = [*lines, tail], content + b"\n", b""
@@ -189,10 +193,9 @@ def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
     generation = -1
     for i, line in enumerate(lines):
         where = f"search history {str(path)!r}, line {i + 1}"
+        value = files.parse_json(line, f"{where}:", nan=True)  # refused by name of the field
         try:
-            candidate = Candidate.from_dict(json.loads(line))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise NeasError(f"{where}: is no valid JSON ({error}).") from None
+            candidate = Candidate.from_dict(value)
         except NeasError as error:
             raise NeasError(f"{where}: {error}") from None
         check(candidate.number == i, f"{where}: candidate", candidate.number, f"{i}")
@@ -318,7 +321,7 @@ class History:
         self, architecture: Architecture, generation: int, origin: str, score: Score
     ) -> Candidate:
         """Adds a scored ensemble; its line is on disk when this returns."""
-        if not _is_number(float(score.accuracy)):
+        if not is_number(float(score.accuracy)):
             fail(f"accuracy of {architecture.key}", score.accuracy, "a finite number")
         candidate = Candidate(
             len(self.candidates),
@@ -384,12 +387,8 @@ class History:
         return state
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_json(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return isinstance(files.parse_json(line, "line"), dict)
+    except NeasError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from neas_tf.errors import NeasError, check, check_int
 from neas_tf.space import SearchSpace
 
 FORMAT = "neas-shrunk-space/1"
+_MOST_COMBINATIONS = 1_000_000  # of one layer: each is a tuple in memory and a row in a table
 
 
 class DrawTables(NamedTuple):
@@ -82,6 +84,13 @@ class ShrunkSpace:
                     f"num_paths: received {num_paths}, but layer {layer.number} of space "
                     f"{space.name!r} has only {len(layer.operators)} operators; allowed are at "
                     f"most that many paths, or heterogeneous: false."
+                )
+            count = len(layer.operators) + (0 if heterogeneous or size == 1 else size - 1)
+            if math.comb(count, size) > _MOST_COMBINATIONS:
+                raise NeasError(
+                    f"num_paths: received {num_paths}, with which the {len(layer.operators)} "
+                    f"operators of layer {layer.number} of space {space.name!r} make more than "
+                    f"{_MOST_COMBINATIONS:,} combinations; allowed are fewer paths or operators."
                 )
             alive.append(all_combinations(layer.operators, size, heterogeneous or size == 1))
         return cls(space, num_paths, heterogeneous, tuple(alive))

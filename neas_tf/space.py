@@ -13,6 +13,8 @@ from neas_tf.errors import check, check_int, check_keys, fail
 from neas_tf.families.base import reduced
 from neas_tf.operators import ACTIVATIONS, PAPER_OPERATORS, SKIP, Operator
 
+_MOST_LAYERS = 1024  # far above what can be trained; tables and loops over layers stay small
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -122,7 +124,8 @@ class SearchSpace:
             check_int(f"space.{field}", getattr(self, field), 1, 2)
         check_int("space.stem_kernel", self.stem_kernel, 1, 7)
         check(self.stem_kernel % 2 == 1, "space.stem_kernel", self.stem_kernel, "1, 3, 5 or 7")
-        check(len(self.input_size) == 2, "space.input_size", self.input_size, "(height, width)")
+        pair = isinstance(self.input_size, tuple) and len(self.input_size) == 2
+        check(pair, "space.input_size", self.input_size, "(height, width)")
         for side in self.input_size:
             check_int("space.input_size", side, 1, 1 << 14)
         check(bool(self.stages), "space.stages", self.stages, "at least one stage")
@@ -130,6 +133,7 @@ class SearchSpace:
             check_int(f"space.stages[{i}].channels", stage.channels, 1, 1 << 16)
             check_int(f"space.stages[{i}].layers", stage.layers, 1, 256)
             check_int(f"space.stages[{i}].stride", stage.stride, 1, 2)
+        check_int("space.stages: layers in all", self.num_layers, 1, _MOST_LAYERS)
         check(bool(self.operators), "space.operators", self.operators, "at least one operator")
         check(self.activation in ACTIVATIONS, "space.activation", self.activation, f"{ACTIVATIONS}")
         for name in self.operators:
@@ -227,8 +231,8 @@ class SearchSpace:
         check(isinstance(config, Mapping), "space", config, "a mapping")
         check_keys("space", config, [f.name for f in dataclasses.fields(cls)])
         values = dict(config)
-        size = values.get("input_size")
-        if size is not None:
+        if "input_size" in values:
+            size = values["input_size"]
             sizes = (size, size) if isinstance(size, int) else size
             check(isinstance(sizes, (list, tuple)), "space.input_size", size, "one or two integers")
             values["input_size"] = tuple(sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from official.modeling import optimization, performance
 from neas_tf import averaging
 from neas_tf.architecture import Architecture
 from neas_tf.config import RetrainConfig, SupernetConfig
+from neas_tf.divergence import reduced_rate
 from neas_tf.ensemble import build_ensemble, trunk_variables
 from neas_tf.errors import NeasError
 from neas_tf.masked_sgd import MaskedSGD
 from neas_tf.preflight import check_supernet_optimizer
+from neas_tf.rollbacks import Rollback
 from neas_tf.space import SearchSpace
 from neas_tf.supernet import Supernet, update_rules
 
@@ -157,12 +160,17 @@ class SupernetTask(_ClassificationTask):
         return model
 
     def create_masked_optimizer(
-        self, model: Supernet, config: optimization.OptimizationConfig, runtime
+        self,
+        model: Supernet,
+        config: optimization.OptimizationConfig,
+        runtime: cfg.RuntimeConfig,
+        rollbacks: Sequence[Rollback] = (),
     ) -> tf_keras.optimizers.legacy.Optimizer:
-        """Masked SGD with Model Garden's learning-rate schedule, slots included."""
+        """Masked SGD with Model Garden's learning-rate schedule, lower after rollbacks; has slots."""
         check_supernet_optimizer(config)
         sgd = config.optimizer.get()
         rate = optimization.OptimizerFactory(config).build_learning_rate()
+        rate = reduced_rate(rate, rollbacks)
         optimizer = MaskedSGD(rate, sgd.momentum, sgd.nesterov, self.stage.weight_decay)
         optimizer.watch(
             model.trainable_variables,
@@ -192,8 +200,9 @@ class SupernetTask(_ClassificationTask):
         drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
         sources = [drawn.get(id(v), v) for v in variables]
         gradients = self._gradients(tape, replica_loss, sources, optimizer)
+        # The optimizer scales the rows' gradients.
         scaled = [
-            rule.scaled(g, architecture, self.num_paths)
+            g if rule.rows else rule.scaled(g, architecture, self.num_paths)
             for g, rule in zip(gradients, self._rules, strict=True)
         ]
         optimizer.apply_gradients(list(zip(scaled, variables, strict=True)))

@@ -23,7 +23,7 @@ READERS = ("own", "torch")
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_VERSION = 1001
 _MAX_PICKLE = 1 << 28
-_DAMAGES = (
+DAMAGES = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -68,13 +68,16 @@ def open_checkpoint(path: str | os.PathLike[str], reader: str = "own") -> Iterat
             raise
         except OSError as error:
             raise NeasError(f"torch_checkpoint: {path!r} cannot be read ({error}).") from None
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise _unsound(path, error) from None
         yield content
 
 
 def _unsound(path: str, error: Exception) -> NeasError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    try:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+    except RecursionError:  # a KeyError shows its key, which may be nested without end
+        reason = type(error).__name__
     return NeasError(f"torch_checkpoint: {path!r} is no sound PyTorch checkpoint ({reason}).")
 
 
@@ -93,7 +96,11 @@ def _own(stream: BinaryIO, path: str, stack: contextlib.ExitStack) -> Any:
 
 def _zip(archive: zipfile.ZipFile, path: str) -> Any:
     file_size = os.path.getsize(path)
-    entries = {entry.filename: entry for entry in archive.infolist()}
+    infos = archive.infolist()
+    entries = {entry.filename: entry for entry in infos}
+    # Entries that share bytes, or a name, could unfold to many times the file.
+    if len(entries) < len(infos) or sum(entry.compress_size for entry in infos) > file_size:
+        raise ValueError("a zip file whose entries overlap or have one name")
     pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
         raise ValueError("a zip file without one <name>/data.pkl")
@@ -116,7 +123,7 @@ def _zip(archive: zipfile.ZipFile, path: str) -> Any:
     def read(storage: Storage) -> bytes:
         try:
             return content(f"{folder}data/{storage.key}", file_size)
-        except (*_DAMAGES, OSError) as error:
+        except (*DAMAGES, OSError) as error:
             raise _unsound(path, error) from None
 
     return run(io.BytesIO(content(pickles[0], min(file_size, _MAX_PICKLE))), read)
@@ -127,6 +134,8 @@ def _old(data: mmap.mmap) -> Any:
     seen: dict[str, Storage] = {}
 
     def read(storage: Storage) -> bytes:
+        if storage.key not in where:
+            raise NeasError(f"torch_checkpoint: it lacks the numbers {storage.key!r}.")
         begin, size = where[storage.key]
         return data[begin : begin + size * storage.item]
 

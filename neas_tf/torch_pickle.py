@@ -42,6 +42,7 @@ _METADATA = (
     "torch.device",
 )
 _MARK = object()
+_MOST_DIMENSIONS, _LARGEST = 32, 1 << 40  # of a tensor, and of each of its sides and strides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +241,9 @@ def _storage(identity: Any, read: Callable[[Storage], bytes]) -> Storage:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
     storage = _of(storage, Storage)
     offset = _natural(offset) + storage.first
-    shape = tuple(_natural(side) for side in _of(shape, tuple))
+    if len(_of(shape, tuple)) > _MOST_DIMENSIONS:
+        raise ValueError("a tensor of very many dimensions")
+    shape = tuple(_natural(side) for side in shape)
     strides = tuple(_natural(step) for step in _of(strides, tuple))
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     # Neither beyond the storage nor larger than it: a stride of 0 could unfold to any size.
@@ -257,6 +260,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
         if half:
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
         bytes_apart = tuple(step * numbers.itemsize for step in strides)
+        if not count:
+            return np.zeros(shape, numbers.dtype)
         view = np.lib.stride_tricks.as_strided(
             numbers[offset:], shape, bytes_apart, writeable=False
         )
@@ -266,6 +271,6 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
 
 
 def _natural(value: Any) -> int:
-    if _of(value, int) < 0:
-        raise ValueError("a negative size")
+    if not 0 <= _of(value, int) <= _LARGEST:
+        raise ValueError("a negative or endless size")
     return value

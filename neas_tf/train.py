@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from neas_tf import console
-from neas_tf.errors import NeasError
+from neas_tf.errors import NeasError, WorkerLost
+from neas_tf.files import system_fault
 from neas_tf.paths import resolve_user_path
+from neas_tf.stopping import EXIT_CODE, Terminated, terminating
 
 # What a folder or its disk is to blame for, in the middle of a run as well.
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_NOT_WRITABLE += (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+_PATIENCE = 10.0  # seconds for a process that has lost another one
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", "neas_quickstart", "neas_quickstart, neas_cifar10 or neas_imagenet."
@@ -38,7 +44,16 @@ _THREADS = flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes al
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the stages; bad input ends with one sentence and exit code 2."""
+    """Runs the stages; bad input ends with one sentence and exit code 2, SIGTERM with 143."""
+    try:
+        with terminating():
+            return _main(argv)
+    except Terminated:
+        console.say("\nneas_tf.train: received SIGTERM; the same command goes on from here.")
+        return EXIT_CODE
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
@@ -53,12 +68,19 @@ def main(argv: Sequence[str]) -> int:
         run_pipeline(config, resolve_user_path(_MODEL_DIR.value), _STAGE.value)
     except NeasError as error:
         console.say(f"neas_tf.train: {error}")
-        return 2
+        if isinstance(error, WorkerLost):
+            _leave(error.exit_code)
+        return error.exit_code
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
         where = error.filename or _MODEL_DIR.value
         console.say(f"neas_tf.train: {where!r} cannot be written ({error.strerror}).")
+        return 2
+    except Exception as error:
+        if not (fault := system_fault(error)):
+            raise
+        console.say(f"neas_tf.train: {_MODEL_DIR.value!r} cannot be written ({fault}).")
         return 2
     except KeyboardInterrupt:
         console.say("\nneas_tf.train: stopped; the same command goes on from here.")
@@ -73,6 +95,16 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         console.say(f"neas_tf.train: {' '.join(str(error).split())} (see --help)")
         sys.exit(2)
+
+
+def _leave(exit_code: int) -> None:
+    """Ends the process soon, though TensorFlow may wait in its destructors for who is gone."""
+
+    def end() -> None:
+        time.sleep(_PATIENCE)
+        os._exit(exit_code)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _start_tensorflow(logical_cpus: int, threads: int) -> None:

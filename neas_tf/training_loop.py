@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from official.core import base_task, train_lib
 from official.core import config_definitions as cfg
 
 from neas_tf import console
+from neas_tf.checkpoints import latest_step, reason_of
+from neas_tf.divergence import Watch
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
 from neas_tf.waiting import WaitingTrainer
@@ -37,6 +39,7 @@ class TrainingLoop:
       folder: of checkpoints, TensorBoard events and metrics.jsonl.
       steps_per_epoch: for the log.
       title: of the progress bar.
+      watch: what counts as diverged; without one, what is not finite.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class TrainingLoop:
         folder: Path,
         steps_per_epoch: float,
         title: str,
+        watch: Watch | None = None,
     ):
+        self._watch = watch or Watch()
         strategy = tf.distribute.get_strategy()
         # Orbit prints several lines a loop, which would tear the progress bar.
         orbit.controller._log = logging.debug
         self.total = experiment.trainer.train_steps
-        self.first_step = latest_step(folder)
+        self.first_step = self._seen = latest_step(folder)
         # Of several workers the chief writes the files; the others' checkpoints are temporary.
         chief = bool(strategy.extended.should_checkpoint)
         self.metrics = MetricsLog(folder / "metrics.jsonl", self.first_step) if chief else None
@@ -70,6 +75,7 @@ class TrainingLoop:
             train=True,
             evaluate=False,
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
+            max_loss=self._watch.settings.max_loss,
         )
         self._bar = console.bar(title, self.total, "steps", self.first_step, disable=not chief)
         self._steps_per_epoch = steps_per_epoch
@@ -82,18 +88,25 @@ class TrainingLoop:
                 str(folder),
                 trainer=self.trainer,
                 save_summary=chief,
+                controller_cls=_Controller,
                 train_actions=[self._progress],
             )
         except tf.errors.OpError as error:
             self.close()
             raise NeasError(
                 f"checkpoint: the newest one in {str(folder)!r} (step {self.first_step}) cannot be "
-                f"read ({' '.join(error.message.split())})."
+                f"read ({reason_of(error)})."
             ) from None
         self._controller = runner.controller
+        # Else the first loop of a resumed run would be saved, and all further checkpoints lie at
+        # other steps than an undisturbed run's, so that a rollback would end at another one.
+        runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(str(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
+            # Saving takes all workers: their next checkpoint is due where the chief's is, who
+            # restored his by the manager.
+            runner.checkpoint_manager._last_checkpoint_step = self.first_step
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
@@ -110,7 +123,12 @@ class TrainingLoop:
         return self.trainer.optimizer
 
     def train_to(self, step: int, save: bool = True) -> None:
-        """Trains until so many steps are done, and saves."""
+        """Trains until so many steps are done, and saves.
+
+        Raises:
+          Diverged: when the loss or the weights go bad; they are in no checkpoint.
+          NeasError: when a checkpoint cannot be written.
+        """
         if self.step < step:
             self._controller.train(step, checkpoint_at_completion=save)
 
@@ -122,6 +140,10 @@ class TrainingLoop:
         step = self.step
         values = {name: float(value) for name, value in output.items()}
         loss = values.get("training_loss", 0.0)
+        # Before Orbit saves: a checkpoint is always good to go on from.
+        self._watch.check_loss(self._seen, step, self.trainer.bad_steps, loss)
+        self._watch.check_weights(self.trainer.model, self.trainer.optimizer, step)
+        self._seen = step
         accuracy = values.get("ensemble_accuracy", 0.0)
         # For the eyes only: another run of the same settings waits another time.
         waits = self.trainer.waiting_share()
@@ -134,6 +156,45 @@ class TrainingLoop:
             self.metrics.append({"step": step, "epoch": epoch} | values)
 
 
+class _Controller(orbit.Controller):
+    """Orbit's, whose files are written or the run ends with a sentence."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.summary_manager = _Summaries(self.summary_manager, self._writing)
+
+    def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
+        with self._writing("checkpoint"):
+            return super()._maybe_save_checkpoint(check_interval)
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        folder = self.checkpoint_manager.directory
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise NeasError(
+                f"{what}: {folder!r} cannot be written ({reason_of(error)}); the "
+                f"last whole checkpoint is that of step {latest_step(folder):,}."
+            ) from None
+
+
+class _Summaries:
+    """Orbit's summary manager, whose faults are told as sentences."""
+
+    def __init__(self, manager: Any, writing: Callable[[str], AbstractContextManager]):
+        self._manager, self._writing = manager, writing
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._manager, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self._writing("TensorBoard events"):
+                return method(*args, **kwargs)
+
+        return guarded
+
+
 class MetricsLog:
     """metrics.jsonl: one line a logging interval; lines behind the restored step are dropped."""
 
@@ -141,11 +202,11 @@ class MetricsLog:
         self.path = path
         if path.exists():
             kept = []
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     logging.warning("Dropped a half-written line of %s.", path)
             write_text_atomic(path, "".join(kept))
 
@@ -154,10 +215,3 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
-
-
-def latest_step(folder: str | os.PathLike[str]) -> int:
-    """The step of a folder's newest checkpoint, 0 without one."""
-    path = tf.train.latest_checkpoint(str(folder))
-    match = re.search(r"-(\d+)$", path or "")
-    return int(match[1]) if match else 0

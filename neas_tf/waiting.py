@@ -8,16 +8,21 @@ from typing import Any
 import tensorflow as tf
 from official.core import base_trainer
 
+from neas_tf.divergence import WatchedLoss
+
 
 class WaitingTrainer(base_trainer.Trainer):
-    """Model Garden's trainer that also tells the share of its time that it waits for data.
+    """Model Garden's trainer that also tells how long it waits for data, and which step diverged.
 
     The steps run inside a TensorFlow loop, out of Python's sight, so that the graph itself reads
     the clock before and after it fetches a batch. That is no part of checkpoints or metrics.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, max_loss: float = float("inf"), **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._train_loss = WatchedLoss("training_loss", max_loss)
+        # Steps of the last loop since the first one with a bad loss.
+        self.bad_steps = 0
         self._waited = tf.Variable(
             0.0,
             dtype=tf.float64,
@@ -45,6 +50,8 @@ class WaitingTrainer(base_trainer.Trainer):
 
     def train_loop_end(self) -> dict[str, Any]:
         """Stops it."""
+        self.join()
+        self.bad_steps = self._train_loss.bad_steps(self.strategy.num_replicas_in_sync)
         logs = super().train_loop_end()
         self._spent += time.perf_counter() - self._began
         return logs

@@ -117,7 +117,7 @@ def test_damaged_images_are_counted_and_left_out(tmp_path, cache):
         assert (np.ptp(images, (1, 2)).max(-1) == 0).sum() == 1
         for path in tmp_path.glob("test/*/*"):
             path.write_bytes(b"nothing")
-        with pytest.raises(tf.errors.InvalidArgumentError, match="No image of a batch"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="data: no image of a batch"):
             list(data.make_dataset(info, "test", 4, False))
 
 

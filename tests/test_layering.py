@@ -18,11 +18,14 @@ from neas_tf.paths import project_file
 PACKAGES = ("neas_tf", "export", "detection")
 # Packages that load TensorFlow when they are imported.
 TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_datasets"}
+# Packages whose modules the page names one by one; they hold nothing themselves.
+PLAIN = {"neas_tf", "neas_tf.study", "detection"}
 COMMANDS = {
     "neas_tf.train",
     "neas_tf.describe",
     "neas_tf.measure_latency",
     "neas_tf.report.__main__",
+    "neas_tf.study.__main__",
     "detection.train",
     "detection.export",
     "detection.predict",
@@ -115,12 +118,12 @@ PURE = sorted(set().union(*(modules for modules, pure in ROWS if pure)))
 
 def test_the_page_names_every_module_once():
     named = [module for modules, _ in ROWS for module in modules]
-    assert sorted(named) == sorted(set(FILES) - {"neas_tf", "detection"})
+    assert sorted(named) == sorted(set(FILES) - PLAIN)
 
 
 def test_arrows_go_one_way():
     """Every row of the page imports itself and rows above only."""
-    allowed = {"neas_tf", "detection"}
+    allowed = set(PLAIN)
     for modules, _ in ROWS:
         allowed |= modules
         for module in sorted(modules):
@@ -201,6 +204,7 @@ def test_pure_modules_really_load_no_tensorflow():
         ("neas_tf.describe", "--arch=neas_s", "--format=json"),
         ("neas_tf.report", "--help"),
         ("neas_tf.measure_latency", "--help"),
+        ("neas_tf.study", "--help"),
         ("export.to_tflite", "--help"),
         ("export.to_saved_model", "--help"),
         ("detection.train", "--help"),

@@ -297,6 +297,15 @@ def test_a_live_page_reloads_in_its_place(tab, toy, tmp_path):
     assert tab.value("document.getElementById('live').hidden")
 
 
+def test_a_page_of_tables_alone(tab, tmp_path):
+    table = Table("Seeds", ("seed", "accuracy"), ((EVIL, 0.5), ("1", None)), "A note.")
+    write_page(tmp_path / "study.html", [], title="A study", tables=[table], notes=["It holds."])
+    tab.open(tmp_path / "study.html")
+    assert tab.value(text("#title")) == "A study" and tab.value(text("#notes")) == "It holds."
+    assert tab.value(count(".study tbody tr")) == 2 and tab.value(count("main > *")) == 2
+    assert tab.value(text(".study tbody td")) == EVIL
+
+
 def test_an_empty_folder_says_what_is_missing(tab, tmp_path):
     (tmp_path / "empty").mkdir()
     write_page(tmp_path / "empty.html", [read_run(tmp_path / "empty")])

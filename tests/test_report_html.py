@@ -193,7 +193,7 @@ def test_bad_folders_are_refused_and_nothing_is_written(copy, tmp_path, capsys):
     assert "output_dir: received None" in capsys.readouterr().err
     assert main([f"--model_dir={copy}", "--watch", "--interval=0"]) == 2
     assert "interval: received 0.0, allowed is" in capsys.readouterr().err
-    with pytest.raises(NeasError, match="at least one run"):
+    with pytest.raises(NeasError, match="at least one run, or tables"):
         make_page([])
     assert not (tmp_path / "out").exists() and not (copy / "report").exists()
     assert not (tmp_path / "nowhere").exists()
@@ -225,6 +225,8 @@ def test_tables_of_a_study(toy):
             "note": "A note.",
         }
     ]
+    alone = Page(make_page([], title="A study", tables=[table], notes=["It holds."])).data
+    assert alone["runs"] == [] and alone["notes"] == ["It holds."]
     with pytest.raises(NeasError, match="2 cells"):
         Table("Seeds", ("seed", "accuracy"), (("0",),))
 

@@ -2,11 +2,15 @@
 
 import json
 import pathlib
+import signal
 import time
 
 import h5py
 import numpy as np
 import pytest
+from soak.crashes import cut, newest
+from soak.sittings import Nursery
+from soak.trials import Trial
 from tiny_run import TINY, contents, start_train
 
 from neas_tf.folder_lock import is_leftover
@@ -115,20 +119,29 @@ def sitting(folder, flags, log_path, kill_when=None) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """(folder of an undisturbed run, folder of one that was killed again and again)."""
+def whole(tmp_path_factory):
+    """Folder of an undisturbed run."""
     base = tmp_path_factory.mktemp("resume")
     (base / "tiny.yaml").write_text(json.dumps(TINY))
     flags = [f"--config_file={base / 'tiny.yaml'}"]
     log = base / "log.txt"
     assert sitting(base / "whole", flags, log) == 0, log.read_text()
+    return base / "whole"
+
+
+@pytest.fixture(scope="module")
+def runs(whole):
+    """(folder of the undisturbed run, folder of one that was killed again and again)."""
+    base = whole.parent
+    flags = [f"--config_file={base / 'tiny.yaml'}"]
+    log = base / "log.txt"
     killed = base / "killed"
     for name, moment, state in KILLS:
         code = sitting(killed, flags, log, moment)
         assert code is None, f"{name}: ended with {code} before it was killed: {log.read_text()}"
         assert state(killed), f"{name}: killed at another moment: {sorted(contents(killed))}"
     assert sitting(killed, flags, log) == 0, log.read_text()
-    return base / "whole", killed
+    return whole, killed
 
 
 @pytest.mark.parametrize("name", EQUAL_BYTES)
@@ -152,6 +165,28 @@ def test_same_weights(runs):
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
 
+def test_faults_at_chosen_events(whole, tmp_path):
+    """A few of those that `make soak` has all of: inside of writes, and damage behind them."""
+    with Nursery(tmp_path / "logs") as nursery:
+        trial = Trial(tmp_path, tmp_path / "run", nursery)
+        for name, match, nth, action in (
+            ("checkpoint not in place", r"save after supernet/", 1, "kill"),
+            ("checkpoint not named", r"merge after supernet/", 2, "kill"),
+            ("told to stop", r"rename after supernet/checkpoint$", 5, "term"),
+        ):
+            number = signal.SIGTERM if action == "term" else signal.SIGKILL
+            assert trial.kill(name, number, fault={"match": match, "nth": nth, "action": action})
+        assert "received SIGTERM; the same command goes on" in trial.last.log
+        data = newest(tmp_path / "run/supernet", ".data-00000-of-00001")
+        cut(data)
+        half = {"match": r"append before search/history", "nth": 5, "action": "half"}
+        assert trial.kill("half a line of history", fault=half)
+        assert f"Checkpoint '{str(data).split('.data')[0]}' is damaged" in trial.last.log
+        assert not (tmp_path / "run/search/history.jsonl").read_bytes().endswith(b"\n")
+        assert trial.finish(whole) == ""
+        assert "dropped line 5, half-written" in trial.last.log
+
+
 def test_nothing_half_written_is_left(runs):
     _, killed = runs
     assert not [path for path in killed.rglob("*") if is_leftover(path)]
@@ -166,5 +201,7 @@ def test_a_finished_run_changes_nothing_that_counts(runs, tmp_path):
     log = tmp_path / "log.txt"
     assert sitting(killed, [f"--config_file={tmp_path / 'tiny.yaml'}"], log) == 0
     changed = {name for name, value in contents(killed).items() if before.get(name) != value}
-    assert changed <= {"timing.json", ".lock"} | {n for n in before if n.startswith("report/")}
+    assert changed <= {"timing.json", "run.json", ".lock"} | {
+        n for n in before if n.startswith("report/")
+    }
     assert "finished before" in log.read_text()

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+import image_files
 import pytest
 import tensorflow as tf
 from tiny_run import TINY, QuickEvaluator, contents, give_supernet
@@ -14,6 +15,7 @@ from neas_tf.folder_lock import lock_folder
 from neas_tf.parse_config import load_config
 from neas_tf.run_context import open_run
 from neas_tf.stages import search_stage
+from neas_tf.stages.supernet_stage import check_supernet
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +200,12 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tiny, tmp_path):
     (tmp_path / ".params.yaml.abcd_123.tmp").write_text("half")
     with open_run(load_config("neas_quickstart", [tiny]), str(tmp_path), strategy()).writing():
         pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "data.json", "params.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".lock",
+        "data.json",
+        "params.yaml",
+        "run.json",
+    ]
 
 
 def test_folder_in_use(refused, begun):
@@ -222,6 +229,38 @@ def test_folder_in_use(refused, begun):
 def test_another_run(refused, begun, override, words, stage):
     text = refused(override, stage=stage)
     assert "holds another run" in text and words in text
+
+
+def test_another_budget_while_the_supernet_is_trained(refused, tiny, tmp_path):
+    """Shrinking keeps an ensemble inside of it; behind the last shrink it is the search's alone."""
+    config = load_config("neas_quickstart", [tiny])
+    run = open_run(config, str(tmp_path / "run"), strategy())
+    with run.writing():
+        run.record_identity("supernet", {"budget": run.bounds})
+    for override, words in (
+        ("search.max_macs=50000", "budget.max_macs: was 60000, is 50000"),
+        ("search.min_macs=1", "budget.min_macs: was 0, is 1"),
+        ("search.max_params=900000", "budget.max_params: was 0, is 900000"),
+    ):
+        assert words in refused(override)
+    give_supernet(run)
+    other = load_config("neas_quickstart", [tiny], "search.max_macs=50000")
+    check_supernet(open_run(other, str(tmp_path / "run"), strategy()))
+
+
+@pytest.mark.parametrize(
+    "override,words",
+    [
+        (
+            "data.source=image_folder,data.data_dir={photos},data.input_size=[8,8]",
+            "data.source: was",
+        ),
+        ("data.search_fraction=0.2", "images.search: was 144"),
+    ],
+)
+def test_another_dataset(refused, begun, tmp_path, override, words):
+    image_files.folder(tmp_path / "photos", per_class=60)
+    assert words in refused(override.format(photos=tmp_path / "photos"))
 
 
 def test_settings_that_change_no_result_may_change(tiny, begun):

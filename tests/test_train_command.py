@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 from tiny_run import TINY, contents, start_train
@@ -110,6 +111,26 @@ def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
     monkeypatch.setattr("neas_tf.parse_config.load_config", stop)
     code, text = command(model_dir=str(tmp_path / "run"))
     assert code == 130 and "the same command goes on from here" in text
+
+
+def test_a_full_disk_in_the_words_of_tensorflow(command, tmp_path, monkeypatch):
+    """The real thing, on a file system that is full, is part of `make soak`."""
+    folder = str(tmp_path / "run")
+
+    def fail(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, "/x/y.pb.tmp; No space left on device")
+
+    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", fail)
+    code, text = command(model_dir=folder)
+    assert code == 2
+    assert text == f"neas_tf.train: {folder!r} cannot be written (No space left on device).\n"
+
+    def out_of_memory(*arguments):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", out_of_memory)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        command(model_dir=folder)
 
 
 def test_a_full_disk(command, tmp_path, monkeypatch):

@@ -18,9 +18,11 @@ from tiny_training import (
 )
 
 from neas_tf.averaging import take_averages
+from neas_tf.checkpoints import latest_step
+from neas_tf.errors import NeasError
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.stages.supernet_stage import _train_span
-from neas_tf.training_loop import MetricsLog, latest_step
+from neas_tf.training_loop import MetricsLog
 
 
 def lines(folder):
@@ -100,3 +102,30 @@ def test_draw_tables_end_at_the_same_steps_wherever_a_run_begins(begin, expected
     _train_span(loop, task, ShrunkSpace.full(SPACE, 2), 11, seed=0)
     assert [stop for stop, _ in loop.stops] == expected
     assert [save for _, save in loop.stops] == [False] * (len(expected) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    "name,words", [("train", "TensorBoard events: "), ("ckpt-3_temp", "checkpoint: ")]
+)
+def test_what_cannot_be_written_is_one_sentence(tmp_path, name, words):
+    """A file lies where TensorFlow wants a folder."""
+    (tmp_path / name).write_text("in the way")
+    with (
+        ensemble_loop(tmp_path, stage=retrain_stage(6, loop=3)) as (loop, _),
+        pytest.raises(NeasError, match="last whole checkpoint is that of step 0") as error,
+    ):
+        loop.train_to(6)
+    assert str(error.value).startswith(words) and "{{" not in str(error.value)
+
+
+def test_checkpoints_lie_at_the_same_steps_wherever_a_run_begins(tmp_path):
+    """A rollback goes to one of them, and must be the same in a run that was killed before."""
+    stage = supernet_stage(12)
+    stage.trainer.checkpoint_interval = 4
+    found = []
+    for name, stops in (("straight", (12,)), ("interrupted", (7, 12))):
+        for stop in stops:
+            with supernet_loop(tmp_path / name, stage=stage) as (loop, _):
+                loop.train_to(stop, save=stop == 12)
+        found.append(sorted(path.name for path in (tmp_path / name).glob("ckpt-*.index")))
+    assert found[0] == found[1] == ["ckpt-12.index", "ckpt-5.index", "ckpt-9.index"]

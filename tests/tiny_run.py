@@ -83,7 +83,7 @@ def give_supernet(run):
     from neas_tf.files import write_json_atomic
 
     with run.writing():
-        run.record_identity("supernet")
+        run.record_identity("supernet", {"budget": run.bounds})
         checkpoint = tf.train.Checkpoint(step=tf.Variable(40))
         manager = tf.train.CheckpointManager(checkpoint, str(run.folder("supernet")), 1)
         manager.save(checkpoint_number=40)

@@ -8,7 +8,6 @@ import zipfile
 import numpy as np
 
 from neas_tf.architecture import Architecture
-from neas_tf.ensemble import model_slots
 from neas_tf.space import SearchSpace
 from neas_tf.torch_names import torch_layout
 
@@ -88,6 +87,8 @@ def state_dict(
     model, architecture: Architecture, space: SearchSpace, extras: bool = True
 ) -> dict[str, np.ndarray]:
     """A Keras model's weights as the authors' state dict has them, with what it never uses."""
+    from neas_tf.ensemble import model_slots  # imports TensorFlow
+
     layout = torch_layout(architecture, space)
     result = {}
     for slot, value in zip(model_slots(model), model.get_weights(), strict=True):

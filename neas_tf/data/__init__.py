@@ -6,6 +6,7 @@ its parts into a `tf.data.Dataset` of normalised batches; `make_arrays` draws a 
 
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import PARTS, DatasetInfo
+from neas_tf.data.failures import batches_of, failures
 from neas_tf.data.loading import load
 from neas_tf.data.pipeline import make_dataset
 from neas_tf.data.subsets import make_arrays
@@ -14,6 +15,8 @@ __all__ = [
     "PARTS",
     "DataConfig",
     "DatasetInfo",
+    "batches_of",
+    "failures",
     "load",
     "make_arrays",
     "make_dataset",

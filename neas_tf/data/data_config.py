@@ -13,6 +13,7 @@ from neas_tf.errors import check, check_int, fail, unknown_name
 SOURCES = ("digits", "tfds", "image_folder", "tfrecord")
 AUGMENTATIONS = ("none", "crop_flip", "imagenet")
 CACHES = ("auto", "memory", "none")
+ON_BAD_RECORD = ("skip", "stop")
 POLICIES = ("v0", "reduced_cifar10", "reduced_imagenet", "svhn", "simple", "vit")
 
 
@@ -55,6 +56,9 @@ class DataConfig(hyperparams.Config):
       cache: `memory` keeps the decoded images as uint8; `none` decodes anew every time; `auto`
         takes memory below 1 GiB unless `augment` is `imagenet`.
       shuffle_buffer: records that are mixed when TFRecords are read one after the other.
+      on_bad_record: what happens to an image that cannot be decoded: `skip` leaves it out (or, in
+        training from files, puts grey in its place) and says how many there were; `stop` ends with
+        an error that names it.
     """
 
     source: str = "digits"
@@ -85,6 +89,7 @@ class DataConfig(hyperparams.Config):
     center_crop_fraction: float = 0.875
     cache: str = "auto"
     shuffle_buffer: int = 8192
+    on_bad_record: str = "skip"
 
     def check(self) -> DataConfig:
         """Returns itself when every field is sound.
@@ -93,7 +98,13 @@ class DataConfig(hyperparams.Config):
           NeasError: names the field, what was received and what is allowed.
         """
         values = self.as_dict()
-        for field, known in (("source", SOURCES), ("augment", AUGMENTATIONS), ("cache", CACHES)):
+        choices = (
+            ("source", SOURCES),
+            ("augment", AUGMENTATIONS),
+            ("cache", CACHES),
+            ("on_bad_record", ON_BAD_RECORD),
+        )
+        for field, known in choices:
             if getattr(self, field) not in known:
                 unknown_name(f"data.{field}", getattr(self, field), known)
         if self.auto_augment and self.auto_augment not in POLICIES:

@@ -8,12 +8,17 @@ import tensorflow as tf
 
 # Where no crop fits after ten draws, the middle is taken, as Model Garden does.
 _ATTEMPTS = 10
+MOST_PIXELS = 100_000_000  # a file of a few kB can declare, and unfold to, many times more
+_TOO_LARGE = "an image of too many pixels:"
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """Decodes JPEG and PNG images.
+    """Decodes JPEG and PNG images (and what else TensorFlow can: GIF, BMP, WebP).
+
+    The kind is told by the content, not by the file's name. Of an animation the first frame is
+    taken, of 16 bits the upper eight; transparency and EXIF's rotation are not regarded.
 
     Attributes:
       height, width: of the result, in pixels.
@@ -29,8 +34,28 @@ class Decoder:
     antialias: bool = True
 
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Encoded image → uint8 (h', w', channels) of its own size."""
-        image = tf.io.decode_image(encoded, channels=self.channels, expand_animations=False)
+        """Encoded image → uint8 (h', w', channels) of its own size.
+
+        One that says it has more than `MOST_PIXELS` is an error before it is unpacked.
+        """
+        shape = declared_shape(encoded)
+        within = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) <= MOST_PIXELS
+        with tf.control_dependencies([tf.debugging.Assert(within, [_TOO_LARGE, shape[:2]])]):
+            encoded = tf.identity(encoded)
+        if self.channels == 3:
+            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        else:
+            # Only JPEGs that are not CMYK, and PNGs, can be read as grey.
+            image = tf.cond(
+                (shape[2] >= 1) & (shape[2] <= 3),
+                lambda: tf.io.decode_image(encoded, channels=1, expand_animations=False),
+                lambda: tf.image.rgb_to_grayscale(
+                    tf.ensure_shape(
+                        tf.io.decode_image(encoded, channels=3, expand_animations=False),
+                        [None, None, 3],
+                    )
+                ),
+            )
         image.set_shape([None, None, self.channels])
         return image
 
@@ -81,7 +106,10 @@ class Decoder:
         """
 
         def from_jpeg() -> tf.Tensor:
-            window = self._window(tf.image.extract_jpeg_shape(encoded), seed, area)
+            shape = declared_shape(encoded)
+            within = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) <= MOST_PIXELS
+            with tf.control_dependencies([tf.debugging.Assert(within, [_TOO_LARGE, shape[:2]])]):
+                window = self._window(tf.identity(shape), seed, area)
             part = tf.image.decode_and_crop_jpeg(encoded, window, channels=self.channels)
             part.set_shape([None, None, self.channels])
             return self._resize(part)
@@ -124,6 +152,31 @@ class Decoder:
         middle = tf.concat([(shape[:2] - side) // 2, [side, side]], 0)
         whole = tf.reduce_all(tf.equal(size[:2], shape[:2]))
         return tf.where(whole, middle, tf.concat([offset[:2], size[:2]], 0))
+
+
+def declared_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """What an image's header says: height, width, channels, int32 (3,).
+
+    Channels are 3 for every PNG and 0 where they are not known; all are 0 of other kinds of files.
+    """
+
+    def of_header() -> tf.Tensor:
+        head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 24)]), 0, 24)
+        data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=24), tf.int32)
+        png = tf.stack([_number(data[20:24]), _number(data[16:20]), 3])
+        gif = tf.stack([data[8] + 256 * data[9], data[6] + 256 * data[7], 0])
+        kind = tf.strings.substr(head, 0, 4)
+        other = tf.where(kind == tf.constant("GIF8"), gif, tf.zeros([3], tf.int32))
+        return tf.where(kind == tf.constant(b"\x89PNG"), png, other)
+
+    return tf.cond(tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded), of_header)
+
+
+def _number(octets: tf.Tensor) -> tf.Tensor:
+    """Four bytes, the highest first; what is beyond int32 becomes its largest."""
+    high = tf.minimum(octets[0], 127)
+    low = (octets[1] * 256 + octets[2]) * 256 + octets[3]
+    return tf.where(octets[0] > 127, tf.int32.max, high * (1 << 24) + low)
 
 
 def to_uint8(image: tf.Tensor) -> tf.Tensor:

@@ -9,52 +9,82 @@ import tensorflow as tf
 from absl import logging
 
 from neas_tf.data.decoding import Decoder
+from neas_tf.data.failures import reason
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 from neas_tf.errors import NeasError
 
 _BATCH = 256
+_NAMED = 5  # damaged images that a message names
 
 
-def decode_all(store: Store, decoder: Decoder, what: str) -> tuple[ArrayStore, int]:
+def decode_all(
+    store: Store, decoder: Decoder, what: str, classes: int, on_bad_record: str = "skip"
+) -> tuple[ArrayStore, int]:
     """Decodes a store into memory.
 
     Args:
       store: what to read.
       decoder: to which size.
       what: for messages.
+      classes: how many there are; a label beyond them is an error.
+      on_bad_record: 'skip' or 'stop'.
 
     Returns:
       The decoded images, and how many damaged ones were left out (which is logged).
 
     Raises:
-      NeasError: when no image can be decoded, or the records cannot be read.
+      NeasError: when no image can be decoded, the records cannot be read, a label is out of range
+        (the first is named), or, with 'stop', one image cannot be decoded (it is named).
     """
     if isinstance(store, ArrayStore):
         return _resized(store, decoder), 0
     tokens, fetch = token_reader(store)
     try:
-        images, labels = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        # One damaged image fails its batch: read image by image and leave those out.
-        images, labels = _collect(_careful(tokens, fetch, decoder), store.size, decoder)
+        try:
+            images, labels, kept = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+            # One damaged image fails its batch: read image by image and leave those out. Broken
+            # record files are no such thing, so all is read first: what follows hides errors.
+            for _ in tokens.batch(_BATCH):
+                pass
+            images, labels, kept = _collect(_careful(tokens, fetch, decoder), store.size, decoder)
     except tf.errors.DataLossError as error:
-        raise NeasError(f"data: {what}: the records are damaged ({error.message}).") from None
-    skipped = store.size - len(labels)
+        raise NeasError(f"data: {what}: the records are damaged ({reason(error)}).") from None
+    bad = np.setdiff1d(np.arange(store.size), kept)
     if len(labels) == 0:
         raise NeasError(f"data: {what}: none of {store.size} images can be decoded.")
-    if skipped:
-        logging.warning("%s: %d of %d are damaged and left out.", what, skipped, store.size)
+    if len(bad):
+        named = "; ".join(store.where(int(i)) for i in bad[:_NAMED])
+        named += f"; and {len(bad) - _NAMED} more" * (len(bad) > _NAMED)
+        if on_bad_record == "stop":
+            raise NeasError(
+                f"data.on_bad_record: received 'stop', and of the {store.size} {what} these cannot "
+                f"be decoded: {named}; allowed is skip, or to mend or remove them."
+            )
+        logging.warning(
+            "%s: %d of %d are damaged and left out: %s.", what, len(bad), store.size, named
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = int(outside[0])
+        raise NeasError(
+            f"data.num_classes: received {classes} classes, but {store.where(int(kept[first]))} has "
+            f"the label {labels[first]} and {len(outside)} labels in all lie outside "
+            f"0..{classes - 1} (data.label_offset is already taken off)."
+        )
+    skipped = len(bad)
     return ArrayStore.of(images, labels), skipped
 
 
 def token_reader(
     store: FileStore | RecordStore,
 ) -> tuple[tf.data.Dataset, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
-    """What to read of each example, in order, and how to get (encoded image, label) from it."""
+    """(index, what to read) of each example, and how to get (encoded image, label) of the latter."""
     if isinstance(store, FileStore):
-        tokens = tf.data.Dataset.from_tensor_slices((list(store.paths), store.labels))
+        indices = np.arange(store.size)
+        tokens = tf.data.Dataset.from_tensor_slices((indices, list(store.paths), store.labels))
         return tokens, lambda path, label: (tf.io.read_file(path), label)
-    return store.records().map(lambda _, record: (record,)), store.parse
+    return store.records(), store.parse
 
 
 def _resized(store: ArrayStore, decoder: Decoder) -> ArrayStore:
@@ -71,15 +101,17 @@ def _resized(store: ArrayStore, decoder: Decoder) -> ArrayStore:
 
 def _collect(
     dataset: tf.data.Dataset, size: int, decoder: Decoder
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and indices of what can be decoded."""
     images = np.empty((size, decoder.height, decoder.width, decoder.channels), np.uint8)
-    labels = np.empty(size, np.int32)
+    labels, indices = np.empty(size, np.int32), np.empty(size, np.int64)
     done = 0
-    for some, their_labels in dataset.prefetch(2).as_numpy_iterator():
+    for those, some, their_labels in dataset.prefetch(2).as_numpy_iterator():
         images[done : done + len(some)] = some
         labels[done : done + len(some)] = their_labels
+        indices[done : done + len(some)] = those
         done += len(some)
-    return images[:done], labels[:done]
+    return images[:done], labels[:done], indices[:done]
 
 
 def _fast(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data.Dataset:
@@ -92,15 +124,15 @@ def _fast(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data
 
     signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([], tf.int32))
     return tokens.batch(_BATCH).map(
-        lambda *batch: tf.map_fn(one, batch, fn_output_signature=signature),
+        lambda index, *batch: (index, *tf.map_fn(one, batch, fn_output_signature=signature)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
 def _careful(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data.Dataset:
-    def one(*token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def one(index: tf.Tensor, *token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         encoded, label = fetch(*token)
-        return decoder.fixed(encoded), label
+        return index, decoder.fixed(encoded), label
 
     decoded = tokens.map(one, num_parallel_calls=tf.data.AUTOTUNE)
     return decoded.ignore_errors(log_warning=True).batch(_BATCH)

@@ -56,13 +56,19 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     names = _class_names(config, source)
     if test_only:
         return _test_only(config, source, shape, names)
-    train, test, skipped = source.train, source.test, {}
+    train, test, skipped, decoded = source.train, source.test, {}, {}
     if _wants_memory(config, source, shape):
         decoder = make_decoder(config, shape)
-        train, skipped["train"] = decode_all(train, decoder, f"{source.name}, training images")
-        test, skipped["test"] = decode_all(test, decoder, f"{source.name}, test images")
+        for part, store in (("train", train), ("test", test)):
+            what = f"{source.name}, {'training' if part == 'train' else part} images"
+            decoded[part], skipped[part] = decode_all(
+                store, decoder, what, len(names), config.on_bad_record
+            )
+        train, test = decoded["train"], decoded["test"]
     for store in (train, test):
         _check_labels(store, names, config)
+    _warn_of_absent(train, names, "training")
+    _warn_of_absent(test, names, "test")
     parts = {"train": Part(train), "test": Part(test), **_hold_out(train, config)}
     info = DatasetInfo(
         source.name, config, names, shape, _normalisation(config, source, shape), parts, skipped
@@ -76,7 +82,8 @@ def _test_only(
 ) -> DatasetInfo:
     store = source.test
     if config.source == "digits":  # arrays already; in the size that is asked for
-        store, _ = decode_all(store, make_decoder(config, shape), f"{source.name}, test images")
+        what = f"{source.name}, test images"
+        store, _ = decode_all(store, make_decoder(config, shape), what, len(names))
     _check_labels(store, names, config)
     normalisation = _normalisation(config, source, shape)
     parts = {"test": Part(store)}
@@ -131,6 +138,17 @@ def _check_labels(store: Store, names: tuple[str, ...], config: DataConfig) -> N
             f"data.num_classes: received {len(names)} classes, but the labels go from {low} to "
             f"{high} (label_offset {config.label_offset} is already taken off)."
         )
+
+
+def _warn_of_absent(store: Store, names: tuple[str, ...], what: str) -> None:
+    """Says which classes have no image: nothing can be learned, or is known, of those."""
+    if store.labels is None:
+        return
+    absent = [names[i] for i in np.setdiff1d(np.arange(len(names)), store.labels)]
+    if absent:
+        more = f" and {len(absent) - 10} more" * (len(absent) > 10)
+        text = "%d of %d classes have no %s image: %s%s."
+        logging.warning(text, len(absent), len(names), what, ", ".join(absent[:10]), more)
 
 
 def _hold_out(train: Store, config: DataConfig) -> dict[str, Part]:

@@ -10,11 +10,13 @@ the same global batches.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from neas_tf.data import batch_augment, policies
 from neas_tf.data.dataset_info import DatasetInfo, Part
+from neas_tf.data.failures import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.streams import encoded_stream, shuffled_position
 from neas_tf.errors import check_int, fail
@@ -159,7 +161,11 @@ def _from_files(
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
 
     def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
-        good = tf.data.Dataset.from_tensors(element).map(preparation.decode)
+        good = tf.data.Dataset.from_tensors(element).map(
+            lambda g, token, label, index: preparation.decode(
+                g, part.store.encoded(token), label, index
+            )
+        )
         grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
         return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
 
@@ -177,7 +183,9 @@ def _from_files(
     else:
         batches, first = decoded.batch(slicing.piece, drop_remainder=True), start_step
     return batches.enumerate(first * slicing.replicas).map(
-        lambda number, batch: preparation.finish(*preparation.checked(*batch), number),
+        lambda number, batch: preparation.finish(
+            *preparation.checked(part.store.names, *batch), number
+        ),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 
@@ -196,47 +204,61 @@ class _Preparation:
         self._policy = _policy(info) if seed is not None else None
 
     def decode(
-        self, g: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Number and encoded image of an example → pixels, uint8 (h, w, c), label and True."""
+        self, g: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Number and encoded image of an example → pixels, uint8 (h, w, c), label, True, index."""
         if self._crops:
             seed = self._seed(g, _CROP)
             image = self._decoder.random_crop(encoded, seed, tuple(self._config.crop_area))
         else:
             image = self._decoder.fixed(encoded)
-        return image, label, tf.constant(True)
+        return image, label, tf.constant(True), index
 
     def grey(
-        self, _: tf.Tensor, __: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What stands for a damaged image; the last value is False."""
+        self, _: tf.Tensor, __: tf.Tensor, label: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What stands for a damaged image; the third value is False."""
         return (
             tf.fill(self._info.input_shape, tf.constant(128, tf.uint8)),
             label,
             tf.constant(False),
+            index,
         )
 
     def checked(
-        self, images: tf.Tensor, labels: tf.Tensor, good: tf.Tensor
+        self,
+        names: Callable[[tf.Tensor], tf.Tensor],
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        good: tf.Tensor,
+        index: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Reports damaged images; evaluation leaves them out.
 
-        A batch of nothing but damaged images is an error, and so is a label out of range.
+        A batch of nothing but damaged images is an error, and so is a label out of range; and with
+        `on_bad_record: stop` any damaged image.
         """
         classes = self._info.num_classes
-        inside = tf.reduce_all((labels >= 0) & (labels < classes))
-        labels_message = f"A label lies outside 0..{classes - 1} (see num_classes, label_offset)."
+        inside = (labels >= 0) & (labels < classes)
         bad = tf.reduce_sum(tf.cast(~good, tf.int32))
         some_good = tf.reduce_any(good) | (tf.size(good) == 1)
+        named = lambda mask: names(tf.boolean_mask(index, mask)[:4])  # noqa: E731
         checks = [
-            tf.debugging.Assert(inside, [labels_message, labels]),
-            tf.debugging.Assert(some_good, ["No image of a batch can be decoded."]),
+            tf.debugging.Assert(
+                tf.reduce_all(inside),
+                [f"{OUTSIDE} 0..{classes - 1}:", tf.boolean_mask(labels, ~inside), named(~inside)],
+            ),
+            tf.debugging.Assert(some_good, [NOTHING, named(~good)]),
             tf.cond(
                 bad > 0,
-                lambda: tf.print("Damaged images in a batch:", bad, "of", tf.size(good)),
+                lambda: tf.print(
+                    "Damaged images in a batch:", bad, "of", tf.size(good), named(~good)
+                ),
                 tf.no_op,
             ),
         ]
+        if self._config.on_bad_record == "stop":
+            checks.append(tf.debugging.Assert(bad == 0, [STOPPED, named(~good)]))
         with tf.control_dependencies(checks):
             images, labels = tf.identity(images), tf.identity(labels)
         if self.seed is None:

@@ -266,8 +266,10 @@ def _tfds_builder(config: DataConfig, data_dir: str) -> Any:
             f"data.name: TFDS knows no data set {config.name!r}, and there is none in data_dir "
             f"{data_dir!r}{hint}"
         ) from None
-    except (AssertionError, ValueError, ImportError) as error:
-        raise NeasError(f"data.name: {config.name!r} cannot be opened ({_line(error)}).") from None
+    except Exception as error:  # damaged descriptions of a set raise errors of many kinds
+        raise NeasError(
+            f"data.name: {config.name!r} cannot be opened ({type(error).__name__}: {_line(error)})."
+        ) from None
     if not builder.info.splits:
         if not config.download:
             raise NeasError(absent)

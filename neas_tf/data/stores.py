@@ -52,6 +52,18 @@ class FileStore:
         """Number of examples."""
         return len(self.labels)
 
+    def where(self, index: int) -> str:
+        """What messages call an example."""
+        return repr(self.paths[index])
+
+    def names(self, indices: tf.Tensor) -> tf.Tensor:
+        """The same inside a graph; string (n,)."""
+        return tf.gather(tf.constant(self.paths), indices)
+
+    def encoded(self, token: tf.Tensor) -> tf.Tensor:
+        """The encoded image of what a stream holds of an example: its path."""
+        return tf.io.read_file(token)
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordFile:
@@ -90,6 +102,20 @@ class RecordStore:
         takes = [file.take for file in self.files]
         return np.cumsum([0, *takes[:-1]]).astype(np.int64)
 
+    def where(self, index: int) -> str:
+        """What messages call an example."""
+        at = int(np.searchsorted(self.first_indices, index, side="right")) - 1
+        file = self.files[at]
+        return f"record {file.skip + index - int(self.first_indices[at])} of {file.path!r}"
+
+    def names(self, indices: tf.Tensor) -> tf.Tensor:
+        """The same inside a graph, counted over all files; string (n,)."""
+        return tf.strings.join(["record ", tf.strings.as_string(indices), " of the split"])
+
+    def encoded(self, token: tf.Tensor) -> tf.Tensor:
+        """The encoded image of what a stream holds of an example, which is that image."""
+        return token
+
     def parse(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """A serialised example → (encoded image, int32 label counted from 0)."""
         example = tf.io.parse_single_example(
@@ -107,7 +133,9 @@ class RecordStore:
         return self._label(tf.io.parse_single_example(record, {self.label_key: feature}))
 
     def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.cast(example[self.label_key] - self.label_offset, tf.int32)
+        label = example[self.label_key] - self.label_offset
+        # A cast alone would make a sound label of 2**32.
+        return tf.cast(tf.clip_by_value(label, -1, tf.int32.max), tf.int32)
 
     def records_of(self, file: tf.Tensor) -> tf.data.Dataset:
         """(int64 index, serialised example) of one file, given by its number."""

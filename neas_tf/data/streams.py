@@ -76,7 +76,9 @@ def shuffled_position(g: tf.Tensor, size: int, seed: int) -> tf.Tensor:
 def encoded_stream(
     part: Part, slicing: Slicing, seed: int | None, start_step: int, buffer: int
 ) -> tf.data.Dataset:
-    """One input pipeline's examples as (number g, encoded image, label).
+    """One input pipeline's examples as (number g, token, label, index in the store).
+
+    `part.store.encoded` makes the encoded image of a token.
 
     Args:
       part: in a `FileStore` or `RecordStore`.
@@ -97,7 +99,8 @@ def encoded_stream(
         records = epochs.flat_map(lambda e: shuffled_records(part, seed, e, buffer)).skip(done)
         numbered = records.enumerate(first)
     return numbered.filter(lambda g, _: slicing.owns(g)).map(
-        lambda g, element: (g, *store.parse(element[1])), num_parallel_calls=tf.data.AUTOTUNE
+        lambda g, element: (g, *store.parse(element[1]), element[0]),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
@@ -142,11 +145,12 @@ def _from_image_files(
     indices = np.arange(store.size) if part.indices is None else part.indices
     paths = tf.constant([store.paths[i] for i in indices])
     labels = tf.constant(store.labels[indices])
+    indices = tf.constant(indices, tf.int64)
     n = part.size
 
-    def read(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def read(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         position = g if seed is None else shuffled_position(g[None], n, seed)[0]
-        return g, tf.io.read_file(paths[position]), labels[position]
+        return g, paths[position], labels[position], indices[position]
 
     if seed is None:
         numbers = tf.data.Dataset.range(n).filter(slicing.owns)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from neas_tf.data import splits
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.decoding import Decoder
+from neas_tf.data.failures import failures
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.stores import FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
@@ -43,7 +45,8 @@ def make_arrays(
     count = min(count or source.size, source.size)
     rng = np.random.default_rng(seed)
     if source.labels is None:
-        images, labels = _from_records(info, source, count, seed)
+        with failures():
+            images, labels = _from_records(info, source, count, seed)
     else:
         chosen = splits.balanced_indices(source.labels, count, rng)
         indices = chosen if source.indices is None else source.indices[chosen]
@@ -51,12 +54,11 @@ def make_arrays(
         if isinstance(source.store, FileStore):
             paths = [source.store.paths[i] for i in indices]
             images, labels = _decode(
-                tf.data.Dataset.from_tensor_slices((paths, labels)).map(
-                    lambda path, label: (tf.io.read_file(path), label)
-                ),
-                make_decoder(info.config, info.input_shape),
+                tf.data.Dataset.from_tensor_slices((paths, labels)),
+                lambda path, label: (tf.io.read_file(path), label),
+                info,
                 f"{info.name}, part {part}",
-                count,
+                list(map(repr, paths)),
             )
         else:
             images = tf.gather(source.store.images, indices).numpy()
@@ -71,21 +73,22 @@ def _from_records(
     store: RecordStore = part.store
     quota = -(-count // info.num_classes)
     taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
-    chosen, spare = [], []
+    chosen, spare = [], []  # (index, record)
     stream = shuffled_records(part, seed, tf.constant(0, tf.int64), info.config.shuffle_buffer)
-    labelled = stream.map(lambda _, record: (record, store.parse_label(record)))
-    for record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
+    labelled = stream.map(lambda index, record: (index, record, store.parse_label(record)))
+    for index, record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
         label = int(label) if 0 <= label < info.num_classes else info.num_classes
         if taken[label] < quota:
-            chosen.append(record)
+            chosen.append((index, record))
             taken[label] += 1
         elif len(spare) < count:
-            spare.append(record)
+            spare.append((index, record))
         if len(chosen) == count:
             break
-    records = tf.data.Dataset.from_tensor_slices([*chosen, *spare][:count]).map(store.parse)
-    decoder = make_decoder(info.config, info.input_shape)
-    images, labels = _decode(records, decoder, info.name, count)
+    taken_now = [*chosen, *spare][:count]
+    records = tf.data.Dataset.from_tensor_slices(([record for _, record in taken_now],))
+    where = [store.where(int(index)) for index, _ in taken_now]
+    images, labels = _decode(records, store.parse, info, info.name, where)
     if labels.min() < 0 or labels.max() >= info.num_classes:
         raise NeasError(
             f"data.num_classes: received {info.num_classes} classes, but there are labels from "
@@ -95,16 +98,35 @@ def _from_records(
 
 
 def _decode(
-    encoded: tf.data.Dataset, decoder: Decoder, what: str, count: int
+    tokens: tf.data.Dataset, fetch: Callable, info: DatasetInfo, what: str, where: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes (encoded image, label) pairs; damaged ones are counted and left out."""
-    decoded = encoded.map(
-        lambda image, label: (decoder.fixed(image), label), num_parallel_calls=tf.data.AUTOTUNE
-    ).ignore_errors(log_warning=True)
-    pairs = list(decoded.batch(256).as_numpy_iterator())
+    """Decodes examples; damaged ones are counted and left out, or named where that is to stop.
+
+    Args:
+      tokens: what to read of each.
+      fetch: makes (encoded image, label) of it.
+      info: of the data set.
+      what: for messages.
+      where: name of each, for messages.
+    """
+    decoder = make_decoder(info.config, info.input_shape)
+
+    def one(index: tf.Tensor, token: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        encoded, label = fetch(*token)
+        return index, decoder.fixed(encoded), label
+
+    decoded = tokens.enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
+    pairs = list(decoded.ignore_errors(log_warning=True).batch(256).as_numpy_iterator())
     if not pairs:
-        raise NeasError(f"data: {what}: none of {count} images can be decoded.")
-    images, labels = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    if len(labels) < count:
-        logging.warning("%s: %d of %d are damaged.", what, count - len(labels), count)
+        raise NeasError(f"data: {what}: none of {len(where)} images can be decoded.")
+    kept, images, labels = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    bad = np.setdiff1d(np.arange(len(where)), kept)
+    if len(bad):
+        named = "; ".join(where[i] for i in bad[:5])
+        if info.config.on_bad_record == "stop":
+            raise NeasError(
+                f"data.on_bad_record: received 'stop', and of {what} these cannot be decoded: "
+                f"{named}; allowed is skip, or to mend or remove them."
+            )
+        logging.warning("%s: %d of %d are damaged: %s.", what, len(bad), len(where), named)
     return images, labels

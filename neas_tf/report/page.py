@@ -58,22 +58,24 @@ def make_page(
     runs: Sequence[RunFiles],
     title: str = "",
     tables: Sequence[Table] = (),
+    notes: Sequence[str] = (),
     reload_seconds: float | None = None,
     max_candidates: int = MAX_CANDIDATES,
 ) -> bytes:
     """The page as UTF-8; the same files give the same bytes.
 
     Args:
-      runs: one, or several to compare.
+      runs: one, or several to compare; none for a page of tables.
       title: of the page; by default made of the runs' names.
       tables: of a study, above the runs.
+      notes: sentences above the tables.
       reload_seconds: the page reloads itself so often; None for a run that is finished.
       max_candidates: of each run; see `page_data.thinned`.
 
     Raises:
-      NeasError: when there are no runs.
+      NeasError: when there are neither runs nor tables.
     """
-    check(bool(runs), "runs", list(runs), "at least one run")
+    check(bool(runs) or bool(tables), "runs", list(runs), "at least one run, or tables")
     shown = [run_data(run, max_candidates) for run in runs]
     names = [run["name"] for run in shown]
     title = title or f"NEAS: {', '.join(names)}"
@@ -81,6 +83,7 @@ def make_page(
         "format": FORMAT,
         "title": title,
         "reload": reload_seconds,
+        "notes": list(notes),
         "runs": shown,
         "tables": [finite(dataclasses.asdict(table)) for table in tables],
     }

@@ -140,7 +140,7 @@ def _guard(run: RunFiles, name: str, action: Callable[[], Any]) -> Any:
     except NeasError as error:
         text = str(error).replace(f"{run.model_dir}{os.sep}", "")
         run.problems.append(text if name in text else f"{name}: {text}")
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         run.problems.append(f"{name}: not as expected ({type(error).__name__}: {error}).")
     return None
 
@@ -154,18 +154,13 @@ def _part(run: RunFiles, name: str, reader: Callable[[Path], Any]) -> Any:
 
 
 def _read_params(path: Path) -> Mapping[str, Any]:
-    import yaml
+    from neas_tf.yaml_text import load_yaml_file
 
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise NeasError(f"params.yaml: no valid YAML ({' '.join(str(error).split())}).") from None
-    check(isinstance(value, Mapping), "params.yaml", type(value).__name__, "a mapping")
-    return value
+    return load_yaml_file(path, "params.yaml")
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
-    value = read_json(path, path.name)
+    value = read_json(path, path.name, nan=True)
     check(isinstance(value, Mapping), path.name, type(value).__name__, "a JSON object")
     return value
 
@@ -189,7 +184,7 @@ def _read_lines(run: RunFiles, path: Path) -> list[tuple[int, Mapping[str, Any]]
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line)  # NaN is read too: the loss of a training that diverged
             check(isinstance(value, Mapping), "line", type(value).__name__, "a JSON object")
         except (ValueError, RecursionError) as error:
             run.problems.append(f"{name}: line {index} is left out, it is no JSON object ({error})")

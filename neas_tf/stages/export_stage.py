@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tf_keras
 
 from neas_tf import console, export_images, exporting, model_store
 from neas_tf.errors import NeasError
@@ -45,7 +48,7 @@ def export(run: Run) -> list[dict[str, Any]]:
     check_export(run, alone=True)
     console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
     reports, loaded = [], None
-    with run.timed("export"):
+    with run.timed("export"), _float32():
         for name in run.config.export.formats:
             output = run.folder("export", _FILES[name])
             report = output.with_name(output.name + ".json")
@@ -61,6 +64,17 @@ def export(run: Run) -> list[dict[str, Any]]:
                 f"{parity['max_abs_diff']:.1e} from the trained model."
             )
     return reports
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """Models of a block are float32, whatever a run trained in; XNNPACK and TFLite expect that."""
+    policy = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(policy)
 
 
 def _load(run: Run) -> tuple[Any, model_store.LoadedInfo, dict[str, Any]]:

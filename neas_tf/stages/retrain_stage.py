@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tf_keras
 from official.core import config_definitions as cfg
 
-from neas_tf import console, data, model_store, zoo
+from neas_tf import averaging, checkpoints, console, data, model_store, zoo
 from neas_tf.accuracy import evaluate
 from neas_tf.architecture import Architecture
 from neas_tf.averaging import create_slots, take_averages
+from neas_tf.config import StageConfig
 from neas_tf.confusion import CONFUSION_FILE, Confusion
+from neas_tf.divergence import Watch, reduced_rate, train_or_go_back
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.resolving import resolve_steps, with_augmentation
+from neas_tf.rollbacks import OnDivergence, Rollback
 from neas_tf.run_context import Run
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training_loop import TrainingLoop
@@ -115,9 +119,41 @@ def _told(test: dict[str, Any]) -> str:
 
 
 def _train(run: Run, architecture: Architecture) -> None:
+    """Trains to the last step and writes the model."""
+    stage = resolve_steps(run.config.retrain, run.info.sizes["train"], "retrain")
+    folder = run.folder("retrain")
+    if run.is_chief:
+        checkpoints.settle(folder)
+    run.barrier()
+    diverging = OnDivergence.of(stage, run.space.num_classes, "retrain")
+
+    def train(rollbacks: tuple[Rollback, ...]) -> Any:
+        return _trained_weights(run, architecture, stage, diverging, rollbacks)
+
+    weights = train_or_go_back(train, "retrain", folder, diverging, run.is_chief, run.barrier)
+    if run.is_chief:
+        model = build_ensemble(architecture, run.space, dtype="float32")
+        model.set_weights(weights)
+        model_store.save_model(
+            run.folder("retrain", "model"),
+            model,
+            architecture,
+            run.space,
+            run.info.class_names,
+            run.info.normalisation.to_dict(),
+        )
+
+
+def _trained_weights(
+    run: Run,
+    architecture: Architecture,
+    stage: StageConfig,
+    diverging: OnDivergence,
+    rollbacks: tuple[Rollback, ...],
+) -> list[np.ndarray]:
+    """Trains from the newest checkpoint to the last step; the averaged weights."""
     config, seed = run.config, run.config.seed
     examples = run.info.sizes["train"]
-    stage = resolve_steps(config.retrain, examples, "retrain")
     info = with_augmentation(run.info, stage)
     # Generators with a state that the task puts into the checkpoint, so that dropout resumes exactly.
     tf_keras.backend.experimental.enable_tf_random_generator()
@@ -125,7 +161,11 @@ def _train(run: Run, architecture: Architecture) -> None:
     with run.strategy.scope():
         task = EnsembleTask(EnsembleTaskConfig(), architecture, run.space, stage, seed=seed)
         model = task.build_model()
-        optimizer = task.create_optimizer(stage.trainer.optimizer_config, config.runtime)
+        optimizer = averaging.create_optimizer(
+            stage.trainer.optimizer_config,
+            config.runtime,
+            lambda rate: reduced_rate(rate, rollbacks),
+        )
         create_slots(optimizer, model)
         experiment = cfg.ExperimentConfig(
             task=EnsembleTaskConfig(), trainer=stage.trainer, runtime=config.runtime
@@ -148,6 +188,7 @@ def _train(run: Run, architecture: Architecture) -> None:
             run.folder("retrain"),
             examples / stage.batch_size,
             "retrain",
+            Watch(diverging, lambda step: architecture.key),
         )
         try:
             loop.train_to(stage.trainer.train_steps)
@@ -155,15 +196,4 @@ def _train(run: Run, architecture: Architecture) -> None:
             loop.close()
         take_averages(loop.optimizer)
         # On every worker: the running statistics are averaged over the replicas when read.
-        weights = model.get_weights()
-    if run.is_chief:
-        model = build_ensemble(architecture, run.space, dtype="float32")
-        model.set_weights(weights)
-        model_store.save_model(
-            run.folder("retrain", "model"),
-            model,
-            architecture,
-            run.space,
-            run.info.class_names,
-            run.info.normalisation.to_dict(),
-        )
+        return model.get_weights()

@@ -14,6 +14,7 @@ import numpy as np
 from neas_tf import console, data, sampling
 from neas_tf.architecture import Architecture
 from neas_tf.budget_sampling import BudgetSampler
+from neas_tf.checkpoints import latest_step
 from neas_tf.errors import NeasError
 from neas_tf.evaluation import CandidateEvaluator, Workers
 from neas_tf.evolution import (
@@ -35,7 +36,6 @@ from neas_tf.search_state import Candidate, History, Score
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.stages.supernet_stage import load_supernet
 from neas_tf.supernet import Supernet
-from neas_tf.training_loop import latest_step
 from neas_tf.variation import SearchSettings
 
 

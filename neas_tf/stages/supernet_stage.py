@@ -6,13 +6,18 @@ import numpy as np
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from neas_tf import console, data, sampling
+from neas_tf import checkpoints, cluster, console, data, sampling
+from neas_tf.architecture import Architecture
+from neas_tf.checkpoints import latest_step
+from neas_tf.config import StageConfig
+from neas_tf.divergence import Watch, train_or_go_back
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.grappler import safe_switches
 from neas_tf.measurements import Measurements
 from neas_tf.preflight import shrink_settings
 from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
+from neas_tf.rollbacks import OnDivergence, Rollback
 from neas_tf.run_context import Run
 from neas_tf.scoring import path_distances
 from neas_tf.shrink_stage import shrink
@@ -20,7 +25,7 @@ from neas_tf.shrinking import ShrinkSettings
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.supernet import Supernet
 from neas_tf.tasks import SupernetTask, SupernetTaskConfig
-from neas_tf.training_loop import TrainingLoop, latest_step
+from neas_tf.training_loop import TrainingLoop
 
 _TAG = 0x5C04E  # Keeps the random numbers of shrinking apart from those of other stages.
 _MAX_DRAWS = 8192
@@ -29,7 +34,9 @@ _MAX_DRAWS = 8192
 def check_supernet(run: Run, alone: bool = False) -> None:
     """Refuses, without writing, a folder with the supernet of other settings, or half of one."""
     del alone  # It is the first stage.
-    run.check_identity("supernet")
+    finished = run.folder("shrink", "alive.json").exists()
+    # A shrink keeps an ensemble inside the budget; behind the last one it is the search's alone.
+    run.check_identity("supernet", None if finished else {"budget": run.bounds})
     if run.folder("shrink", "alive.json").exists() and not latest_step(run.folder("supernet")):
         raise NeasError(
             f"model_dir: {str(run.folder('shrink'))!r} is there without the checkpoints of "
@@ -45,21 +52,50 @@ def train_supernet(run: Run) -> ShrunkSpace:
     """
     final = run.folder("shrink", "alive.json")
     check_supernet(run)
-    run.record_identity("supernet")
-    if final.exists():
-        shrunk = ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), run.space)
-        console.heading("Supernet", f"finished before: {_alive(run, shrunk)}")
-        return shrunk
-    config, seed = run.config, run.config.seed
+    if not final.exists():
+        run.record_identity("supernet", {"budget": run.bounds})
+    config = run.config
     part = "supernet" if config.data.search_fraction else "train"
     examples = run.info.sizes[part]
     stage = resolve_steps(config.supernet, examples, "supernet")
-    info = with_augmentation(run.info, stage)
     total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    if run.is_chief:
+        checkpoints.settle(run.folder("supernet"))
+    run.barrier()
+    # The last checkpoint may have been damaged after the stage had ended.
+    if final.exists() and latest_step(run.folder("supernet")) >= total:
+        shrunk = ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), run.space)
+        console.heading("Supernet", f"finished before: {_alive(run, shrunk)}")
+        return shrunk
     boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
-    settings = shrink_settings(run.config)
-    _announce(run, total, per_epoch, boundaries, settings)
-    with run.timed("supernet"), run.strategy.scope(), safe_switches():
+    _announce(run, total, per_epoch, boundaries, shrink_settings(config))
+    diverging = OnDivergence.of(stage, run.space.num_classes, "supernet")
+
+    def train(rollbacks: tuple[Rollback, ...]) -> ShrunkSpace:
+        return _train(run, stage, part, boundaries, diverging, rollbacks)
+
+    with run.timed("supernet"):
+        folder = run.folder("supernet")
+        shrunk = train_or_go_back(train, "supernet", folder, diverging, run.is_chief, run.barrier)
+    if run.is_chief:
+        write_json_atomic(final, shrunk.to_dict())
+    console.say(f"   Trained: {_alive(run, shrunk)}, in {run.folder('supernet')}")
+    return shrunk
+
+
+def _train(
+    run: Run,
+    stage: StageConfig,
+    part: str,
+    boundaries: list[int],
+    diverging: OnDivergence,
+    rollbacks: tuple[Rollback, ...],
+) -> ShrunkSpace:
+    """Trains from the newest checkpoint to the last step, and shrinks on the way."""
+    config, seed, settings = run.config, run.config.seed, shrink_settings(run.config)
+    info = with_augmentation(run.info, stage)
+    total, per_epoch = stage.trainer.train_steps, run.info.sizes[part] / stage.batch_size
+    with run.strategy.scope(), safe_switches():
         task = SupernetTask(
             SupernetTaskConfig(),
             run.space,
@@ -71,7 +107,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
         )
         model = task.build_model()
         optimizer = task.create_masked_optimizer(
-            model, stage.trainer.optimizer_config, config.runtime
+            model, stage.trainer.optimizer_config, config.runtime, rollbacks
         )
         experiment = cfg.ExperimentConfig(
             task=SupernetTaskConfig(), trainer=stage.trainer, runtime=config.runtime
@@ -94,6 +130,7 @@ def train_supernet(run: Run) -> ShrunkSpace:
             run.folder("supernet"),
             per_epoch,
             "supernet",
+            Watch(diverging, lambda step: _drawn(run, task, step)),
         )
         try:
             shrunk = model.shrunk()
@@ -106,10 +143,13 @@ def train_supernet(run: Run) -> ShrunkSpace:
             _train_span(loop, task, shrunk, total, seed)
         finally:
             loop.close()
-    if run.is_chief:
-        write_json_atomic(final, shrunk.to_dict())
-    console.say(f"   Trained: {_alive(run, shrunk)}, in {run.folder('supernet')}")
     return shrunk
+
+
+def _drawn(run: Run, task: SupernetTask, step: int) -> str:
+    """The architecture that a step (0-based) of the draw table trains."""
+    row = task.draws.rows[step - int(task.draws.first.numpy())]
+    return Architecture.from_array(row.numpy(), run.space).key
 
 
 def _announce(
@@ -155,9 +195,14 @@ def load_supernet(run: Run) -> Supernet:
         seed=run.config.seed,
         name="supernet",
     )
-    tf.train.Checkpoint(model=model).restore(
-        path
-    ).expect_partial().assert_existing_objects_matched()
+    try:
+        status = tf.train.Checkpoint(model=model).restore(path)
+    except tf.errors.OpError as error:
+        raise NeasError(
+            f"checkpoint {path!r}: is damaged ({checkpoints.reason_of(error)}); run "
+            "--stage=supernet, which goes on from the last one that is whole."
+        ) from None
+    status.expect_partial().assert_existing_objects_matched()
     return model
 
 
@@ -168,6 +213,7 @@ def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end
         # Whole multiples, so that a resumed run has its logging intervals where they were.
         stop = min(end, (first // capacity + 1) * capacity)
         task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
+        cluster.agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
         loop.train_to(stop, save=stop == end)
 
 

@@ -30,7 +30,17 @@
     const main = N.clear(document.getElementById("main"));
     document.getElementById("title").textContent = data.title;
     const run = data.runs[N.runIndex()];
+    if (data.notes.length) {
+      main.append(
+        N.el(
+          "ul",
+          { id: "notes" },
+          data.notes.map((text) => N.el("li", null, text)),
+        ),
+      );
+    }
     N.guard(() => main.append(...N.studyTables(data.tables)));
+    if (!run) return;
     if (data.runs.length > 1) N.guard(() => main.append(N.comparison(data.runs), selector()));
     for (const make of [
       N.summarySection,

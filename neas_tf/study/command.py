@@ -1,0 +1,187 @@
+"""What `python -m neas_tf.study` does: settings in, units run, reports out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neas_tf import console
+from neas_tf.config import NeasConfig
+from neas_tf.errors import NeasError, unknown_name
+from neas_tf.latency_timing import describe_machine
+from neas_tf.parse_config import apply_override, check_known, read_overrides, with_stage_shapes
+from neas_tf.pipeline import make_strategy
+from neas_tf.run_context import Run, essential_settings
+from neas_tf.study import reporting, schedule
+from neas_tf.study.catalogue import STUDIES, all_units
+from neas_tf.study.plan import Plan
+from neas_tf.study.running import Runner
+from neas_tf.study.settings import StudySettings
+from neas_tf.study.store import Store
+from neas_tf.study.units import Unit, in_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a call goes about it; none of it changes a result.
+
+    Attributes:
+      shard: part of the units, 'i/n', '' for all.
+      time_limit: minutes behind which no unit begins, 0 for none.
+      list_only: whether only the units are listed; nothing is written then.
+      report_only: whether only the reports are written from what is done.
+    """
+
+    shard: str = ""
+    time_limit: float = 0.0
+    list_only: bool = False
+    report_only: bool = False
+
+
+def load_settings(
+    config_files: Sequence[str], params_override: str
+) -> tuple[NeasConfig, StudySettings]:
+    """The base settings and the sizes, from files with a `study:` section and overrides.
+
+    Raises:
+      NeasError: for an unknown experiment or key, or a value of a wrong kind.
+    """
+    from official.core import exp_factory
+
+    from neas_tf import experiments
+
+    overrides = read_overrides(config_files, params_override)
+    sections: dict[str, Any] = {}
+    for override in overrides:
+        section = override.pop("study", {})
+        if not isinstance(section, Mapping):
+            section = {"": section}  # refused below, by name
+        sections |= section
+    settings = StudySettings.from_dict(sections)
+    if settings.experiment not in experiments.NAMES:
+        unknown_name("study.experiment", settings.experiment, experiments.NAMES)
+    config = exp_factory.get_exp_config(settings.experiment)
+    for override in overrides:
+        check_known(override, config)
+        apply_override(config, with_stage_shapes(override))
+    return config, settings
+
+
+def run_studies(
+    names: Sequence[str],
+    config: NeasConfig,
+    settings: StudySettings,
+    model_dir: str,
+    options: Options | None = None,
+) -> schedule.Progress:
+    """Runs studies as far as they get, and writes their reports.
+
+    Args:
+      names: of `catalogue.STUDIES`.
+      config: base settings.
+      settings: sizes.
+      model_dir: folder of the studies.
+      options: how to go about it.
+
+    Returns:
+      How far the units are.
+
+    Raises:
+      NeasError: for settings, data or a folder that cannot be used; then nothing is written.
+    """
+    options = options or Options()
+    limit = schedule.check_time_limit(options.time_limit)
+    shard = schedule.Shard.parse(options.shard)
+    base = essential_settings(config)
+    store = Store(model_dir, base)
+    runner = Runner(config, store, make_strategy(config))
+    run = runner.base_run()
+    plan = Plan(settings, base, run.space)
+    units = all_units(names, plan)
+    now = schedule.progress(units, store)
+    if options.list_only:
+        _list(now)
+        return now
+    store.begin()
+    if not options.report_only:
+        _announce(names, now, shard, str(store.folder))
+        total = len(now.done) + len(now.left)
+        with console.bar("study", total, "units", len(now.done)) as bar:
+            now = schedule.work(
+                units,
+                store,
+                runner,
+                shard=shard,
+                seconds_limit=limit,
+                bar=bar,
+                on_begin=lambda unit: console.heading(unit.title, unit.key),
+            )
+        if now.left and limit:
+            console.say("The time limit is reached; the same command goes on from here.")
+    for name in names:
+        folder = _write_report(name, plan, store, run)
+        console.say(f"{STUDIES[name].title}: {folder / 'README.md'}")
+    console.say(schedule.describe(now))
+    return now
+
+
+def _list(now: schedule.Progress) -> None:
+    for unit in (*now.done, *now.left):
+        print(f"{'done' if unit in now.done else 'left'}  {unit.title}")
+    print(schedule.describe(now))
+
+
+def _announce(
+    names: Sequence[str], now: schedule.Progress, shard: schedule.Shard, folder: str
+) -> None:
+    own = sum(map(shard.has, now.left))
+    part = f", of which {own} are this shard's" if shard.count > 1 else ""
+    console.heading(
+        f"Studies: {', '.join(names)}",
+        f"folder {folder}",
+        f"{schedule.describe(now)}; {len(now.left)} left{part}",
+    )
+
+
+def _write_report(name: str, plan: Plan, store: Store, run: Run) -> Path:
+    study = STUDIES[name]
+    own: list[Unit] = in_order([unit for part in study.rounds(plan) for unit in part])
+    done = [unit for unit in own if store.find(unit) is not None]
+    missing = [unit for unit in own if unit not in set(done)]
+    header = reporting.Header(
+        name,
+        study.title,
+        study.paper,
+        _facts(plan, run),
+        [unit.title for unit in done],
+        [unit.title for unit in missing],
+        sum(store.seconds(unit) for unit in done) / 3600,
+    )
+    folder = store.folder / "studies" / name
+    try:
+        reporting.write(folder, header, study.report(plan, store.get))
+    except OSError as error:
+        raise NeasError(
+            f"model_dir: {str(folder)!r} cannot be written ({error.strerror or error})."
+        ) from None
+    return folder
+
+
+def _facts(plan: Plan, run: Run) -> list[str]:
+    base, space, sizes = plan.base, run.space, run.info.sizes
+    size = "×".join(map(str, space.input_size))
+    alive = base["shrink"]
+    budget = console.short_count(plan.budget) if plan.budget else "no bound on"
+    return [
+        f"data {run.info.name}, {size} pixels: {sizes['train']:,} training images, "
+        f"{sizes['search']:,} of them held out for the search, {sizes['test']:,} test images",
+        f"space {space.name!r}: {space.num_layers} layers, {len(space.operators)} operators, split "
+        f"after layer {space.min_split} to {space.max_split}, K = {base['num_paths']}",
+        f"supernet {base['supernet']['epochs']:g} epochs, a shrink every "
+        f"{alive['every_epochs']:g} of {alive['remove']} combinations; from scratch "
+        f"{base['retrain']['epochs']:g} epochs; search {base['search']['generations']} × "
+        f"{base['search']['population']} ensembles under {budget} MACs",
+        f"seeds {', '.join(map(str, plan.seeds))}; report written on {describe_machine()}",
+    ]

@@ -1,0 +1,303 @@
+"""Does shrinking by diversity make the supernet rank ensembles better? (paper Table 2)"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from neas_tf.architecture import Architecture
+from neas_tf.report import style
+from neas_tf.study.plan import Plan
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean, bootstrap, kendall, ranking_words, spearman
+from neas_tf.study.units import (
+    Found,
+    Lookup,
+    Result,
+    Scores,
+    Search,
+    Supernet,
+    Training,
+    Unit,
+    found,
+)
+
+TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
+PAPER = "Table 2"
+_EXPECTED = ("diversity", "none", "accuracy")  # by the paper's τ, 0.65 > 0.45 > 0.42
+_LEAST = 5  # ensembles that a correlation needs to be worth printing
+
+
+def _supernet(plan: Plan, metric: str, seed: int) -> Supernet:
+    return plan.supernet(seed, shrink={"metric": metric})
+
+
+def _search(plan: Plan, metric: str, seed: int) -> Search:
+    return plan.search(_supernet(plan, metric, seed))
+
+
+def _retrained(plan: Plan, metric: str, seed: int) -> Training:
+    return plan.training(seed, Found(_search(plan, metric, seed)))
+
+
+def _truth(plan: Plan, seed: int) -> list[Training]:
+    return [plan.training(seed, key) for key in plan.random_ensembles()]
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed."""
+    result: list[list[Unit]] = []
+    truths = [_truth(plan, seed) for seed in plan.settings.training_seeds]
+    for number_, seed in enumerate(plan.seeds):
+        metrics = plan.settings.metrics
+        scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
+        own: list[Unit] = [_retrained(plan, metric, seed) for metric in metrics]
+        result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
+    for truth in truths[len(result) :]:
+        result.append(list(truth))
+    return result
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Tables, sentences and the picture, of what is done."""
+    truth = _mean_truth(plan, lookup)
+    by_metric = {
+        metric: _of_metric(plan, metric, truth, lookup) for metric in plan.settings.metrics
+    }
+    values: dict[str, Any] = {"ensembles": truth, "metrics": by_metric}
+    accuracies = [row["accuracy"] for row in truth.values()]
+    spread = Mean.of(accuracies)
+    values["spread"] = spread
+    sentences = [_spread_words(plan, truth, spread)]
+    repeated = [row["by_seed"] for row in truth.values()]
+    if repeated and all(len(row) > 1 for row in repeated) and len(repeated) >= _LEAST:
+        first, second = ([row[i] for row in repeated] for i in (0, 1))
+        values["between_trainings"] = kendall(first, second)
+        sentences.append(
+            f"Two trainings of the same ensembles with different seeds agree with "
+            f"τ = {values['between_trainings']:.2f}: no supernet can be expected to do better "
+            "against one of them."
+        )
+    for name, what in (
+        ("kendall", "Kendall τ"),
+        ("retrained", "accuracy of the found and retrained ensemble"),
+        ("last_generation", "mean supernet accuracy of the last generation"),
+    ):
+        means = {metric: row[name] for metric, row in by_metric.items()}
+        expected = [metric for metric in _EXPECTED if metric in means]
+        sentences.append(ranking_words(means, expected, what))
+    values["differences"] = differences = _differences(plan, truth, by_metric)
+    for name, interval in differences.items():
+        sentences.append(
+            f"τ of {name}: {interval['value']:+.2f}, 95 % interval {interval['low']:+.2f} to "
+            f"{interval['high']:+.2f} over the ensembles."
+        )
+    pictures = {}
+    if any(row["scores"] for row in by_metric.values()) and len(accuracies) > 1:
+        pictures["ranking.png"] = functools.partial(_picture, truth, by_metric)
+    return Report(
+        values, [_table(by_metric, len(truth)), _table_alive(by_metric)], sentences, pictures
+    )
+
+
+def _mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
+    """By ensemble: accuracy from scratch, the mean over the training seeds that are done."""
+    result = {}
+    for key in plan.random_ensembles():
+        done = [
+            value
+            for seed in plan.settings.training_seeds
+            if (value := found(plan.training(seed, key), lookup)) is not None
+        ]
+        if done:
+            accuracies = [value["ensemble_accuracy"] for value in done]
+            result[key] = {
+                "accuracy": float(np.mean(accuracies)),
+                "by_seed": accuracies,
+                "macs": done[0]["macs"],
+            }
+    return result
+
+
+def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup) -> dict[str, Any]:
+    scores: dict[int, dict[str, float]] = {}
+    alive: dict[int, list[str]] = {}
+    last, retrained, combinations, macs = [], [], [], []
+    for seed in plan.seeds:
+        supernet = _supernet(plan, metric, seed)
+        unit: Scores = plan.scores(supernet)
+        result = found(unit, lookup)
+        if result is not None:
+            scores[seed] = dict(zip(unit.ensembles, result["accuracies"], strict=True))
+        shrunk = found(supernet, lookup)
+        if shrunk is not None:
+            alive[seed] = [key for key in unit.ensembles if _is_alive(key, shrunk)]
+            combinations.append(shrunk["combinations"])
+        history = found(_search(plan, metric, seed), lookup)
+        if history is not None:
+            last.append(_last_generation(history))
+        trained = found(_retrained(plan, metric, seed), lookup)
+        if trained is not None:
+            retrained.append(trained["ensemble_accuracy"])
+            macs.append(trained["macs"])
+    common = [key for key in truth if all(key in row for row in scores.values())]
+    x = np.array([[row[key] for key in common] for row in scores.values()])
+    y = np.array([truth[key]["accuracy"] for key in common])
+    enough = len(common) >= _LEAST and len(x) > 0
+    result: dict[str, Any] = {
+        "scores": scores,
+        "kendall": Mean.of([kendall(row, y) for row in x] if enough else []),
+        "spearman": Mean.of([spearman(row, y) for row in x] if enough else []),
+        "last_generation": Mean.of(last),
+        "retrained": Mean.of(retrained),
+        "retrained_macs": Mean.of(macs),
+        "combinations": Mean.of(combinations),
+    }
+    if enough:
+        interval = bootstrap(
+            lambda rows: _mean_kendall(x[:, rows], y[rows]), len(y), plan.settings.resamples
+        )
+        result["interval"] = [interval.low, interval.high]
+    result["alive"] = _alive_kendall(truth, scores, alive)
+    return result
+
+
+def _mean_kendall(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.mean([kendall(row, y) for row in x]))
+
+
+def _alive_kendall(
+    truth: Mapping[str, Any], scores: Mapping[int, Any], alive: Mapping[int, list[str]]
+) -> dict[str, Any]:
+    """τ over those ensembles only that shrinking left in the space."""
+    counts, values = [], []
+    for seed, row in scores.items():
+        keys = [key for key in alive.get(seed, ()) if key in truth]
+        counts.append(len(keys))
+        if len(keys) >= _LEAST:
+            values.append(kendall([row[k] for k in keys], [truth[k]["accuracy"] for k in keys]))
+    return {"ensembles": Mean.of(counts), "kendall": Mean.of(values)}
+
+
+def _is_alive(key: str, supernet: Result) -> bool:
+    """Whether an ensemble lies in a supernet's shrunk space."""
+    architecture = Architecture.from_key(key)
+    for number_, rows in enumerate(supernet["alive"], 1):
+        column = {path[number_ - 1] for path in architecture.paths}
+        shared = number_ <= architecture.split_point
+        if not any(column <= set(row) if shared else column == set(row) for row in rows):
+            return False
+    return True
+
+
+def _last_generation(history: Result) -> float:
+    candidates = history["candidates"]
+    last = max(generation for *_, generation in candidates)
+    return float(np.mean([accuracy for _, accuracy, _, g in candidates if g == last]))
+
+
+def _differences(
+    plan: Plan, truth: Mapping[str, Any], by_metric: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """τ of diversity less that of the others, over the seeds that both have."""
+    result: dict[str, dict[str, float]] = {}
+    if "diversity" not in by_metric:
+        return result
+    for other in by_metric:
+        ours, theirs = by_metric["diversity"]["scores"], by_metric[other]["scores"]
+        seeds = [seed for seed in ours if seed in theirs]
+        keys = [key for key in truth if all(key in ours[s] and key in theirs[s] for s in seeds)]
+        if other == "diversity" or not seeds or len(keys) < _LEAST:
+            continue
+        a = np.array([[ours[seed][key] for key in keys] for seed in seeds])
+        b = np.array([[theirs[seed][key] for key in keys] for seed in seeds])
+        y = np.array([truth[key]["accuracy"] for key in keys])
+        interval = bootstrap(
+            lambda rows, a=a, b=b, y=y: (
+                _mean_kendall(a[:, rows], y[rows]) - _mean_kendall(b[:, rows], y[rows])
+            ),
+            len(keys),
+            plan.settings.resamples,
+        )
+        name = f"diversity less {other}"
+        result[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return result
+
+
+def _spread_words(plan: Plan, truth: Mapping[str, Any], spread: Mean) -> str:
+    if spread.count < 2:
+        return f"{spread.count} of {plan.settings.ensembles} random ensembles are trained so far."
+    values = [row["accuracy"] for row in truth.values()]
+    trainings = {len(row["by_seed"]) for row in truth.values()}
+    seeds = f"{min(trainings)} to {max(trainings)}" if len(trainings) > 1 else f"{min(trainings)}"
+    return (
+        f"{spread.count} random ensembles trained from scratch ({seeds} times each) reach "
+        f"{min(values):.2%} to {max(values):.2%} on the test images, mean {spread.mean:.2%}, "
+        f"standard deviation {100 * spread.std:.2f} points."
+    )
+
+
+def _table(by_metric: Mapping[str, Any], ensembles: int) -> Table:
+    rows = []
+    for metric, row in by_metric.items():
+        low, high = row.get("interval", (float("nan"), float("nan")))
+        rows.append(
+            (
+                metric,
+                str(len(row["scores"])),
+                number(row["kendall"], 2),
+                f"{low:.2f} to {high:.2f}" if "interval" in row else "–",
+                number(row["spearman"], 2),
+                percent(row["retrained"]),
+                number(row["retrained_macs"], 2, 1e-6, " M"),
+                percent(row["last_generation"]),
+            )
+        )
+    header = ("shrink metric", "supernets", "Kendall τ", "95 % interval (ensembles)", "Spearman ρ")
+    header += ("found, retrained", "its MACs", "last generation, supernet")
+    return Table(
+        f"Mean ± standard deviation over seeds; {ensembles} ensembles", header, tuple(rows)
+    )
+
+
+def _table_alive(by_metric: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            metric,
+            number(row["combinations"], 0),
+            number(row["alive"]["ensembles"], 1),
+            number(row["alive"]["kendall"], 2),
+        )
+        for metric, row in by_metric.items()
+    )
+    header = ("shrink metric", "combinations alive", "random ensembles alive", "their Kendall τ")
+    return Table("Of the ensembles that lie in the shrunk space", header, rows)
+
+
+@style.styled
+def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
+    shown = {metric: row for metric, row in by_metric.items() if row["scores"]}
+    figure = style.new_figure(3.4 * len(shown), 3.2)
+    style.heading(figure, "Supernet accuracy against training from scratch")
+    colours: Sequence[str] = style.PATHS
+    for place, (metric, row) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(1, len(shown), place)
+        for colour, (seed, scores) in zip(colours * 9, row["scores"].items(), strict=False):
+            keys = [key for key in truth if key in scores]
+            x = [scores[key] for key in keys]
+            y = [truth[key]["accuracy"] for key in keys]
+            axes.scatter(x, y, s=14, color=colour, label=f"seed {seed}", alpha=0.8)
+        axes.set_title(f"{metric}: τ = {number(row['kendall'], 2)}")
+        axes.set_xlabel("supernet, held-out training images")
+        axes.set_ylabel("from scratch, test images")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        style.percent_axis(axes, "x")
+        style.percent_axis(axes, "y")
+        axes.grid(True)
+        if place == 1:
+            axes.legend()
+    return style.to_png(figure)

@@ -1,0 +1,144 @@
+"""A study's outcome as files: results.json, README.md with tables and sentences, pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.study.statistics import Mean
+
+FORMAT = "neas-study-report/1"
+_MOST_MISSING = 40  # units that are named one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Attributes:
+      title: above it.
+      header: of the columns.
+      rows: texts.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        lines = [f"**{self.title}**", "", "| " + " | ".join(self.header) + " |"]
+        lines.append("|" + "---|" * len(self.header))
+        # A '|' separates the paths of an ensemble's key.
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows
+        ]
+        return "\n".join(lines) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a study found.
+
+    Attributes:
+      values: numbers behind tables and pictures, JSON.
+      tables: for people.
+      sentences: whether the paper's findings hold here, made of the values.
+      pictures: file name → function that makes the PNG's bytes.
+    """
+
+    values: Mapping[str, Any]
+    tables: Sequence[Table]
+    sentences: Sequence[str]
+    pictures: Mapping[str, Callable[[], bytes]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What stands above a report.
+
+    Attributes:
+      name, title, paper: the study's, and what of the paper it repeats.
+      facts: how it was run, one line each.
+      done: titles of the units that are done.
+      missing: of those that are not.
+      hours: that the units took, added up; of each, the sitting that finished it.
+    """
+
+    name: str
+    title: str
+    paper: str
+    facts: Sequence[str]
+    done: Sequence[str]
+    missing: Sequence[str]
+    hours: float
+
+
+def write(folder: Path, header: Header, report: Report) -> None:
+    """Writes all files of a report, each whole; those of an earlier one are replaced."""
+    value = {
+        "format": FORMAT,
+        "study": header.name,
+        "done": len(header.done),
+        "missing": list(header.missing),
+        "values": plain(report.values),
+        "sentences": list(report.sentences),
+    }
+    write_json_atomic(folder / "results.json", value)
+    for name, make in report.pictures.items():
+        write_bytes_atomic(folder / name, make())
+    write_text_atomic(folder / "README.md", _page(header, report))
+
+
+def _page(header: Header, report: Report) -> str:
+    total = len(header.done) + len(header.missing)
+    parts = [f"# {header.title}", "", f"Of the paper: {header.paper}.", ""]
+    parts += [f"- {fact}" for fact in header.facts]
+    parts.append(
+        f"- {len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time "
+        "(of each unit, the sitting that finished it)"
+    )
+    parts += ["", *(f"{text[:1].upper()}{text[1:]}\n" for text in report.sentences)]
+    parts += [table.markdown() for table in report.tables]
+    parts += [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
+    if header.missing:
+        parts += ["## Not done yet", ""]
+        parts += [f"- {text}" for text in header.missing[:_MOST_MISSING]]
+        if len(header.missing) > _MOST_MISSING:
+            parts.append(f"- and {len(header.missing) - _MOST_MISSING} more")
+        parts.append("")
+    parts += ["Written by `python -m neas_tf.study`; the numbers are in `results.json`.", ""]
+    return "\n".join(parts)
+
+
+def plain(value: Any) -> Any:
+    """JSON types: means as mappings, NaN as null, keys as texts."""
+    if isinstance(value, Mean):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def percent(value: Mean | float, digits: int = 2) -> str:
+    """A share as text: '51.20 ± 0.31 %', '51.20 %' for one repetition, '–' for none."""
+    return number(value, digits, 100.0, " %")
+
+
+def number(value: Mean | float, digits: int = 3, factor: float = 1.0, unit: str = "") -> str:
+    """A number as text, with its deviation where it has one."""
+    mean = value if isinstance(value, Mean) else Mean(value, math.nan, 1)
+    if not mean.count or math.isnan(mean.mean):
+        return "–"
+    text = f"{mean.mean * factor:.{digits}f}"
+    if not math.isnan(mean.std):
+        text += f" ± {mean.std * factor:.{digits}f}"
+    return text + unit

@@ -1,0 +1,224 @@
+"""Runs one unit with the stages of an ordinary run, in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from neas_tf import console, data, model_store
+from neas_tf.architecture import Architecture
+from neas_tf.config import NeasConfig
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.latency_models import ensemble_model
+from neas_tf.latency_table import METRIC as LATENCY
+from neas_tf.latency_table import load_table
+from neas_tf.latency_timing import TimingSettings, describe_machine, time_files, typical
+from neas_tf.measurements import PAPER_BETA
+from neas_tf.parse_config import apply_override, check_known, with_stage_shapes
+from neas_tf.paths import project_file
+from neas_tf.run_context import Run, open_run
+from neas_tf.search_state import read_history
+from neas_tf.stages.retrain_stage import retrain
+from neas_tf.stages.search_stage import make_evaluator, search
+from neas_tf.stages.supernet_stage import load_supernet, train_supernet
+from neas_tf.study import units
+from neas_tf.study.store import Store
+from neas_tf.study.trained import compare_paths, embed
+from neas_tf.study.units import Result, Unit
+
+# A run's folders that grow, and that nothing needs behind its end.
+_BULK = ("retrain/train", "supernet/train", "retrain/ckpt-*", "retrain/checkpoint")
+# Other than these, every run of a study is without a budget (supernets serve all budgets).
+_NO_BUDGET = {"max_macs": 0, "min_macs": 0, "max_params": 0, "max_latency_ms": 0.0}
+
+
+class Runner:
+    """Does units; an object of it is what `schedule.work` calls.
+
+    Args:
+      base: settings that the units' settings override.
+      store: of the results; units' runs live in its folder.
+      strategy: of distribution.
+    """
+
+    def __init__(self, base: NeasConfig, store: Store, strategy: tf.distribute.Strategy):
+        self._base, self._store, self._strategy = base, store, strategy
+        self._data: dict[str, data.DatasetInfo] = {}
+        self._kinds = {
+            "supernet": self._supernet,
+            "scores": self._scores,
+            "search": self._search,
+            "table": self._table,
+            "training": self._training,
+            "embedding": self._embedding,
+            "comparison": self._comparison,
+            "latency": self._latency,
+        }
+
+    def __call__(self, unit: Unit) -> Result:
+        """Does a resolved unit, or goes on with it where its folder holds a part.
+
+        Raises:
+          NeasError: for settings that a stage refuses.
+        """
+        result = self._kinds[unit.kind](unit)
+        for pattern in _BULK:
+            for path in self._store.work(unit).glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # Every network leaves its graphs; a study trains hundreds of them.
+        tf_keras.backend.clear_session()
+        gc.collect()
+        return result
+
+    def base_run(self) -> Run:
+        """The base settings with data and space; nothing is written.
+
+        Raises:
+          NeasError: for settings that a stage refuses, and data that are missing.
+        """
+        return self._open(self._base, self._store.folder / "work" / "none")
+
+    def _open(self, config: NeasConfig, folder: Path) -> Run:
+        key = json.dumps(config.data.as_dict(), sort_keys=True, default=str)
+        run = open_run(config, str(folder), self._strategy, self._data.get(key))
+        self._data[key] = run.info
+        return run
+
+    def _run(self, unit: Unit, override: dict[str, Any] | None = None, budget: bool = False) -> Run:
+        config = copy.deepcopy(self._base)
+        config.seed = unit.seed
+        if not budget:
+            apply_override(config, {"search": _NO_BUDGET})
+        for settings in (json.loads(unit.settings), override or {}):
+            check_known(settings, config)
+            apply_override(config, with_stage_shapes(settings))
+        return self._open(config, self._store.work(unit))
+
+    def _supernet(self, unit: units.Supernet) -> dict[str, Any]:
+        run = self._run(unit)
+        with run.writing():
+            shrunk = train_supernet(run)
+        lines = run.folder("supernet", "metrics.jsonl").read_text("utf-8").splitlines()
+        reports = sorted(run.folder("shrink").glob("shrink_*.json"))
+        shrinks = [read_json(path, "shrink report") for path in reports]
+        names = ("step", "beta", "distance_quantiles", "dropped")
+        return {
+            "alive": [[list(row) for row in rows] for rows in shrunk.alive],
+            "combinations": shrunk.num_combinations,
+            "all_combinations": run.full.num_combinations,
+            "shrinks": [{name: report[name] for name in names} for report in shrinks],
+            "training": json.loads(lines[-1]) if lines else {},
+        }
+
+    def _with_supernet(
+        self, unit: units.Scores | units.Search, search: Mapping[str, Any], budget: bool
+    ) -> Run:
+        """A run whose supernet is the one of another unit, by links that move with the folder."""
+        own = json.loads(unit.supernet.settings)
+        config_of = {**own, "seed": unit.supernet.seed}
+        run = self._run(unit, _merged(config_of, {"search": search}), budget)
+        with run.writing():  # first what says whose the folder is
+            self._link(run, unit)
+        return run
+
+    def _link(self, run: Run, unit: units.Scores | units.Search) -> None:
+        for name in ("supernet", "shrink"):
+            if not run.folder(name).exists():
+                target = self._store.work(unit.supernet) / name
+                os.symlink(os.path.relpath(target, run.model_dir), run.folder(name))
+
+    def _scores(self, unit: units.Scores) -> dict[str, Any]:
+        run = self._with_supernet(unit, {}, budget=False)
+        ensembles = [Architecture.from_key(key).check_in(run.space) for key in unit.ensembles]
+        evaluator = make_evaluator(run, load_supernet(run))
+        with console.bar("scores", 100, "%", leave=False) as bar:
+            found = evaluator.evaluate_all(ensembles, lambda share: bar.update(100 * share - bar.n))
+        return {
+            "accuracies": [f.accuracy for f in found],
+            "path_accuracies": [list(f.path_accuracies) for f in found],
+        }
+
+    def _search(self, unit: units.Search) -> dict[str, Any]:
+        bound = self._latency_bound(unit) if unit.table else {}
+        run = self._with_supernet(unit, {"seed": unit.seed, **bound}, budget=not bound)
+        with run.writing():
+            result = search(run)
+        lines = read_history(run.folder("search", "history.jsonl"))
+        found = {
+            "candidates": [[c.architecture.key, c.accuracy, c.macs, c.generation] for c in lines],
+            "best": result.best.number,
+            "reason": result.reason,
+        }
+        return {**found, "max_latency_ms": bound["max_latency_ms"]} if bound else found
+
+    def _latency_bound(self, unit: units.Search) -> dict[str, Any]:
+        """The bound in the settings of `search`, with the table as a file of the supernet's."""
+        run = self._run(unit.supernet)
+        path = self._store.work(unit.table) / "table.json"
+        if not path.exists():
+            write_json_atomic(path, self._store.get(unit.table)["table"])
+        costs = CostTable(run.space, load_table(path))
+        low, high = costs.attainable_range(run.full, LATENCY)
+        milliseconds = round((low + unit.latency_share * (high - low)) / 1e6, 6)
+        return {"latency_table": str(path), "max_latency_ms": milliseconds}
+
+    def _table(self, unit: units.LatencyTable) -> dict[str, Any]:
+        path = self._store.work(unit) / "table.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A process of its own: the command, which goes on by itself where it was interrupted.
+        command = [sys.executable, "-m", "neas_tf.measure_latency", f"--output={path}"]
+        command += [f"--model_dir={self._store.work(unit.supernet)}", "--overwrite"]
+        done = subprocess.run(command, cwd=project_file(), check=False)
+        if done.returncode:
+            raise NeasError(f"{unit.title}: measuring ended with exit code {done.returncode}.")
+        return {"table": read_json(path, "latency table")}
+
+    def _training(self, unit: units.Training) -> dict[str, Any]:
+        run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})
+        with run.writing():
+            return retrain(run)
+
+    def _trained(self, unit: units.OfTraining) -> tuple[Run, Any]:
+        run = self._run(unit.training)
+        return run, model_store.load_model(run.folder("retrain", "model"))[0]
+
+    def _embedding(self, unit: units.Embedding) -> dict[str, Any]:
+        run, model = self._trained(unit)
+        return embed(model, run.info, unit.images, unit.seed)
+
+    def _comparison(self, unit: units.Comparison) -> dict[str, Any]:
+        run, model = self._trained(unit)
+        beta = run.config.shrink.beta
+        beta = PAPER_BETA if beta == "auto" else float(beta)
+        return compare_paths(model, run.info, run.config.retrain.evaluation_batch, beta)
+
+    def _latency(self, unit: units.Latency) -> dict[str, Any]:
+        run = self._run(unit.training)
+        path = self._store.work(unit) / "model.tflite"
+        architecture = Architecture.from_key(unit.training.ensemble).check_in(run.space)
+        with console.native_noise_off():
+            write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
+            samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
+        return {"milliseconds": typical(samples) / 1e6, "machine": describe_machine()}
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two levels of settings; the second wins."""
+    result = dict(first)
+    for key, value in second.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = {**result[key], **value} if both else value
+    return result

@@ -1,0 +1,123 @@
+"""What the studies ask for: the `study:` section of a configuration file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from neas_tf.errors import check, check_int, check_keys, fail, unknown_name
+from neas_tf.shrinking import METRICS
+from neas_tf.study.rivals import RIVALS
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """Sizes of the studies. They may grow between two sittings: what is done stays.
+
+    Attributes:
+      experiment: the registered experiment that the file's other sections override.
+      seeds: repetitions; each gives supernet, search and training a seed.
+      ensembles: random ensembles of the ranking study.
+      ensembles_seed: that they are drawn with.
+      training_seeds: seeds with which each of them is trained; their mean is the truth.
+      metrics: shrink metrics that are compared.
+      budgets: MACs of `sharing` and `frontier`, plain counts; the base's `search.max_macs` is that
+        of the other studies.
+      paths: K of `paths`.
+      max_split: latest split point of `homogeneous`, so that the paths have layers of their own;
+        −1 takes the space's last but one layer.
+      top: candidates whose mean `searcher` shows.
+      resamples: of the bootstrap.
+      images: of the t-SNE.
+      shrinks: settings of `shrink` that `diversity` tries, by name.
+      rivals: names of the published networks of `frontier`.
+      rival_depth: multiple of their layers; their width follows from the budget.
+      mobile_space: settings of `space` for the second searched space of `frontier`; empty leaves it
+        out.
+      latency_shares: bounds of the searches under latency, each a share of the way from the fastest
+        ensemble of the space to the slowest; empty leaves these searches out.
+    """
+
+    experiment: str = "neas_cifar10"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    ensembles: int = 30
+    ensembles_seed: int = 0
+    training_seeds: tuple[int, ...] = (0,)
+    metrics: tuple[str, ...] = ("none", "accuracy", "diversity")
+    budgets: tuple[int, ...] = ()
+    paths: tuple[int, ...] = (1, 2, 3, 5)
+    max_split: int = -1
+    top: int = 50
+    resamples: int = 2000
+    images: int = 500
+    shrinks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rivals: tuple[str, ...] = ("mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "efficientnet_b0")
+    rival_depth: float = 1.0
+    mobile_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    latency_shares: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        for name in ("seeds", "training_seeds"):
+            _check_list(name, getattr(self, name), 0)
+        _check_list("budgets", self.budgets, 1, empty=True)
+        _check_list("paths", self.paths, 1)
+        for name, low in (
+            ("ensembles", 2),
+            ("ensembles_seed", 0),
+            ("max_split", -1),
+            ("top", 1),
+            ("resamples", 1),
+            ("images", 10),
+        ):
+            check_int(f"study.{name}", getattr(self, name), low)
+        check(bool(self.metrics), "study.metrics", self.metrics, f"some of {', '.join(METRICS)}")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                unknown_name("study.metrics", metric, METRICS)
+        for name in self.rivals:
+            if name not in RIVALS:
+                unknown_name("study.rivals", name, RIVALS)
+        check(_is_positive(self.rival_depth, 8.0), "study.rival_depth", self.rival_depth, "0 to 8")
+        for share in self.latency_shares:
+            check(_is_positive(share, 1.0), "study.latency_shares", share, "shares above 0 up to 1")
+        for name, values in self.shrinks.items():
+            if not isinstance(values, Mapping):
+                fail(f"study.shrinks.{name}", values, "a mapping of settings of shrink")
+
+    @classmethod
+    def from_dict(cls, value: Any) -> StudySettings:
+        """Reads the section.
+
+        Raises:
+          NeasError: for unknown keys and values out of range.
+        """
+        check(isinstance(value, Mapping), "study", value, "a mapping of settings")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        check_keys("study", value, known)
+        changes = {}
+        for name, given in value.items():
+            default = getattr(cls(), name)
+            if isinstance(default, tuple):
+                check(isinstance(given, (list, tuple)), f"study.{name}", given, "a list")
+                given = tuple(given)
+            elif isinstance(default, Mapping):
+                check(isinstance(given, Mapping), f"study.{name}", given, "a mapping")
+            elif isinstance(default, float):
+                check(_is_positive(given, 1e6), f"study.{name}", given, "a number above 0")
+            elif isinstance(default, str):
+                check(isinstance(given, str), f"study.{name}", given, "a text")
+            changes[name] = given
+        return cls(**changes)
+
+
+def _is_positive(value: Any, most: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value <= most
+
+
+def _check_list(name: str, values: tuple, low: int, empty: bool = False) -> None:
+    check(empty or bool(values), f"study.{name}", list(values), "at least one")
+    for value in values:
+        check_int(f"study.{name}", value, low)
+    check(len(set(values)) == len(values), f"study.{name}", list(values), "different numbers")

@@ -1,0 +1,159 @@
+"""What a study's folder holds: one JSON a unit, written whole, and who is at work on which.
+
+study.json             what the units' results depend on (the base settings)
+units/<key>.json       `neas-study-unit/1`: the unit and its result, nothing of time or machine
+seconds/<key>.json     what the unit took
+claims/<key>/.lock     held while a process works on the unit
+work/<key>/            the unit's own run: checkpoints, models
+studies/<study>/       tables, sentences, pictures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from neas_tf.differences import difference
+from neas_tf.errors import NeasError
+from neas_tf.files import read_json, write_json_atomic
+from neas_tf.folder_lock import is_leftover, lock_folder
+from neas_tf.study.units import Result, Unit, found
+
+STUDY_FORMAT = "neas-study/1"
+UNIT_FORMAT = "neas-study-unit/1"
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+    """The base settings of the studies in a folder; None for a missing or empty one.
+
+    Raises:
+      NeasError: for a folder of something else.
+    """
+    folder = Path(folder).absolute()
+    path = folder / "study.json"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+        if not path.exists():
+            names = list(folder.iterdir()) if folder.is_dir() else []
+            if not all(is_leftover(name) for name in names):
+                raise NeasError(
+                    f"model_dir: {str(folder)!r} holds files of something else (no study.json); "
+                    "allowed is an empty or new folder, or one of earlier studies."
+                )
+            return None
+    except OSError as error:
+        raise NeasError(f"model_dir: {str(folder)!r} cannot be read ({error.strerror}).") from None
+    value = read_json(path, "study.json")
+    if not isinstance(value, Mapping) or value.get("format") != STUDY_FORMAT:
+        raise NeasError(f"study.json: {str(path)!r} is not of format {STUDY_FORMAT!r}.")
+    base = value.get("base")
+    if not isinstance(base, Mapping):
+        raise NeasError(f"study.json: {str(path)!r} has no base settings.")
+    return base
+
+
+class Store:
+    """The units that are done, in a folder that several studies and processes share.
+
+    Args:
+      folder: of the studies; it may be missing or empty.
+      base: the settings that all results depend on, as JSON.
+
+    Raises:
+      NeasError: for a folder of something else or of other settings; nothing is written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], base: Mapping[str, Any]):
+        self.folder = Path(folder).absolute()
+        self._base = json.loads(json.dumps(base, allow_nan=False))
+        text = json.dumps(self._base, sort_keys=True)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._known: dict[str, Result] = {}
+        self._check()
+
+    def _check(self) -> None:
+        found = check_folder(self.folder)
+        changes = difference(found, self._base) if found is not None else []
+        if changes:
+            more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
+            raise NeasError(
+                f"model_dir: {str(self.folder)!r} holds studies with other settings "
+                f"({'; '.join(changes[:6])}{more}); allowed are the same settings or another folder."
+            )
+
+    def begin(self) -> None:
+        """Makes the folder and records the settings."""
+        try:
+            path = self.folder / "study.json"
+            if not path.exists():
+                write_json_atomic(path, {"format": STUDY_FORMAT, "base": self._base})
+            for name in ("units", "seconds", "claims", "work"):
+                (self.folder / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise NeasError(
+                f"model_dir: {str(self.folder)!r} cannot be written ({error.strerror or error})."
+            ) from None
+
+    def get(self, unit: Unit) -> Result | None:
+        """The result of a resolved unit, None when it is not done.
+
+        Raises:
+          NeasError: for a file that is not this unit's.
+        """
+        key = unit.key
+        if key not in self._known:
+            path = self.folder / "units" / f"{key}.json"
+            if not path.exists():
+                return None
+            value = read_json(path, "unit")
+            expected = {"format": UNIT_FORMAT, "base": self._digest, "unit": unit.to_dict()}
+            received = (
+                {name: value.get(name) for name in expected} if isinstance(value, dict) else {}
+            )
+            if received != json.loads(json.dumps(expected)):
+                changes = difference(received, expected)
+                raise NeasError(
+                    f"unit {str(path)!r}: is not of this study ({'; '.join(changes[:3])}); allowed "
+                    "is what a study with the same settings wrote."
+                )
+            self._known[key] = value["result"]
+        return self._known[key]
+
+    def find(self, unit: Unit) -> Result | None:
+        """The result of a unit that need not be resolved; None when it is not done."""
+        return found(unit, self.get)
+
+    def put(self, unit: Unit, result: Result, seconds: float) -> None:
+        """Stores a result; the file is there whole or not at all."""
+        value = {"format": UNIT_FORMAT, "base": self._digest, "unit": unit.to_dict()}
+        write_json_atomic(self.folder / "seconds" / f"{unit.key}.json", round(seconds, 1))
+        write_json_atomic(self.folder / "units" / f"{unit.key}.json", {**value, "result": result})
+
+    def seconds(self, unit: Unit) -> float:
+        """What a unit that is done took, on whatever machine; 0 where that is not known."""
+        resolved = unit.resolve(self.get)
+        path = self.folder / "seconds" / f"{resolved.key}.json" if resolved else None
+        return float(read_json(path, "seconds")) if path and path.exists() else 0.0
+
+    def work(self, unit: Unit) -> Path:
+        """The folder of a unit's run."""
+        return self.folder / "work" / unit.key
+
+    @contextlib.contextmanager
+    def claim(self, unit: Unit) -> Iterator[bool]:
+        """Holds a unit for a block; False when another process holds it, or has done it by now."""
+        folder = self.folder / "claims" / unit.key
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock_folder(folder))
+            except NeasError:
+                yield False
+                return
+            yield self.get(unit) is None

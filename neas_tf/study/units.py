@@ -1,0 +1,368 @@
+"""Units of work: one trained network, one supernet, one search. Frozen, with a canonical key.
+
+A unit says what it depends on (`needs`). What it depends on may only be known when another unit is
+done, such as the ensemble that a search finds; `resolve` puts it in. The key of a resolved unit
+is a digest of everything that its result depends on besides the base settings, so that two studies
+that ask for the same training share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from neas_tf.architecture import Architecture
+
+Result = Mapping[str, Any]
+# The result of a unit that is done, None of one that is not.
+Lookup = Callable[["Unit"], Result | None]
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings over the base as canonical JSON: equal settings, equal text."""
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One piece of work.
+
+    Attributes:
+      seed: of the run; data, draws and first weights follow from it.
+      settings: over the base settings, as `settings_text` writes them.
+    """
+
+    kind: ClassVar[str] = ""
+    seed: int = 0
+    settings: str = "{}"
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """Units whose results or files this one uses."""
+        return ()
+
+    def resolve(self, lookup: Lookup) -> Unit | None:
+        """This unit with everything known in it; None while a unit that it needs is not done."""
+        return self if all(found(need, lookup) is not None for need in self.needs) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that the result depends on besides the base, as JSON; only when resolved."""
+        return {"kind": self.kind, "seed": self.seed, "settings": json.loads(self.settings)}
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Name of the unit's file: the kind and a digest of `to_dict`."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def root(self) -> str:
+        """What a shard keeps together: the key of the first unit that this one goes back to."""
+        return self.needs[0].root if self.needs else self.key
+
+    @property
+    def title(self) -> str:
+        """For people: what is done, with which seed."""
+        own = "" if self.settings == "{}" else f" {_words(json.loads(self.settings))}"
+        return f"{self.kind}{own}, seed {self.seed}"
+
+
+def _words(settings: Mapping[str, Any], prefix: str = "") -> str:
+    """Settings in one line: shrink.metric=none."""
+    parts = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            parts.append(_words(value, f"{prefix}{key}."))
+        elif not isinstance(value, list):
+            parts.append(f"{prefix}{key}={value}")
+    return " ".join(part for part in parts if part)
+
+
+def found(unit: Unit, lookup: Lookup) -> Result | None:
+    """The result of a unit that need not be resolved yet; None when it is not done."""
+    resolved = unit.resolve(lookup)
+    return None if resolved is None else lookup(resolved)
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet(Unit):
+    """Trains and shrinks a supernet, without a budget, so that searches under any budget share it.
+
+    Result: `alive` (combinations by layer), `combinations` and `all_combinations` (counts),
+    `shrinks` (step, distances, dropped), `training` (last line of its log).
+    """
+
+    kind: ClassVar[str] = "supernet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(Unit):
+    """Accuracy of given ensembles with a supernet's weights, on held-out training images.
+
+    Result: `accuracies` and `path_accuracies`, in the order of the ensembles.
+
+    Attributes:
+      supernet: whose weights.
+      ensembles: keys.
+    """
+
+    kind: ClassVar[str] = "scores"
+    supernet: Supernet = dataclasses.field(default_factory=Supernet)
+    ensembles: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The supernet."""
+        return (self.supernet,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        own = {"supernet": self.supernet.to_dict(), "ensembles": list(self.ensembles)}
+        return super().to_dict() | own
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        return f"scores of {len(self.ensembles)} ensembles by {self.supernet.title}"
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyTable(Unit):
+    """Measures what the operators of a supernet's space take on this machine (docs/latency.md).
+
+    Result: `table`, JSON of `neas-latency-table/1`. A measurement: it is not the same twice.
+
+    Attributes:
+      supernet: whose space.
+    """
+
+    kind: ClassVar[str] = "table"
+    supernet: Supernet = dataclasses.field(default_factory=Supernet)
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The supernet."""
+        return (self.supernet,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        return super().to_dict() | {"supernet": self.supernet.to_dict()}
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        return f"latency table for {self.supernet.title}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(Unit):
+    """A search with a supernet's weights.
+
+    Result: `candidates` in the order of the history, each [key, accuracy, MACs, generation],
+    `best` the winner's number, `reason` why it ended early ('' when it did not), and under a table
+    `max_latency_ms`.
+
+    Attributes:
+      supernet: whose weights and shrunk space.
+      table: makes it a search under latency instead of MACs.
+      latency_share: its bound, as a share of the way from the fastest ensemble of the whole space
+        to the slowest; 0 without a table.
+    """
+
+    kind: ClassVar[str] = "search"
+    supernet: Supernet = dataclasses.field(default_factory=Supernet)
+    table: LatencyTable | None = None
+    latency_share: float = 0.0
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The supernet, and the table where there is one."""
+        return (self.supernet, *([self.table] if self.table else []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        value = super().to_dict() | {"supernet": self.supernet.to_dict()}
+        if self.table:
+            value |= {"table": self.table.to_dict(), "latency_share": self.latency_share}
+        return value
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        bound = f" under latency (share {self.latency_share:g})" if self.table else ""
+        return f"{super().title}{bound}, with {self.supernet.title}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """An ensemble that a search finds, or one made of it.
+
+    Attributes:
+      search: the search.
+      max_split: the best candidate that splits after this layer or earlier; −1 takes the winner.
+      mirror: 0-based path that all paths become copies of (paper Table 3); −1 leaves it.
+      unshared: whether the same paths share no layer (paper Table 4).
+    """
+
+    search: Search
+    max_split: int = -1
+    mirror: int = -1
+    unshared: bool = False
+
+    def ensemble(self, result: Result) -> str:
+        """The key of the ensemble, from the search's result.
+
+        Of equal accuracies the lower MACs win, then the earlier candidate. Where none splits early
+        enough, it is the best of those that split earliest.
+        """
+        rows = [
+            (accuracy, -macs, -number, key)
+            for number, (key, accuracy, macs, _) in enumerate(result["candidates"])
+        ]
+        if self.max_split >= 0:
+            splits = [Architecture.from_key(row[-1]).split_point for row in rows]
+            latest = max(self.max_split, min(splits))
+            rows = [row for row, split in zip(rows, splits, strict=True) if split <= latest]
+        chosen = Architecture.from_key(max(rows)[-1])
+        paths = chosen.paths
+        if self.mirror >= 0:
+            paths = (paths[self.mirror],) * len(paths)
+        return Architecture(0 if self.unshared else chosen.split_point, paths).key
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        text = "ensemble found"
+        if self.max_split >= 0:
+            text += f" with split ≤ {self.max_split}"
+        if self.mirror >= 0:
+            text = f"path {self.mirror + 1} mirrored of {text}"
+        return ("unshared twin of " if self.unshared else "") + text
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Unit):
+    """Trains an ensemble from scratch on the whole training split and tests it once.
+
+    Result: `ensemble_accuracy`, `path_accuracies`, `top5`, `macs`, `params`, `architecture`.
+
+    Attributes:
+      ensemble: its key, or what a search finds.
+    """
+
+    kind: ClassVar[str] = "training"
+    ensemble: str | Found = ""
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The search, where the ensemble is not known yet."""
+        return (self.ensemble.search,) if isinstance(self.ensemble, Found) else ()
+
+    def resolve(self, lookup: Lookup) -> Unit | None:
+        """See `Unit.resolve`."""
+        if not isinstance(self.ensemble, Found):
+            return self
+        result = found(self.ensemble.search, lookup)
+        if result is None:
+            return None
+        return dataclasses.replace(self, ensemble=self.ensemble.ensemble(result))
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        return super().to_dict() | {"ensemble": self.ensemble}
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        if isinstance(self.ensemble, Found):
+            return f"{super().title} of the {self.ensemble.words} by {self.ensemble.search.title}"
+        return f"{super().title}, of {self.ensemble}"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfTraining(Unit):
+    """Something made of a trained ensemble.
+
+    Attributes:
+      training: the ensemble's.
+    """
+
+    training: Training = dataclasses.field(default_factory=Training)
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The training."""
+        return (self.training,)
+
+    def resolve(self, lookup: Lookup) -> Unit | None:
+        """See `Unit.resolve`."""
+        training = self.training.resolve(lookup)
+        if training is None or lookup(training) is None:
+            return None
+        return dataclasses.replace(self, training=training)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        return super().to_dict() | {"training": self.training.to_dict()}
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        return f"{self.kind} of {self.training.title}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(OfTraining):
+    """t-SNE of the final hidden features on test images, all paths in one plane (paper Fig. 4).
+
+    Result: `points` [path][image] → [x, y], `labels`.
+
+    Attributes:
+      images: the first so many of the test split.
+    """
+
+    kind: ClassVar[str] = "embedding"
+    images: int = 500
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Unit.to_dict`."""
+        return super().to_dict() | {"images": self.images}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(OfTraining):
+    """How the paths of a trained ensemble differ on the test split (paper Table 3).
+
+    Result: see `trained.compare_paths`.
+    """
+
+    kind: ClassVar[str] = "comparison"
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency(OfTraining):
+    """Latency of a trained ensemble's TFLite form with LiteRT on one thread of this machine.
+
+    Result: `milliseconds`, `machine`. A measurement: it is not the same twice.
+    """
+
+    kind: ClassVar[str] = "latency"
+
+
+def in_order(units: Sequence[Unit]) -> list[Unit]:
+    """The units and all that they need, each once, what is needed first."""
+    result: dict[Unit, None] = {}
+
+    def add(unit: Unit) -> None:
+        if unit not in result:
+            for need in unit.needs:
+                add(need)
+            result[unit] = None
+
+    for unit in units:
+        add(unit)
+    return list(result)

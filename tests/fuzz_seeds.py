@@ -1,0 +1,151 @@
+"""Valid inputs of the readers of outside data, from which the fuzzers set out, and their tokens."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from spaces_for_tests import TOY
+from torch_checkpoints import Raw, call, instructions, name, tensor
+
+from neas_tf.architecture import Architecture
+from neas_tf.paths import project_file
+
+KEY = "s2:k3e2.k5e3|k3e4.skip|k5e3.k3e2"
+ARCHITECTURE = Architecture.from_key(KEY, "example")
+OFFICIAL = "2,2,0,0,1,2,-1,0,3,4,0"
+NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
+NAMES = [
+    b"format",
+    b"name",
+    b"split_point",
+    b"paths",
+    b"skip",
+    b"k3e4",
+    b"fused_k3e4_se",
+    b"uib_s3e2",
+]
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def image_files_of_all_kinds() -> list[bytes]:
+    import bad_images
+
+    return [*bad_images.decodable().values(), bad_images.rotated()]
+
+
+def checkpoint(**entries: bytes) -> bytes:
+    storages: list[np.ndarray] = []
+    content = {"epoch": 3, "state_dict": {"a": NUMBERS, "b": np.array(7, "<i8")}, "l": [1, (2,)]}
+    program = b"\x80\x02" + instructions(content, storages) + b"."
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/byteorder", "little")
+        for number, array in enumerate(storages):
+            archive.writestr(f"archive/data/{number}", array.tobytes())
+        for key, value in entries.items():
+            archive.writestr(key, value)
+    return stream.getvalue()
+
+
+def old_checkpoint() -> bytes:
+    storages: list[np.ndarray] = []
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"a": NUMBERS}, ["0"])
+    programs = []
+    for part in parts:
+        if part == parts[0]:
+            code = b"\x8a\x0a" + part.to_bytes(10, "little")
+        else:
+            code = instructions(part, storages)
+        programs.append(b"\x80\x02" + code + b".")
+    return b"".join(programs) + struct.pack("<q", NUMBERS.size) + NUMBERS.tobytes()
+
+
+def pickles() -> list[bytes]:
+    storages: list[np.ndarray] = []
+    values = (
+        {"state_dict": {"a": NUMBERS}, "n": [1, 2.5, "x", None, True, (1, (2,))]},
+        {"t": tensor(NUMBERS, storages, shape=(3, 2), strides=(1, 3))},
+        {"o": call(name("collections", "OrderedDict"))},
+        {"ns": Raw(name("argparse", "Namespace") + b")\x81" + instructions({"lr": 0.1}) + b"b")},
+    )
+    own = [b"\x80\x02" + instructions(value, storages) + b"." for value in values]
+    plain = {"a": [1, 2, 3], "b": (1, "x"), "c": {"d": 1.5}, "e": b"bytes", "f": 1 << 70}
+    return own + [pickle.dumps(plain, protocol) for protocol in (2, 3, 4, 5)]
+
+
+OPCODES = (
+    *(bytes([c]) for c in b"().0122NQRXabcdegqrstu}]\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x90"
+      b"\x92\x93\x94\x95"),
+    b"q\x00", b"h\x00", b"h\x01", b"K\x05", b"X\xff\xff\xff\x7f", b"\x8d" + b"\xff" * 8,
+    b"\x8a\xff" + b"\xff" * 255, b"cos\nsystem\n", b"ctorch\nFloatStorage\n", b"}q\x00(K\x01h\x00u",
+    b"]q\x00h\x00a", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cargparse\nNamespace\n", b"\x85" * 3000,
+)  # fmt: skip
+ZIP = (
+    b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"archive/data/0", b"archive/data.pkl",
+    b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x08\x00", b"\x01\x00\x1c\x00", b"../",
+)  # fmt: skip
+YAML = (
+    b"space:", b"data:", b"search:", b"{", b"}", b"[", b"]", b": ", b"- ", b"\n  ", b"stages", b"max_macs",
+    b"num_paths", b"input_size", b"supernet", b"trainer", b"optimizer_config", b"type", b"runtime", b"&x ",
+    b"*x", b"<<: *x", b"null", b"learning_rate", b"operators", b"train_steps", b"mean", b"crop_area",
+)  # fmt: skip
+
+
+def history_lines() -> bytes:
+    keys = (KEY, "s1:k3e2|k5e3.k3e4.skip|k3e4.k3e4.k3e2", "s4:k3e2.k3e2.k3e4.k5e3|.|.")
+    lines = []
+    for number, key in enumerate(keys):
+        architecture = Architecture.from_key(key)
+        line = {"candidate": number, "generation": number // 2, "origin": "random",
+                "architecture": architecture.to_dict(), "key": key, "accuracy": 0.5,
+                "path_accuracies": [0.4, 0.45], "macs": 1000 + number, "params": 12}  # fmt: skip
+        lines.append(dumps(line | ({"images": 50} if number == 2 else {})))
+    return b"\n".join([*lines, b""])
+
+
+def state_json() -> bytes:
+    rng = np.random.default_rng(1).bit_generator.state
+    return dumps({"format": "neas-search-state/1", "search": {"a": 1}, "generation": 1,
+                   "candidates": 0, "population": [0], "parents": [], "best": 0, "rng": rng,
+                   "finished": False, "reason": ""})  # fmt: skip
+
+
+def model_json() -> bytes:
+    classes = [str(i) for i in range(10)]
+    return dumps({"format": "neas-model/1", "space": TOY.to_dict(), "class_names": classes,
+                   "normalisation": {"mean": [0.5], "std": [0.2]}, "versions": {}})  # fmt: skip
+
+
+def manifest_json() -> bytes:
+    models = [{"file": "probe_000.tflite", "kind": "probe", "name": "stem"}]
+    return dumps({"format": "neas-latency-models/1", "space": TOY.to_dict(), "num_paths": 2,
+                   "quantize": "none", "seed": 0, "models": models})  # fmt: skip
+
+
+def records() -> bytes:
+    def record(content: bytes) -> bytes:
+        return struct.pack("<Q", len(content)) + bytes(4) + content + bytes(4)
+
+    return record(b"abc") + record(b"") + record(b"x" * 40)
+
+
+def project_bytes(*parts: str) -> bytes:
+    return Path(project_file(*parts)).read_bytes()
+
+
+SMALL_SPACE = (
+    b"stages: [[8, 2, 1], {channels: 8, layers: 1, stride: 2}]\nmin_split: 0\nmax_split: 3\n"
+)
+SMALL_CONFIG = b"num_paths: 2\nspace: {stages: [[8, 2, 2]], operators: [k3e2, skip], min_split: 0, max_split: 2}\n"
+ARCHITECTURE_OFFICIAL = [1, 3, 0, 2, 1, -1, 0, 5, 4, 0, 0, 0, 0]

@@ -1,0 +1,69 @@
+"""A process that has the libraries loaded and forks a sitting of the pipeline for every order.
+
+Loading takes longer than a whole tiny run. TensorFlow's runtime starts in the sitting, which is a
+process of its own with a process group of its own. Orders come as lines of JSON on stdin, answers
+go to stdout: {"pid": …} at the start and {"status": …} at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import resource
+import signal
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def load() -> None:
+    """Imports what a sitting imports, as the command does."""
+    from neas_tf import console
+
+    console.quiet_libraries()
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    import tensorflow  # noqa: F401
+
+    from neas_tf import parse_config, pipeline, train  # noqa: F401
+
+
+def sit(order: dict[str, Any]) -> None:
+    """The child: one run of the command. Does not return."""
+    os.setsid()
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log, 2)
+    if order.get("file_limit"):  # bytes; a write behind it fails with EFBIG
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
+    from absl import app
+
+    from neas_tf import train
+    from soak.faults import Faults
+
+    folder = next(a.split("=", 1)[1] for a in order["argv"] if a.startswith("--model_dir="))
+    Faults(folder, order.get("fault") or {}, order["journal"]).install()
+    # Model Garden's flags belong to absl's set as well; the command has only its own.
+    app.run(train.main, argv=["train", *order["argv"]], flags_parser=train.parse_flags)
+
+
+def main() -> None:
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    load()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            sit(json.loads(line))
+            os._exit(1)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

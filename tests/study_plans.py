@@ -1,0 +1,89 @@
+"""A plan over a toy space, and a runner that makes results up from a unit's key in no time."""
+
+import zlib
+
+import numpy as np
+
+from neas_tf import sampling
+from neas_tf.architecture import Architecture
+from neas_tf.cost import CostTable
+from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space import SearchSpace
+from neas_tf.study import units
+from neas_tf.study.plan import Plan
+from neas_tf.study.settings import StudySettings
+
+SPACE = SearchSpace.from_dict(
+    {
+        "name": "toy",
+        "input_size": 16,
+        "num_classes": 10,
+        "stem_stride": 1,
+        "block_channels": 0,
+        "stages": [[8, 2, 2], [12, 2, 2]],
+        "operators": ["k3e1", "k3e2", "k5e1", "k5e2", "skip"],
+        "min_split": 1,
+        "max_split": 4,
+        "head_channels": 16,
+        "feature_channels": 16,
+    }
+)
+BASE = {
+    "num_paths": 2,
+    "heterogeneous": True,
+    "space": SPACE.to_dict(),
+    "shrink": {"metric": "diversity", "remove": 4, "every_epochs": 1.0, "quality_power": 1.0},
+    "search": {"max_macs": 200_000, "method": "evolution", "population": 8, "generations": 3},
+    "supernet": {"epochs": 1.0},
+    "retrain": {"epochs": 1.0},
+}
+
+
+def toy_plan(**settings) -> Plan:
+    values = {"seeds": (0, 1), "ensembles": 8, "budgets": (200_000, 300_000), "paths": (1, 2, 3)}
+    values |= {"top": 5, "resamples": 20, "shrinks": {"p4": {"quality_power": 4.0}}}
+    values |= {"rival_depth": 0.3, "images": 10, "latency_shares": (0.5,)}
+    return Plan(StudySettings(**(values | settings)), BASE, SPACE)
+
+
+def pretend(unit: units.Unit) -> dict:
+    """A result of the right form, a function of the unit's key."""
+    rng = np.random.default_rng(zlib.crc32(unit.key.encode()))
+    if isinstance(unit, units.Supernet):
+        full = ShrunkSpace.full(SPACE, 2)
+        dropped = [
+            {"layer": m, "operators": list(full.alive[m - 1][rng.integers(3)]), "score": 0.1}
+            for m in (2, 3)
+        ]
+        alive = [[list(row) for row in rows] for rows in full.alive]
+        shrinks = [{"step": 1, "beta": 0.1, "distance_quantiles": [], "dropped": dropped}]
+        return {
+            "alive": alive,
+            "combinations": full.num_combinations - 2,
+            "all_combinations": full.num_combinations,
+            "shrinks": shrinks,
+            "training": {},
+        }
+    if isinstance(unit, units.Scores):
+        return {"accuracies": rng.random(len(unit.ensembles)).tolist(), "path_accuracies": []}
+    if isinstance(unit, units.LatencyTable):
+        return {"table": {}}
+    if isinstance(unit, units.Search):
+        table, full = CostTable(SPACE), ShrunkSpace.full(SPACE, 2)
+        found = [sampling.uniform(full, rng) for _ in range(24)]
+        rows = [[a.key, rng.random(), table.cost(a).macs, i // 8] for i, a in enumerate(found)]
+        best = max(range(24), key=lambda i: rows[i][1])
+        return {"candidates": rows, "best": best, "reason": ""}
+    if isinstance(unit, units.Training):
+        architecture = Architecture.from_key(unit.ensemble)
+        values = {"macs": int(rng.integers(100_000, 200_000)), "params": 4000, "top5": 0.9}
+        return values | {
+            "ensemble_accuracy": rng.random(),
+            "path_accuracies": rng.random(architecture.num_paths).tolist(),
+            "architecture": architecture.key,
+        }
+    if isinstance(unit, units.Comparison):
+        return {name: rng.random() for name in ("disagreement", "similarity", "distance", "cka")}
+    if isinstance(unit, units.Embedding):
+        return {"points": rng.random((2, unit.images, 2)).tolist(), "labels": [0] * unit.images}
+    return {"milliseconds": rng.random(), "machine": "none"}

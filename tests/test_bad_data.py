@@ -1,0 +1,246 @@
+"""Every kind of bad data has one defined result: it is read, left out and counted, or named."""
+
+from __future__ import annotations
+
+import bad_images
+import image_files
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+
+from neas_tf import data
+from neas_tf.data import DataConfig
+from neas_tf.data.decoding import MOST_PIXELS, Decoder
+from neas_tf.errors import NeasError
+
+DECODABLE, DAMAGED = bad_images.decodable(), bad_images.damaged()
+
+
+def folder_config(root, **fields):
+    values = {"source": "image_folder", "data_dir": str(root), "input_size": [16, 16]}
+    return DataConfig(**{**values, "search_fraction": 0.2, **fields})
+
+
+def tfds_config(root, **fields):
+    values = {"source": "tfds", "name": "small", "data_dir": str(root), "input_size": [16, 16]}
+    return DataConfig(**{**values, "search_fraction": 0.2, **fields})
+
+
+def good(count, first=0):
+    return [
+        (bad_images.encoded(bad_images.sound(i % 3, first + i), "PNG"), i % 3) for i in range(count)
+    ]
+
+
+def level(image) -> float:
+    return float(np.mean(image, dtype=np.float64))
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Lines that are warned of."""
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    return lines
+
+
+@pytest.mark.parametrize("name", DECODABLE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_unusual_images_are_read(name, channels):
+    """Grey, CMYK, 16 bits, alpha, palette; by content, not by name; a GIF's first frame."""
+    image = Decoder(16, 16, channels).fixed(tf.constant(DECODABLE[name])).numpy()
+    assert image.shape == (16, 16, channels)
+    assert abs(level(image) - 100) < 4
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("crop", [False, True])
+def test_damaged_images_are_errors_of_their_own(name, crop):
+    """Of the kind that the readers count; also where only a part is decoded."""
+    decoder, image = Decoder(16, 16, 3), tf.constant(DAMAGED[name])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        if crop:
+            decoder.random_crop(image, tf.constant([1, 2], tf.int64), (0.08, 1.0))
+        else:
+            decoder.fixed(image)
+
+
+def test_what_is_too_large_is_not_unpacked():
+    """The limit is on what a header says; below it sizes do not matter."""
+    for name in ("bomb.png", "bomb_gif.jpg", "bomb.jpg"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+            Decoder(16, 16, 3).fixed(tf.constant(DAMAGED[name]))
+    large = bad_images.encoded(np.full((3000, 2000, 3), 77, np.uint8), "PNG")
+    assert MOST_PIXELS > 3000 * 2000
+    assert abs(level(Decoder(16, 16, 3).fixed(tf.constant(large))) - 77) < 1
+
+
+def test_exif_rotation_is_not_applied():
+    """As in TensorFlow and Model Garden: pixels are taken as they are stored."""
+    image = Decoder(32, 16, 3).fixed(tf.constant(bad_images.rotated())).numpy()
+    assert image[:12].max() < 60 and image[20:].min() > 180
+
+
+def spoiled_folder(root, names=tuple(DAMAGED)):
+    image_files.folder(root)
+    for name in names:
+        (root / "train" / "dog" / name).write_bytes(DAMAGED[name])
+    return root
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_folder_skips_and_counts(tmp_path, cache, log):
+    info = data.load(folder_config(spoiled_folder(tmp_path), cache=cache))
+    images, labels = data.make_arrays(info, "train", 0, 0)
+    assert np.bincount(labels).tolist() == [6, 6, 6] and np.isfinite(images).all()
+    assert info.skipped == ({"train": 12, "test": 0} if cache == "memory" else {})
+    (line,) = [text for text in log if "damaged" in text]
+    assert "12 of 30 are damaged" in line and "bomb.jpg" in line
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+@pytest.mark.parametrize("name", ["truncated.jpg", "text.jpg", "bomb.png", "empty.png"])
+def test_folder_stops_and_names(tmp_path, cache, name):
+    config = folder_config(spoiled_folder(tmp_path, [name]), cache=cache, on_bad_record="stop")
+    with pytest.raises(NeasError, match=rf"data.on_bad_record: .*train/dog/{name}"):
+        data.make_arrays(data.load(config), "train", 0, 0)
+    if cache == "none":
+        info = data.load(config)
+        with (
+            pytest.raises(NeasError, match=f"data.on_bad_record.*train/dog/{name}"),
+            data.failures(),
+        ):
+            for _ in data.make_dataset(info, "train", 19, True).take(2):
+                pass
+
+
+def test_a_file_that_goes_away_is_damaged(tmp_path):
+    info = data.load(folder_config(image_files.folder(tmp_path), cache="none"))
+    (tmp_path / "test" / "cat" / "000.png").unlink()
+    seen = [int(y) for _, ys in data.make_dataset(info, "test", 4, False) for y in ys]
+    assert np.bincount(seen).tolist() == [2, 3, 3]
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_tfds_skips_and_counts(tmp_path, cache, log):
+    spoiled = [*good(12), (DAMAGED["truncated.jpg"], 1), (DAMAGED["empty.png"], 2)]
+    bad_images.tfds_set(tmp_path, {"train": spoiled, "test": good(6, 50)})
+    info = data.load(tfds_config(tmp_path, cache=cache))
+    _, labels = data.make_arrays(info, "train", 0, 0)
+    assert np.bincount(labels).tolist() == [4, 4, 4]
+    assert info.skipped == ({"train": 2, "test": 0} if cache == "memory" else {})
+    (line,) = [text for text in log if "damaged" in text]
+    assert "2 of 14 are damaged" in line and "record 12 of" in line and "record 13 of" in line
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_tfds_stops_and_names(tmp_path, cache):
+    spoiled = [*good(12), (DAMAGED["text.jpg"], 1)]
+    bad_images.tfds_set(tmp_path, {"train": spoiled, "test": good(6, 50)})
+    config = tfds_config(tmp_path, cache=cache, on_bad_record="stop")
+    with pytest.raises(NeasError, match=r"data.on_bad_record: .*record 12 of '.*small-train"):
+        data.make_arrays(data.load(config), "train", 0, 0)
+    if cache == "none":
+        with pytest.raises(NeasError, match="record 12 of the split"), data.failures():
+            list(data.make_dataset(data.load(config), "train", 13, True).take(1))
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1 << 40])
+def test_tfds_labels_out_of_range_are_named(tmp_path, label):
+    spoiled = [*good(7), (good(1)[0][0], label)]
+    bad_images.tfds_set(tmp_path, {"train": spoiled, "test": good(6)})
+    with pytest.raises(NeasError, match=r"data.num_classes: .* record 7 of .* has the label"):
+        data.load(tfds_config(tmp_path))
+    info = data.load(tfds_config(tmp_path, cache="none"))
+    with pytest.raises(NeasError, match=r"a label lies outside 0\.\.2"), data.failures():
+        list(data.make_dataset(info, "train", 8, True).take(1))
+
+
+def test_damaged_records_are_refused(tmp_path):
+    """A flipped bit in a record, and a description that is no description."""
+    folder = bad_images.tfds_set(tmp_path, {"train": good(9), "test": good(6)})
+    path = next(folder.glob("small-train*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(NeasError, match=r"data: .*the records are damaged"):
+        data.load(tfds_config(tmp_path))
+    with pytest.raises(NeasError, match="data: the records are damaged"), data.failures():
+        info = data.load(tfds_config(tmp_path, cache="none"))
+        list(data.make_dataset(info, "train", 9, True).take(1))
+
+
+def test_damaged_records_and_images_together(tmp_path):
+    """A broken record file is refused, whatever else is wrong: what follows the break is lost."""
+    examples = [*good(5), (DAMAGED["text.jpg"], 1), *good(6, 20)]
+    folder = bad_images.tfds_set(tmp_path, {"train": examples, "test": good(6)})
+    path = next(folder.glob("small-train*"))
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(NeasError, match=r"the records are damaged \(corrupted record at \d+\)"):
+        data.load(tfds_config(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"splits": 3}', b'{"a": NaN}']
+)
+def test_damaged_descriptions_are_refused(tmp_path, file, content):
+    folder = bad_images.tfds_set(tmp_path, {"train": good(9), "test": good(6)})
+    (folder / file).write_bytes(content)
+    with pytest.raises(NeasError, match=r"data\.") as caught:
+        data.load(tfds_config(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_class_is_said(tmp_path, log):
+    """It is no error: parts of large sets, and classes to come, are wanted at times."""
+    image_files.folder(tmp_path)
+    for path in tmp_path.glob("train/owl/*"):
+        path.unlink()
+    info = data.load(folder_config(tmp_path))
+    assert info.class_names == ("cat", "dog", "owl") and info.sizes["train"] == 12
+    assert "1 of 3 classes have no training image: owl." in log
+    assert not any("no test image" in line for line in log)
+
+
+def test_an_empty_validation_or_test_is_refused(tmp_path):
+    image_files.folder(tmp_path)
+    with pytest.raises(NeasError, match=r"data.search_fraction: received 0.0, which leaves no"):
+        data.load(folder_config(tmp_path, search_fraction=0.0)).part("search")
+    for path in tmp_path.glob("test/*/*"):
+        path.unlink()
+    with pytest.raises(NeasError, match="test' holds no image"):
+        data.load(folder_config(tmp_path))
+    bad_images.tfds_set(tmp_path / "tfds", {"train": good(9), "test": []})
+    with pytest.raises(NeasError, match=r"data.test_split: .*at least one example"):
+        data.load(tfds_config(tmp_path / "tfds"))
+
+
+def test_one_image(tmp_path):
+    """Nothing can be held out of it; without a held-out part it is a data set."""
+    for part, name in (("train", "a"), ("train", "b"), ("test", "a")):
+        (tmp_path / part / name).mkdir(parents=True)
+    for part in ("train", "test"):
+        (tmp_path / part / "a" / "0.png").write_bytes(good(1)[0][0])
+    with pytest.raises(NeasError, match=r"data.search_fraction"):
+        data.load(folder_config(tmp_path))
+    info = data.load(folder_config(tmp_path, search_fraction=0.0))
+    images, labels = next(iter(data.make_dataset(info, "train", 1, True)))
+    assert images.shape == (1, 16, 16, 3) and labels.numpy().tolist() == [0]
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    """Training's batches wrap around (stages refuse it, see `resolving`); evaluation takes all."""
+    info = data.load(folder_config(image_files.folder(tmp_path)))
+    images, _ = next(iter(data.make_dataset(info, "train", 40, True)))
+    assert len(images) == 40
+    assert [len(y) for _, y in data.make_dataset(info, "test", 40, False)] == [9]
+
+
+def test_nan_is_refused(tmp_path):
+    for field in ("mean", "std"):
+        with pytest.raises(NeasError, match=f"data.{field}"):
+            data.load(DataConfig(**{field: [float("nan")]}))

@@ -1,0 +1,54 @@
+"""SIGTERM in processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from neas_tf import paths
+from neas_tf.stopping import EXIT_CODE, Terminated, terminating
+
+_PROGRAM = """
+import os, signal, sys, time
+from neas_tf import stopping
+stopping._AGAIN = 0.2
+class Swallows:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)  # the exception is lost here
+try:
+    with stopping.terminating():
+        if sys.argv[1] == "swallowed":
+            value = Swallows()
+            del value
+        else:
+            print("ready", flush=True)
+        time.sleep(60)
+except stopping.Terminated:
+    print("stopped", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, flush=True)
+    sys.exit(stopping.EXIT_CODE)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "swallowed"])
+def test_sigterm(way):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, way],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=paths.project_file(),
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=50)
+    assert out == "stopped True\n" and process.returncode == EXIT_CODE == 143
+
+
+def test_without_a_signal_nothing_changes():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    with terminating():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)) == before
+    assert not issubclass(Terminated, Exception)

@@ -1,0 +1,266 @@
+"""Units, their store and their schedule, without TensorFlow and with results made up."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from study_plans import BASE, SPACE, pretend, toy_plan
+from tiny_run import contents
+
+from neas_tf.architecture import Architecture
+from neas_tf.errors import NeasError
+from neas_tf.study.catalogue import STUDIES, all_units
+from neas_tf.study.names import NAMES, chosen
+from neas_tf.study.schedule import Shard, check_time_limit, progress, work
+from neas_tf.study.store import Store
+from neas_tf.study.units import Found, Scores, Search, Supernet, Training, in_order, settings_text
+
+UNITS = all_units(NAMES, toy_plan())
+json_values = st.recursive(
+    st.integers() | st.text(max_size=3) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), json_values, max_size=4), st.randoms())
+def test_equal_settings_have_equal_keys(settings, random):
+    shuffled = list(settings.items())
+    random.shuffle(shuffled)
+    unit = Supernet(1, settings_text(settings))
+    assert unit.key == Supernet(1, settings_text(dict(shuffled))).key
+    assert unit.key != Supernet(2, unit.settings).key
+    assert unit.key != Supernet(1, settings_text({**settings, "a new one": 1})).key
+
+
+def test_needs_come_first_and_nothing_twice():
+    order = in_order(UNITS)
+    assert len(set(order)) == len(order) and set(UNITS) <= set(order)
+    for place, unit in enumerate(order):
+        assert all(order.index(need) < place for need in unit.needs)
+
+
+def test_studies_share_units():
+    plan = toy_plan()
+    kinds = {}
+    for name in NAMES:
+        own = in_order([unit for part in STUDIES[name].rounds(plan) for unit in part])
+        kinds[name] = {unit.key for unit in own if isinstance(unit, Supernet)}
+    base = {plan.supernet(seed).key for seed in plan.seeds}
+    assert all(base <= keys for keys in kinds.values())
+    # The budget that is the base's is no other search.
+    assert plan.search(plan.supernet(0), max_macs=200_000) == plan.search(plan.supernet(0))
+    assert plan.search(plan.supernet(0), max_macs=1) != plan.search(plan.supernet(0))
+
+
+def test_random_ensembles_are_different_and_lie_in_the_space():
+    keys = toy_plan(ensembles=40).random_ensembles()
+    assert len(set(keys)) == 40
+    for key in keys:
+        Architecture.from_key(key).check_in(SPACE)
+    assert keys[:8] == toy_plan().random_ensembles()  # more of them keeps those that were
+    assert toy_plan(ensembles_seed=1).random_ensembles() != keys[:8]
+
+
+CANDIDATES = {
+    "best": 1,
+    "candidates": [
+        ["s1:k3e1|k3e2.skip.k3e1|k5e1.k3e1.k3e2", 0.5, 30, 0],
+        ["s3:k3e1.k3e2.skip|k3e1|k3e2", 0.9, 20, 0],
+        ["s3:k3e1.k3e1.skip|k3e1|k3e2", 0.9, 10, 1],
+        ["s4:k3e1.k3e1.skip.k3e1|.|.", 0.7, 5, 1],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "options,key",
+    [
+        ({}, "s3:k3e1.k3e1.skip|k3e1|k3e2"),  # of equal accuracy the lower MACs
+        ({"max_split": 2}, "s1:k3e1|k3e2.skip.k3e1|k5e1.k3e1.k3e2"),
+        ({"max_split": 0}, "s1:k3e1|k3e2.skip.k3e1|k5e1.k3e1.k3e2"),  # none: the earliest
+        ({"mirror": 1}, "s3:k3e1.k3e1.skip|k3e2|k3e2"),
+        ({"unshared": True}, "s0:.|k3e1.k3e1.skip.k3e1|k3e1.k3e1.skip.k3e2"),
+    ],
+)
+def test_what_is_made_of_a_search(options, key):
+    assert Found(Search(), **options).ensemble(CANDIDATES) == key
+
+
+def test_a_training_is_known_when_its_search_is():
+    search = Search(3, "{}", Supernet(3))
+    unit = Training(3, "{}", Found(search))
+    results = {}
+    lookup = lambda u: results.get(u.key)  # noqa: E731
+    assert unit.resolve(lookup) is None
+    results[search.key] = CANDIDATES
+    assert unit.resolve(lookup) is None  # the search's own needs count too
+    results[search.supernet.key] = {}
+    resolved = unit.resolve(lookup)
+    assert resolved == Training(3, "{}", "s3:k3e1.k3e1.skip|k3e1|k3e2")
+    assert resolved.key == Training(3, "{}", resolved.ensemble).key
+
+
+def test_everything_is_done_once_and_in_order(tmp_path):
+    store, done = Store(tmp_path / "studies", BASE), []
+    store.begin()
+
+    def run(unit):
+        assert all(store.get(need) is not None for need in unit.needs)
+        done.append(unit.key)
+        return pretend(unit)
+
+    result = work(UNITS, store, run)
+    assert not result.left and len(done) == len(set(done))
+    assert len(contents(tmp_path / "studies" / "units")) == len(done)
+    again = work(UNITS, Store(tmp_path / "studies", BASE), lambda unit: 1 / 0)
+    assert again.done == tuple(in_order(UNITS)) and set(again.done) == set(result.done)
+
+
+def units_of(folder):
+    return contents(folder / "units")
+
+
+def test_shards_share_out_the_work_and_resuming_changes_nothing(tmp_path):
+    whole = Store(tmp_path / "whole", BASE)
+    whole.begin()
+    work(UNITS, whole, pretend)
+    ran = []
+    for i in range(1, 4):
+        store = Store(tmp_path / str(i), BASE)  # machines that do not see each other's folders
+        store.begin()
+
+        def run(unit, store=store):
+            if len(ran) == 7 and "stop" not in ran:
+                ran.append("stop")
+                raise KeyboardInterrupt
+            ran.append(unit.key)
+            return pretend(unit)
+
+        for _ in range(2):  # the interrupted one goes on
+            try:
+                work(UNITS, store, run, shard=Shard.parse(f"{i}/3"))
+                break
+            except KeyboardInterrupt:
+                continue
+    assert ran.count("stop") == 1
+    merged = {}
+    for i in range(1, 4):
+        merged |= units_of(tmp_path / str(i))
+        assert units_of(tmp_path / str(i))
+    assert merged == units_of(tmp_path / "whole")
+
+
+@given(st.integers(1, 9))
+def test_every_unit_is_in_one_shard_with_all_that_it_needs(count):
+    shards = [Shard(i, count) for i in range(count)]
+    for unit in in_order(UNITS):
+        (own,) = [shard for shard in shards if shard.has(unit)]
+        assert all(own.has(need) for need in unit.needs)
+
+
+def test_a_time_limit_stops_behind_a_unit(tmp_path):
+    store, now = Store(tmp_path, BASE), [0.0]
+    store.begin()
+
+    def run(unit):
+        now[0] += 50.0
+        return pretend(unit)
+
+    result = work(UNITS, store, run, seconds_limit=120.0, clock=lambda: now[0])
+    assert len(units_of(tmp_path)) == 3 and result.left
+    assert json.loads((tmp_path / "seconds" / f"{UNITS[0].needs[0].key}.json").read_text()) == 50.0
+
+
+def test_two_processes_never_do_the_same_unit(tmp_path):
+    """While one holds a unit another does the rest, waits, and takes over what it left."""
+    store = Store(tmp_path, BASE)
+    store.begin()
+    plan, done, slept = toy_plan(), [], []
+    one, two = (
+        plan.training(0, "s1:k3e1|k3e1.skip.k3e1"),
+        plan.training(1, "s1:k3e1|k3e1.skip.k3e1"),
+    )
+    claim = store.claim(one)
+    assert claim.__enter__() is True
+
+    def sleep(seconds):
+        slept.append(seconds)
+        claim.__exit__(None, None, None)  # the other process was killed
+
+    def run(unit):
+        done.append(unit)
+        return pretend(unit)
+
+    other = Store(tmp_path, BASE)
+    work([one, two], other, run, sleep=sleep)
+    assert done == [two, one] and len(slept) == 1
+
+
+def test_a_store_of_other_settings_is_refused_and_left_alone(tmp_path):
+    store = Store(tmp_path, BASE)
+    store.begin()
+    store.put(UNITS[0].needs[0], {"x": 1}, 2.0)
+    before = contents(tmp_path)
+    changed = {**BASE, "shrink": {**BASE["shrink"], "remove": 5}}
+    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 4, is 5\)"):
+        Store(tmp_path, changed)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name,text,words",
+    [
+        ("notes.txt", "mine", "holds files of something else"),
+        ("study.json", "{", "no valid JSON"),
+        ("study.json", "[]", "is not of format 'neas-study/1'"),
+        ("study.json", '{"format": "neas-study/1"}', "has no base settings"),
+    ],
+)
+def test_folders_of_something_else_are_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(NeasError, match=words):
+        Store(tmp_path, BASE)
+    assert contents(tmp_path) == before
+
+
+def test_a_unit_file_of_another_study_is_refused(tmp_path):
+    first, second = Store(tmp_path / "a", BASE), Store(tmp_path / "b", {**BASE, "num_paths": 3})
+    unit = Supernet(0)
+    for store in (first, second):
+        store.begin()
+    first.put(unit, {"x": 1}, 1.0)
+    name = f"units/{unit.key}.json"
+    (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
+    with pytest.raises(NeasError, match="is not of this study"):
+        second.get(unit)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_shards_are_checked(text):
+    with pytest.raises(NeasError, match="shard"):
+        Shard.parse(text)
+
+
+def test_names_and_limits_are_checked():
+    assert chosen("all") == NAMES and chosen("paths, ranking") == ("paths", "ranking")
+    for text in ("rankin", "", ",", "ranking,nothing"):
+        with pytest.raises(NeasError, match="study: unknown name"):
+            chosen(text)
+    assert check_time_limit(2.0) == 120.0
+    for minutes in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(NeasError, match="time_limit"):
+            check_time_limit(minutes)
+
+
+def test_progress_counts_what_is_needed_as_well(tmp_path):
+    store = Store(tmp_path, BASE)
+    store.begin()
+    scores = Scores(0, "{}", Supernet(0), ("s4:k3e1.k3e1.skip.k3e1|.|.",))
+    assert progress([scores], store).left == (Supernet(0), scores)
+    store.put(Supernet(0), {}, 1.0)
+    assert progress([scores], store).done == (Supernet(0),)
+    assert dataclasses.replace(scores, seed=1).key != scores.key

@@ -1,0 +1,215 @@
+"""Every study's report from results that are made up, whole and in part."""
+
+import json
+
+import pytest
+from study_plans import pretend, toy_plan
+
+from neas_tf.architecture import Architecture
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError
+from neas_tf.space import SearchSpace
+from neas_tf.study import homogeneous, paths, ranking, reporting, searcher
+from neas_tf.study.catalogue import STUDIES
+from neas_tf.study.names import NAMES
+from neas_tf.study.rivals import RIVALS, fitted, scaled, space_settings
+from neas_tf.study.settings import StudySettings
+from neas_tf.study.statistics import Mean
+from neas_tf.study.units import Embedding, Search, Supernet, Training, in_order
+
+PLAN = toy_plan()
+
+
+def lookup_of(done, change=lambda unit, result: result):
+    keys = {unit.key for unit in done}
+    return lambda unit: change(unit, pretend(unit)) if unit.key in keys else None
+
+
+class Everything:
+    """A lookup in which every unit is done."""
+
+    def __init__(self, change=lambda unit, result: result):
+        self.change = change
+
+    def __call__(self, unit):
+        return self.change(unit, pretend(unit))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("share", ["all", "half", "none"])
+def test_reports_of_whole_and_half_studies(name, share, tmp_path):
+    study = STUDIES[name]
+    if share == "all":
+        lookup = Everything()
+    else:
+        own = in_order([unit for part in study.rounds(PLAN) for unit in part])
+        known, done = Everything(), []
+        for unit in own[: len(own) // 2 if share == "half" else 0]:
+            done.append(unit.resolve(known))
+        lookup = lookup_of(done)
+    report = study.report(PLAN, lookup)
+    missing = ["a unit"] if share != "all" else []
+    header = reporting.Header(name, study.title, study.paper, ["a fact"], [], missing, 1.5)
+    reporting.write(tmp_path, header, report)
+    value = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert value["study"] == name and value["values"]
+    page = (tmp_path / "README.md").read_text("utf-8")
+    assert all(text[1:] in page for text in report.sentences) and report.sentences
+    assert ("## Not done yet" in page) == (share != "all")
+    for table in report.tables:
+        assert all(len(row) == len(table.header) for row in table.rows)
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == sorted(report.pictures)
+    if share == "all":
+        assert pictures and not any("too little" in s.lower() for s in report.sentences)
+        assert reporting.plain(study.report(PLAN, lookup).values) == value["values"]
+    if share == "none":
+        assert not pictures
+
+
+def accuracy_by(rule):
+    """Changes trainings so that their accuracy is a rule of the unit."""
+
+    def change(unit, result):
+        if isinstance(unit, Training):
+            value = rule(Architecture.from_key(unit.ensemble), unit)
+            return {**result, "ensemble_accuracy": value}
+        return result
+
+    return change
+
+
+@pytest.mark.parametrize("best,verdict", [(2, "holds here"), (3, "does not hold here")])
+def test_sentences_of_paths_follow_from_the_results(best, verdict):
+    def rule(architecture, unit):
+        return 0.9 - 0.1 * abs(architecture.num_paths - best) + 0.001 * unit.seed
+
+    def change(unit, result):
+        if isinstance(unit, Search):
+            wanted = json.loads(unit.supernet.settings).get("num_paths", 2)
+            rows = [
+                ["s1:k3e1" + "|k3e1.skip.k3e1" * wanted, 0.5, 1000, 0],
+            ]
+            return {**result, "candidates": rows, "best": 0}
+        return accuracy_by(rule)(unit, result)
+
+    report = paths.report(PLAN, Everything(change))
+    assert verdict in report.sentences[0] and "K = 2 > K = 3" in report.sentences[0]
+    assert f"The best mean has K = {best}" in report.sentences[1]
+
+
+@pytest.mark.parametrize("gain,verdict", [(0.1, "holds here"), (-0.1, "does not hold here")])
+def test_sentences_of_homogeneous_follow_from_the_results(gain, verdict):
+    def rule(architecture, unit):
+        different = len(set(architecture.paths)) > 1
+        return 0.7 + gain * different + 0.001 * unit.seed
+
+    report = homogeneous.report(PLAN, Everything(accuracy_by(rule)))
+    assert verdict in report.sentences[1]
+    assert "differ by more than one standard deviation" in report.sentences[1]
+
+
+def test_kendall_of_a_supernet_that_ranks_well():
+    def change(unit, result):
+        if unit.kind == "scores" and "shrink" not in json.loads(unit.supernet.settings):
+            truth = [pretend(PLAN.training(0, key))["ensemble_accuracy"] for key in unit.ensembles]
+            return {**result, "accuracies": [0.5 * value for value in truth]}
+        return result
+
+    values = ranking.report(PLAN, Everything(change)).values["metrics"]
+    assert values["diversity"]["kendall"].mean == pytest.approx(1.0)
+    assert values["none"]["kendall"].mean < 0.9
+    assert values["diversity"]["interval"] == [pytest.approx(1.0), pytest.approx(1.0)]
+
+
+def test_alive_ensembles_are_counted():
+    keys = PLAN.random_ensembles()
+
+    def change(unit, result):
+        if isinstance(unit, Supernet):
+            return {**result, "alive": [[] for _ in result["alive"]]}
+        return result
+
+    alive = ranking.report(PLAN, Everything()).values["metrics"]["none"]["alive"]["ensembles"]
+    dead = ranking.report(PLAN, Everything(change)).values["metrics"]["none"]["alive"]["ensembles"]
+    assert (alive.mean, dead.mean) == (len(keys), 0)
+
+
+def test_top_curve_by_hand():
+    rows = [["a", 0.1, 10, 0], ["b", 0.5, 20, 0], ["c", 0.3, 30, 1], ["d", 0.7, 40, 1]]
+    curve = searcher.top_curve({"candidates": rows}, 2)
+    assert curve["top"] == [pytest.approx(0.3), pytest.approx(0.6)]
+    assert curve["best"] == [0.5, 0.7] and curve["spread"] == [[0.1, 0.5], [0.5, 0.7]]
+    assert curve["macs"] == [15.0, 30.0] and curve["scored"] == 4
+
+
+def test_pictures_are_the_same_bytes_every_time():
+    (make,) = searcher.report(PLAN, Everything()).pictures.values()
+    assert make() == make()
+    embedding = homogeneous.rounds(PLAN)[0][-1]
+    assert isinstance(embedding, Embedding) and embedding.images == 10
+
+
+def test_texts_of_numbers():
+    assert reporting.percent(Mean(0.5, 0.01, 3)) == "50.00 ± 1.00 %"
+    assert reporting.percent(0.25, 1) == "25.0 %"
+    assert reporting.percent(Mean.of([])) == "–"
+    assert reporting.plain({1: Mean.of([2.0])}) == {"1": {"mean": 2.0, "std": None, "count": 1}}
+    table = reporting.Table("t", ("a",), (("s1:x|y",),))
+    assert "| s1:x\\|y |" in table.markdown()
+
+
+@pytest.mark.parametrize(
+    "name,published",
+    [
+        # MACs at 224² of the papers, in millions.
+        ("mobilenet_v2", 300),
+        ("mobilenet_v3", 219),
+        ("mobilenet_v4", 190),
+        ("efficientnet_b0", 390),
+    ],
+)
+def test_rivals_at_full_size_cost_about_what_was_published(name, published):
+    space, key = scaled(name, SearchSpace(), 1.0, 1.0)
+    macs = CostTable(space).cost(Architecture.from_key(key)).macs
+    assert macs == pytest.approx(published * 1e6, rel=0.15)
+    assert SearchSpace.from_dict({**dict(space_settings(space)), "num_classes": 1000}) == space
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_fit_a_budget_and_shrink_the_image_alike(name):
+    like = toy_plan().space
+    space, key = fitted(name, like, 400_000, 0.3)
+    assert CostTable(space).cost(Architecture.from_key(key).check_in(space)).macs <= 400_000
+    assert space.layers[-1].out_size == like.layers[-1].out_size
+    wider, _ = fitted(name, like, 1_200_000, 0.3)
+    assert sum(s.channels for s in wider.stages) > sum(s.channels for s in space.stages)
+    assert fitted(name, like, 1000, 0.3) is None
+
+
+@pytest.mark.parametrize(
+    "value,words",
+    [
+        ([1], "study: received"),
+        ({"seed": [1]}, "Did you mean 'seeds'"),
+        ({"seeds": []}, "study.seeds"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"seeds": 3}, "a list"),
+        ({"ensembles": 1}, "study.ensembles"),
+        ({"metrics": ["diversty"]}, "Did you mean 'diversity'"),
+        ({"rivals": ["resnet"]}, "study.rivals"),
+        ({"rival_depth": 0}, "study.rival_depth"),
+        ({"shrinks": {"a": 1}}, "study.shrinks.a"),
+        ({"latency_shares": [1.5]}, "study.latency_shares"),
+        ({"experiment": 1}, "study.experiment"),
+    ],
+)
+def test_settings_are_checked(value, words):
+    with pytest.raises(NeasError, match=words):
+        StudySettings.from_dict(value)
+
+
+def test_settings_are_read():
+    settings = StudySettings.from_dict({"seeds": [4], "paths": [2, 3], "rival_depth": 2})
+    assert settings.seeds == (4,) and settings.paths == (2, 3)
+    assert settings.metrics == ("none", "accuracy", "diversity") and settings.rival_depth == 2
