@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,36 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
       max_candidates: of a search with more, the Pareto fronts, the best and evenly spread others.
     """
     summary = summarise(run)
-    shown = thinned(run.candidates, run.winner_key, max_candidates)
+    problems = list(summary["problems"])
+
+    def part(name: str, make: Callable[[], Any], otherwise: Any) -> Any:
+        """One part; a file with values that nobody expects costs no more than its part."""
+        try:
+            return finite(make())
+        except Exception as error:
+            problems.append(f"{name}: not as expected ({type(error).__name__}: {error}).")
+            return otherwise
+
+    def search() -> dict[str, Any] | None:
+        shown = thinned(run.candidates, run.winner_key, max_candidates)
+        return _search(run, shown) if shown else None
+
+    def curves() -> dict[str, Any]:
+        return {stage: _curves(lines) for stage, lines in run.metrics.items() if lines}
+
     value = {
         "name": summary["name"],
         "sections": sections(summary),
         "figures": _figures(summary),
         "stages": stages(run),
-        "space": _space(run),
+        "space": part("space", lambda: _space(run), None),
         "architecture": run.architecture.key if run.architecture else None,
-        "search": _search(run, shown) if shown else None,
-        "shrinks": _shrinks(run),
-        "metrics": {stage: _curves(lines) for stage, lines in run.metrics.items() if lines},
-        "confusion": _confusion(run),
+        "search": part("search", search, None),
+        "shrinks": part("shrinks", lambda: _shrinks(run), []),
+        "metrics": part("metrics", curves, {}),
+        "confusion": part("confusion", lambda: _confusion(run), None),
         "missing": summary["missing"],
-        "problems": summary["problems"],
+        "problems": problems,
     }
     return finite(value)
 
