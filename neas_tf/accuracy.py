@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from neas_tf.errors import NeasError
 _TOP = 5
 
 
-def evaluate(model: Any, info: data.DatasetInfo, part: str, batch_size: int) -> dict[str, Any]:
+def evaluate(
+    model: Any,
+    info: data.DatasetInfo,
+    part: str,
+    batch_size: int,
+    seen: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> dict[str, Any]:
     """Counts right answers over a part of a data set.
 
     Args:
@@ -21,6 +28,8 @@ def evaluate(model: Any, info: data.DatasetInfo, part: str, batch_size: int) -> 
       info: the data.
       part: of the data, such as 'test'.
       batch_size: images of one forward pass.
+      seen: called for each batch with the labels (b,) and the classes that each path and, last,
+        the ensemble name (b, K + 1).
 
     Returns:
       `path_accuracies` (K numbers in 0..1), `ensemble_accuracy` (of the mean of the logits, Eq. 1)
@@ -37,7 +46,10 @@ def evaluate(model: Any, info: data.DatasetInfo, part: str, batch_size: int) -> 
         scores = np.concatenate([logits, logits.mean(1, keepdims=True)], axis=1)
         num_classes = scores.shape[-1]
         truth = labels.numpy()[:, None]
-        right = right + np.sum(scores.argmax(-1) == truth, axis=0)  # (K + 1,)
+        named = scores.argmax(-1)
+        right = right + np.sum(named == truth, axis=0)  # (K + 1,)
+        if seen is not None:
+            seen(truth[:, 0], named)
         if num_classes > _TOP:
             best = np.argsort(-scores, axis=-1, kind="stable")[..., :_TOP]
             right5 = right5 + np.sum(np.any(best == truth[..., None], -1), axis=0)

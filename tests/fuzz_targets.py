@@ -47,6 +47,7 @@ from spaces_for_tests import TOY, some_shrunk
 
 from neas_tf import torch_pickle
 from neas_tf.architecture import Architecture
+from neas_tf.confusion import Confusion, read_confusion
 from neas_tf.errors import NeasError
 from neas_tf.files import parse_json
 from neas_tf.latency_table import LatencyTable
@@ -308,6 +309,9 @@ def pure_targets() -> list[Target]:
         Target("report: metrics", OnFile("run/supernet/metrics.jsonl", read_report_folder),
                [b'{"step": 10, "loss": 1.5, "accuracy": 0.5}\n{"step": 20, "loss": NaN}\n'],
                [b"\n", b"step", b"loss", b"NaN"], 0.2),
+        Target("confusion", OnFile("confusion.json", read_confusion),
+               [dumps({**Confusion(3, 2).to_dict(["a", "b", "c"]), "counts": [[0, 1, 5]]})],
+               [b"counts", b"differ", b"both_wrong", b"class_names"], 0.2),
         Target("checkpoint pickle", read_pickle, pickles(), OPCODES),
         Target("checkpoint file", OnFile("c.pth", read_checkpoint),
                [checkpoint(), old_checkpoint(), checkpoint(**{"archive/data/9": b"x"})],

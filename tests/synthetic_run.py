@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from neas_tf.architecture import Architecture
+from neas_tf.confusion import Confusion
 from neas_tf.cost import CostTable
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
@@ -111,6 +112,18 @@ def shrink_once(alive: ShrunkSpace, index: int, drop: int, rng) -> tuple[dict, S
     return report, alive
 
 
+def confusion(accuracies, examples: int, rng) -> dict:
+    """A test in which every path errs on its own, and the ensemble follows path 1."""
+    counts = Confusion(10, len(accuracies))
+    labels = rng.integers(10, size=examples)
+    columns = []
+    for accuracy in [*accuracies, accuracies[0]]:
+        wrong = (labels + rng.integers(1, 4, size=examples)) % 10
+        columns.append(np.where(rng.random(examples) < accuracy, labels, wrong))
+    counts.add(labels, np.stack(columns, 1))
+    return counts.to_dict([f"digit {i}" for i in range(10)])
+
+
 def write_lines(path: Path, rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -186,6 +199,7 @@ def write_run(
         "paper_flops": best["paper_flops"],
     }
     write_json(folder / "retrain/results.json", results)
+    write_json(folder / "retrain/confusion.json", confusion(accuracies, 10_000, rng))
     for stage, steps, start in (("supernet", 5000, 0.1), ("retrain", 8000, 0.4)):
         rows = []
         for step in range(20, steps + 1, 20):

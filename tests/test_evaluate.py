@@ -14,6 +14,7 @@ from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import data
 from neas_tf.accuracy import evaluate
+from neas_tf.confusion import Confusion
 from neas_tf.data import DataConfig
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
@@ -68,7 +69,8 @@ class Fixed:
 def test_accuracy_counts_every_image_once(batch_size):
     info = data.load(DataConfig(), test_only=True)
     assert set(info.parts) == {"test"}
-    result = evaluate(Fixed(), info, "test", batch_size)
+    confusion = Confusion(10, 3)
+    result = evaluate(Fixed(), info, "test", batch_size, confusion.add)
     whole = data.load(DataConfig())
     images, labels = data.make_arrays(whole, "test", 0, 0)
     logits = Fixed()(images, False).numpy().astype(np.float64)
@@ -80,6 +82,13 @@ def test_accuracy_counts_every_image_once(batch_size):
     np.testing.assert_allclose([*result["path_accuracies"], result["ensemble_accuracy"]], top1)
     np.testing.assert_allclose([*result["path_top5"], result["top5"]], top5)
     assert 0 < top1.min() < top5.min() < 1
+    counts = confusion.to_dict()
+    assert counts["examples"] == sum(count for *_, count in counts["counts"]) == 360
+    assert sum(n for label, named, n in counts["counts"] if label == named) == 360 * top1[-1]
+    differ = (best[:, :-1, None, 0] != best[:, None, :-1, 0]).sum(0)
+    assert counts["differ"] == differ.tolist() and differ.max() > 0
+    wrong = [360 - counts["both_wrong"][k][k] for k in range(3)]
+    np.testing.assert_allclose(wrong, 360 * top1[:-1])
 
 
 def test_folder_records_and_bare_folder_give_the_same_images(run, tmp_path):

@@ -31,7 +31,7 @@ PICTURES = (
     "similarity.png",
     "training_curves.png",
 )
-SUMMARIES = ("summary.json", "summary.txt", "summary.md")
+SUMMARIES = ("summary.json", "summary.txt", "summary.md", "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_an_export_that_is_gone_and_a_retrained_architecture(copy):
     found = summarise(copy)
     assert found["exports"][0]["exists"] is False
     assert found["exports"][0]["bytes"] == 3_514_321
-    assert "file is gone" in format_summary(found)
+    assert "file is not here" in format_summary(found)
     assert found["architecture"]["name"] == "mine" and found["cost"]["macs"] == 77
     assert any("search/best.json" in problem for problem in found["problems"])
 

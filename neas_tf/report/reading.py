@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,71 +12,17 @@ from typing import Any
 import numpy as np
 
 from neas_tf.architecture import Architecture
+from neas_tf.confusion import CONFUSION_FILE, read_confusion
 from neas_tf.cost import Cost, CostTable
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.files import read_json
 from neas_tf.latency_table import LatencyTable, load_table
+from neas_tf.report.layouts import LATENCY_FILE, export_reports, find
+from neas_tf.report.records import Candidate, Shrink, find_key, number
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
 
-LATENCY_FILE = "search/latency_table.json"
 STAGES = ("supernet", "search", "retrain", "export")
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One line of `search/history.jsonl`.
-
-    Attributes:
-      number: running number, from 0.
-      generation: 0 for the first population.
-      origin: random, crossover or mutation.
-      key: canonical string of the architecture.
-      accuracy: of the ensemble on the held-out training data, 0..1.
-      macs, paper_flops, params, latency_ns: cost; None where the line does not say.
-      finished: whether no race stopped it; only then is its accuracy on all images.
-    """
-
-    number: int
-    generation: int
-    origin: str
-    key: str
-    accuracy: float
-    macs: int
-    paper_flops: int | None = None
-    params: int | None = None
-    latency_ns: int | None = None
-    finished: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Shrink:
-    """One `shrink/shrink_NN.json`.
-
-    Attributes:
-      index: 1-based.
-      step, epoch: of the supernet's training.
-      metric: diversity, accuracy or none.
-      layers: per scored layer a mapping as the file has it, its numbers as float arrays.
-      alive: the space behind this shrink; None without a (matching) space.
-    """
-
-    index: int
-    step: int
-    epoch: float | None
-    metric: str
-    layers: tuple[Mapping[str, Any], ...]
-    alive: ShrunkSpace | None
-
-    @property
-    def splittable(self) -> list[Mapping[str, Any]]:
-        """The layers with a similarity whose combinations hold several operators."""
-        return [
-            layer
-            for layer in self.layers
-            if layer["similarity"] is not None
-            and any(len(row["operators"]) > 1 for row in layer.get("combinations") or ())
-        ]
 
 
 @dataclasses.dataclass
@@ -96,6 +41,7 @@ class RunFiles:
       shrinks: by index.
       alive: final shrunk space.
       results: content of `retrain/results.json`.
+      confusion: content of `retrain/confusion.json`.
       exports: content of every `export/*.json`, with `on_disk` (bytes, None when the file is gone).
       timing: seconds by stage.
       metrics: log lines by stage (`supernet`, `retrain`).
@@ -114,6 +60,7 @@ class RunFiles:
     shrinks: tuple[Shrink, ...] = ()
     alive: ShrunkSpace | None = None
     results: Mapping[str, Any] | None = None
+    confusion: Mapping[str, Any] | None = None
     exports: tuple[Mapping[str, Any], ...] = ()
     timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
@@ -146,12 +93,6 @@ class RunFiles:
             return None
 
 
-def number(value: object) -> float | None:
-    """The value when it is a finite number, else None."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if ok else None
-
-
 def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None) -> RunFiles:
     """Reads all files of a run that are there.
 
@@ -171,34 +112,25 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
         if found is not None:
             run.space = _guard(run, "params.yaml", lambda: SearchSpace.from_dict(found))
     run.candidates = _part(run, "search/history.jsonl", lambda p: _read_history(run, p)) or ()
-    if (model_dir / LATENCY_FILE).exists():
+    if find(model_dir, LATENCY_FILE).exists():
         run.latency = _part(run, LATENCY_FILE, load_table)
     run.shrinks = tuple(_read_shrinks(run))
     run.alive = _part(run, "shrink/alive.json", lambda p: _shrunk(read_json(p), run.space))
     if run.alive is None and run.shrinks:
         run.alive = run.shrinks[-1].alive
     run.results = _part(run, "retrain/results.json", _read_mapping)
+    # Runs from before this file existed are whole without it, so its absence is no lack.
+    if find(model_dir, CONFUSION_FILE).exists():
+        run.confusion = _part(run, CONFUSION_FILE, read_confusion)
     _read_winner(run)
     run.exports = tuple(_read_exports(run))
-    timing = _part(run, "timing.json", _read_mapping) or {}
+    timing = _part(run, "timing.json", _read_timing) or {}
     run.timing = {str(k): v for k, v in timing.items() if number(v) is not None}
     run.metrics = {
         stage: _part(run, f"{stage}/metrics.jsonl", lambda p: _read_metrics(run, p)) or ()
         for stage in ("supernet", "retrain")
     }
     return run
-
-
-def find_key(tree: object, key: str) -> Any:
-    """Value of the shallowest `key` in nested mappings, None when there is none."""
-    level = [tree]
-    while level:
-        maps = [node for node in level if isinstance(node, Mapping)]
-        for node in maps:
-            if isinstance(node.get(key), Mapping):
-                return node[key]
-        level = [child for node in maps for child in node.values()]
-    return None
 
 
 def _guard(run: RunFiles, name: str, action: Callable[[], Any]) -> Any:
@@ -214,7 +146,7 @@ def _guard(run: RunFiles, name: str, action: Callable[[], Any]) -> Any:
 
 
 def _part(run: RunFiles, name: str, reader: Callable[[Path], Any]) -> Any:
-    path = run.model_dir / name
+    path = find(run.model_dir, name)
     if not path.exists():
         run.missing.append(name)
         return None
@@ -231,6 +163,16 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
     value = read_json(path, path.name, nan=True)
     check(isinstance(value, Mapping), path.name, type(value).__name__, "a JSON object")
     return value
+
+
+def _read_timing(path: Path) -> Mapping[str, Any]:
+    """Seconds by stage; a published folder has them in its summary."""
+    value = _read_mapping(path)
+    if path.name != "summary.json":
+        return value
+    times = value.get("wall_time")
+    stages = times.get("stages") if isinstance(times, Mapping) else None
+    return stages if isinstance(stages, Mapping) else {}
 
 
 def _read_lines(run: RunFiles, path: Path) -> list[tuple[int, Mapping[str, Any]]]:
@@ -267,6 +209,8 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
     key = value.get("key")
     if not isinstance(key, str):
         key = _architecture(value.get("architecture")).key
+    paths = value.get("path_accuracies")
+    paths = paths if isinstance(paths, list) else []
     return Candidate(
         number=int(value.get("candidate", default)),
         generation=int(value.get("generation", 0)),
@@ -278,6 +222,8 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         params=number(value.get("params")),
         latency_ns=number(value.get("latency_ns")),
         finished=value.get("images") is None,
+        path_accuracies=tuple(float(v) for v in paths if number(v) is not None),
+        images=number(value.get("images")),
     )
 
 
@@ -354,7 +300,7 @@ def _read_winner(run: RunFiles) -> None:
 
 
 def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
-    paths = sorted((run.model_dir / "export").glob("*.json"))
+    paths = export_reports(run.model_dir)
     if not paths:
         run.missing.append("export/*.json")
     result = []

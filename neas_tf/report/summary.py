@@ -308,7 +308,7 @@ def _export_rows(exports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     for export in exports:
         parts = [file_size(export["bytes"])]
         if not export["exists"]:
-            parts.append("file is gone")
+            parts.append("file is not here")
         parity = export["parity"]
         if parity["max_abs_diff"] is not None:
             parts.append(f"max. difference {parity['max_abs_diff']:.1e}")

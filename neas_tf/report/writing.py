@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neas_tf.architecture import Architecture
 from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.report.page import PAGE_FILE, write_page
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.summary import (
     budget,
@@ -54,7 +55,7 @@ def write_report(
     output_dir: str | os.PathLike[str] | None = None,
     cost: Any = None,
 ) -> Report:
-    """Writes pictures and summary of a run, whole or partial, each file atomically.
+    """Writes pictures, summary and `report.html` of a run, whole or partial, each file atomically.
 
     Args:
       model_dir: folder of the run.
@@ -92,6 +93,13 @@ def write_report(
     write_text_atomic(folder / "summary.txt", format_summary(summary))
     write_text_atomic(folder / "summary.md", format_markdown(summary, drawn))
     written += [folder / f"summary.{suffix}" for suffix in ("json", "txt", "md")]
+    try:
+        write_page(folder / PAGE_FILE, [run])
+        written.append(folder / PAGE_FILE)
+    except OSError:
+        raise
+    except Exception as error:  # As with the pictures.
+        missing[PAGE_FILE] = f"could not be made ({type(error).__name__}: {error})"
     return Report(tuple(written), missing, tuple(run.problems), summary)
 
 

@@ -13,6 +13,7 @@ from neas_tf.accuracy import evaluate
 from neas_tf.architecture import Architecture
 from neas_tf.averaging import create_slots, take_averages
 from neas_tf.config import StageConfig
+from neas_tf.confusion import CONFUSION_FILE, Confusion
 from neas_tf.divergence import Watch, reduced_rate, train_or_go_back
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
@@ -76,19 +77,25 @@ def retrain(run: Run) -> dict[str, Any]:
         if not run.folder("retrain", "model").exists():
             _train(run, architecture)
         if run.is_chief:
-            write_json_atomic(results, _test(run))
+            test, confusion = _test(run)
+            write_json_atomic(run.model_dir / CONFUSION_FILE, confusion, indent=None)
+            write_json_atomic(results, test)  # last: it says that the stage is finished
     run.barrier()
     test = read_json(results, "retrain/results.json")
     console.say(f"   {_told(test)}")
     return test
 
 
-def _test(run: Run) -> dict[str, Any]:
+def _test(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contents of `results.json` and of `confusion.json`."""
     model, info = model_store.load_model(run.folder("retrain", "model"))
-    test = evaluate(model, run.info, "test", run.config.retrain.evaluation_batch)
+    confusion = Confusion(run.space.num_classes, info.architecture.num_paths)
+    batch = run.config.retrain.evaluation_batch
+    test = evaluate(model, run.info, "test", batch, confusion.add)
     cost = run.table.cost(info.architecture)
     test |= {"architecture": info.architecture.key, "macs": cost.macs, "params": cost.params}
-    return test | {"paper_flops": cost.paper_flops}
+    test |= {"paper_flops": cost.paper_flops}
+    return test, confusion.to_dict(run.info.class_names)
 
 
 def _plan(run: Run) -> list[str]:

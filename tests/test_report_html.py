@@ -1,0 +1,377 @@
+"""report.html: what it holds, that texts do no harm, comparison and watching. No browser needed."""
+
+import base64
+import hashlib
+import html.parser
+import json
+import os
+import pathlib
+import re
+import shutil
+import stat
+
+import numpy as np
+import pytest
+import synthetic_run
+import yaml
+
+from neas_tf.architecture import Architecture
+from neas_tf.cost import CostTable
+from neas_tf.errors import NeasError
+from neas_tf.paths import project_file
+from neas_tf.report import Table, make_page, read_run, write_page, write_report
+from neas_tf.report.__main__ import main
+from neas_tf.report.page import SCRIPTS, embedded
+from neas_tf.report.page_data import is_finished, run_data, stages, thinned
+from neas_tf.report.records import Candidate
+from neas_tf.report.watching import watch
+
+EVIL = '</script><img src=x onerror="document.title=1"><!--<script>'
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return synthetic_run.write_run(tmp_path_factory.mktemp("runs") / "toy")
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    return shutil.copytree(toy, tmp_path / "toy")
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page, and the texts of its style and scripts."""
+
+    def __init__(self, data: bytes):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.texts, self._open = [], {}, None
+        self.feed(data.decode("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open = dict(attrs).get("id", tag)
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+    def handle_data(self, data):
+        if self._open:
+            self.texts[self._open] = self.texts.get(self._open, "") + data
+
+    @property
+    def data(self):
+        return json.loads(self.texts["data"])
+
+
+def digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def test_the_page_holds_everything_itself(toy):
+    page = Page(make_page([read_run(toy)]))
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 2 and tags.count("style") == 1 and tags.count("main") == 1
+    for tag, attributes in page.elements:
+        assert not {"src", "href", "style"} & set(attributes), tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+    (policy,) = [a["content"] for t, a in page.elements if "http-equiv" in a]
+    assert policy.startswith("default-src 'none'; ")
+    assert digest(page.texts["script"]) in policy and digest(page.texts["style"]) in policy
+    assert "url(" not in page.texts["style"] and "@import" not in page.texts["style"]
+    viewport = [a["content"] for t, a in page.elements if a.get("name") == "viewport"]
+    assert viewport == ["width=device-width, initial-scale=1"]
+    assert page.texts["title"] == "NEAS: toy"
+
+
+def test_scripts_make_elements_from_text_only():
+    folder = pathlib.Path(project_file("neas_tf", "report", "html"))
+    assert sorted(SCRIPTS) == sorted(path.name for path in folder.glob("*.js"))
+    for path in folder.iterdir():
+        text = path.read_text("utf-8")
+        words = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch\(|XMLHttp"
+        assert not re.search(words, text), path.name
+        assert len(text.splitlines()) < 400
+        addresses = set(re.findall(r"https?://[^\s\"']+", text))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path.name
+
+
+def test_the_data_are_those_of_the_files(toy):
+    data = Page(make_page([read_run(toy)])).data
+    (run,) = data["runs"]
+    assert data["format"] == "neas-report-page/1" and data["reload"] is None
+    lines = [json.loads(x) for x in (toy / "search/history.jsonl").read_text().splitlines()]
+    search = run["search"]
+    assert search["total"] == len(lines) and search["key"] == [x["key"] for x in lines]
+    assert search["accuracy"] == [x["accuracy"] for x in lines]
+    assert search["costs"]["params"] == [x["params"] for x in lines]
+    assert search["paths"] == [x["path_accuracies"] for x in lines]
+    front = search["fronts"]["macs"]
+    for row in front:
+        beaten = [
+            x["macs"] <= lines[row]["macs"] and x["accuracy"] > lines[row]["accuracy"]
+            for x in lines
+        ]
+        assert not any(beaten)
+    assert [s["index"] for s in run["shrinks"]] == [0, 1, 2, 3]
+    assert [s["alive"]["combinations"] for s in run["shrinks"]] == [36, 32, 28, 24]
+    assert run["shrinks"][1]["layers"][0]["layer"] == 4
+    dropped = [c for x in run["shrinks"][2]["layers"] for c in x["combinations"]]
+    assert sum(state == "dropped" for _, _, state in dropped) == 4
+    losses = [json.loads(x) for x in (toy / "retrain/metrics.jsonl").read_text().splitlines()]
+    assert run["metrics"]["retrain"]["series"]["loss"] == [x["loss"] for x in losses]
+    assert run["confusion"]["class_names"][3] == "digit 3"
+    assert run["figures"]["ensemble"] == 0.9585 and run["figures"]["num_layers"] == 7
+
+
+def test_costs_of_the_layers_add_up(toy):
+    """What the diagram sums: the trunk, a shared layer once, the rest once a path."""
+    run = read_run(toy)
+    costs = run_data(run)["space"]["costs"]
+    table = CostTable(run.space)
+    for candidate in run.candidates[::5]:
+        architecture = Architecture.from_key(candidate.key)
+        for metric in ("macs", "params"):
+            c = costs[metric]
+            total = c["trunk"] + architecture.num_paths * c["head"]
+            for i, row in enumerate(zip(*architecture.paths, strict=True)):
+                for name in row[:1] if i < architecture.split_point else row:
+                    total += c["layers"][i][run.space.operator_index(name)]
+            assert total == getattr(table.cost(architecture), metric)
+            assert metric != "macs" or total == candidate.macs
+
+
+def test_texts_cannot_leave_the_data_block(copy, tmp_path):
+    folder = tmp_path / "</title><img src=x onerror=alert(1)> & co"
+    os.makedirs(folder.parent, exist_ok=True)
+    shutil.copytree(copy, folder)
+    confusion = json.loads((folder / "retrain/confusion.json").read_text())
+    confusion["class_names"][0] = EVIL
+    synthetic_run.write_json(folder / "retrain/confusion.json", confusion)
+    line = json.loads((folder / "search/history.jsonl").read_text().splitlines()[0])
+    (folder / "search/history.jsonl").write_text(json.dumps({**line, "origin": EVIL}) + "\n")
+    plain, page = Page(make_page([read_run(copy)])), Page(make_page([read_run(folder)]))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+    assert page.data["runs"][0]["confusion"]["class_names"][0] == EVIL
+    assert page.data["runs"][0]["search"]["origin"] == [EVIL]
+    assert page.data["runs"][0]["name"] == page.texts["title"].removeprefix("NEAS: ")
+    text = embedded({"a": EVIL + "\u2028\ud800"})
+    assert not re.search(r"[<>&\u2028\ud800]", text) and text.isascii()
+
+
+def test_same_folder_same_bytes(toy, copy):
+    assert make_page([read_run(toy)]) == make_page([read_run(copy)])
+
+
+def test_report_writes_the_page_atomically(copy, monkeypatch):
+    report = write_report(copy)
+    path = copy / "report" / "report.html"
+    assert report.written[-1] == path and Page(path.read_bytes()).data["runs"][0]["name"] == "toy"
+    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
+    before = path.read_bytes()
+    (copy / "timing.json").unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            write_page(path, [read_run(copy)])
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*"))
+    assert write_page(path, [read_run(copy)]) and path.read_bytes() != before
+    assert not write_page(path, [read_run(copy)]), "nothing new, nothing written"
+
+
+def test_bad_folders_are_refused_and_nothing_is_written(copy, tmp_path, capsys):
+    places = [f"--model_dir={copy}", f"--model_dir={tmp_path / 'nowhere'}"]
+    assert main([*places, f"--output_dir={tmp_path / 'out'}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Error: model_dir: received") and "an existing folder" in told
+    assert main([f"--model_dir={tmp_path / 'nowhere'}", "--watch"]) == 2
+    assert main([f"--model_dir={copy}"] * 2) == 2
+    assert "output_dir: received None" in capsys.readouterr().err
+    assert main([f"--model_dir={copy}", "--watch", "--interval=0"]) == 2
+    assert "interval: received 0.0, allowed is" in capsys.readouterr().err
+    with pytest.raises(NeasError, match="at least one run, or tables"):
+        make_page([])
+    assert not (tmp_path / "out").exists() and not (copy / "report").exists()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_comparison_of_two_runs(toy, tmp_path, capsys):
+    other = synthetic_run.write_run(tmp_path / "other", num_paths=3, seed=1)
+    out = tmp_path / "out"
+    assert main([f"--model_dir={toy}", f"--model_dir={other}", f"--output_dir={out}"]) == 0
+    assert capsys.readouterr().out == f"written: {out}/report.html\n"
+    assert [path.name for path in out.iterdir()] == ["report.html"]
+    page = Page((out / "report.html").read_bytes())
+    assert page.texts["title"] == "NEAS: toy, other"
+    figures = [run["figures"] for run in page.data["runs"]]
+    assert [f["num_paths"] for f in figures] == [2, 3]
+    assert figures[1]["macs"] == read_run(other).cost()["macs"]
+    assert not (toy / "report").exists()
+
+
+def test_tables_of_a_study(toy):
+    table = Table("Seeds", ("seed", "accuracy"), (("0", 0.91), ("1", float("nan"))), "A note.")
+    data = Page(make_page([read_run(toy)], title="Three seeds", tables=[table])).data
+    assert data["title"] == "Three seeds"
+    assert data["tables"] == [
+        {
+            "title": "Seeds",
+            "columns": ["seed", "accuracy"],
+            "rows": [["0", 0.91], ["1", None]],
+            "note": "A note.",
+        }
+    ]
+    alone = Page(make_page([], title="A study", tables=[table], notes=["It holds."])).data
+    assert alone["runs"] == [] and alone["notes"] == ["It holds."]
+    with pytest.raises(NeasError, match="2 cells"):
+        Table("Seeds", ("seed", "accuracy"), (("0",),))
+
+
+def test_the_python_of_the_page_on_reports(tmp_path, monkeypatch):
+    text = pathlib.Path(project_file("docs", "report.md")).read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "docs").symlink_to(project_file("docs"))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    data = Page((tmp_path / "compared.html").read_bytes()).data
+    assert [run["name"] for run in data["runs"]] == ["cifar10_cpu", "cifar10_mobile"]
+    assert data["title"] == "Two runs" and len(data["tables"]) == 1
+
+
+def test_partial_and_damaged_folders_still_give_a_page(copy, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (run,) = Page(make_page([read_run(tmp_path / "empty")])).data["runs"]
+    assert run["search"] is None and run["shrinks"] == [] and run["confusion"] is None
+    assert [stage["state"] for stage in run["stages"]] == ["none"] * 4
+    assert "search/history.jsonl" in run["missing"]
+    for path in [p for p in copy.rglob("*") if p.suffix in (".json", ".jsonl", ".yaml")]:
+        path.write_bytes(b"\x00{nonsense")
+    (run,) = Page(make_page([read_run(copy)])).data["runs"]
+    assert any("confusion.json" in problem for problem in run["problems"])
+
+
+def test_a_published_folder_reads_as_a_run():
+    folder = pathlib.Path(project_file("docs", "results", "cifar10_cpu"))
+    run = read_run(folder)
+    assert run.problems == [] and run.missing == []
+    data = run_data(run)
+    history = (folder / "history.jsonl").read_text().splitlines()
+    results = json.loads((folder / "results.json").read_text())
+    assert data["search"]["total"] == len(history)
+    assert data["figures"]["ensemble"] == results["ensemble_accuracy"]
+    assert data["architecture"] == results["architecture"] == data["search"]["winner"]
+    assert set(data["metrics"]) == {"supernet", "retrain"} and len(data["shrinks"]) == 4
+    assert run.timing == json.loads((folder / "summary.json").read_text())["wall_time"]["stages"]
+    assert [stage["state"] for stage in data["stages"]] == ["done"] * 4
+    # Made by python -m neas_tf.report --model_dir=docs/results/cifar10_cpu --output_dir=…
+    assert Page((folder / "report.html").read_bytes()).data["runs"] == [data]
+
+
+def test_many_candidates_are_thinned_and_it_is_said():
+    rng = np.random.default_rng(0)
+    accuracy = rng.random(5000)
+    macs = rng.integers(1, 1 << 30, size=5000)
+    keys = [f"s0:k3e{i + 1}" for i in range(5000)]
+    rows = [
+        Candidate(i, 0, "random", keys[i], float(accuracy[i]), int(macs[i])) for i in range(5000)
+    ]
+    shown = thinned(rows, keys[17], 200)
+    assert len(shown) == 200 and keys[17] in {c.key for c in shown}
+    best = max(rows, key=lambda c: c.accuracy)
+    cheapest = min(rows, key=lambda c: c.macs)
+    assert best in shown and cheapest in shown
+    numbers = [c.number for c in shown]
+    assert numbers == sorted(numbers) and min(numbers) < 100 and max(numbers) > 4900
+    assert thinned(rows, None, 5000) == tuple(rows)
+
+
+def test_a_thinned_page_says_how_many_there_were(toy):
+    run = read_run(toy)
+    search = run_data(run, max_candidates=20)["search"]
+    assert search["total"] == len(run.candidates) > len(search["number"])
+    fronts = search["fronts"]["macs"]
+    whole = run_data(run)["search"]
+    assert {search["key"][i] for i in fronts} == {whole["key"][i] for i in whole["fronts"]["macs"]}
+
+
+def test_long_logs_keep_their_last_line(copy):
+    lines = [{"step": i + 1, "loss": 1 / (i + 1)} for i in range(5003)]
+    synthetic_run.write_lines(copy / "supernet/metrics.jsonl", lines)
+    curves = run_data(read_run(copy))["metrics"]["supernet"]
+    assert curves["lines"] == 5003 and curves["every"] == 3
+    assert len(curves["step"]) == 1668 and curves["step"][-1] == 5003
+
+
+def test_watching_ends_with_the_run(copy, tmp_path):
+    """The run grows while the watcher sleeps; the last page no longer reloads itself."""
+    output = tmp_path / "out" / "report.html"
+    results = (copy / "retrain/results.json").read_bytes()
+    history = (copy / "search/history.jsonl").read_text().splitlines(keepends=True)
+    (copy / "retrain/results.json").unlink()
+    (copy / "search/history.jsonl").write_text("".join(history[:10]))
+    seen, said = [], []
+
+    def grow(seconds):
+        assert seconds == 7
+        data = Page(output.read_bytes()).data
+        seen.append((data["reload"], data["runs"][0]["search"]["total"], output.stat().st_ino))
+        if len(seen) == 2:
+            (copy / "search/history.jsonl").write_text("".join(history[:20]))
+        if len(seen) == 3:
+            (copy / "retrain/results.json").write_bytes(results)
+
+    assert watch([copy], output, 7, said.append, grow)
+    assert [row[:2] for row in seen] == [(7, 10), (7, 10), (7, 20)]
+    assert seen[0][2] == seen[1][2] != seen[2][2], "written when there is more to say, as new file"
+    assert Page(output.read_bytes()).data["reload"] is None
+    assert [text.split(":")[0] for text in said] == ["watching every 7 s", "finished"]
+
+
+def test_ctrl_c_ends_watching(copy, tmp_path, capsys, monkeypatch):
+    (copy / "retrain/results.json").unlink()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    said = []
+    output = tmp_path / "report.html"
+    assert not watch([copy], output, 5, said.append, interrupt)
+    assert said[-1] == f"stopped watching: {output}"
+    assert Page(output.read_bytes()).data["reload"] is None
+    (copy / "retrain/results.json").write_text(json.dumps({"ensemble_accuracy": 0.5}))
+    assert main([f"--model_dir={copy}", "--watch"]) == 0
+    assert (copy / "report/report.html").exists() and (copy / "report/summary.txt").exists()
+    assert "finished: " in capsys.readouterr().out
+
+
+def test_watching_waits_for_a_run_to_begin(copy, tmp_path):
+    """The run would refuse a folder that holds a page."""
+    folder, said = tmp_path / "new", []
+    folder.mkdir()
+    output = folder / "report" / "report.html"
+
+    def begin(_):
+        assert list(folder.iterdir()) == []
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
+
+    assert watch([folder], output, 5, said.append, begin)
+    assert said == ["waiting for the run to begin (Ctrl-C ends it)", f"finished: {output}"]
+
+
+def test_when_a_run_is_finished(copy):
+    assert is_finished(read_run(copy)), "no formats are named"
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["export"] = {"formats": ["tflite", "saved_model", "keras"]}
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    assert not is_finished(read_run(copy))
+    assert stages(read_run(copy))[-1] == {
+        "name": "export",
+        "state": "begun",
+        "text": "2 of 3 files",
+    }
+    synthetic_run.write_json(copy / "export/model.keras.json", {"file": "model.keras"})
+    assert is_finished(read_run(copy))
