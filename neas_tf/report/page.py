@@ -13,7 +13,7 @@ import html
 import json
 import os
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def make_page(
     title: str = "",
     tables: Sequence[Table] = (),
     notes: Sequence[str] = (),
+    pictures: Mapping[str, bytes] | None = None,
     reload_seconds: float | None = None,
     max_candidates: int = MAX_CANDIDATES,
 ) -> bytes:
@@ -69,6 +70,7 @@ def make_page(
       title: of the page; by default made of the runs' names.
       tables: of a study, above the runs.
       notes: sentences above the tables.
+      pictures: of a study, below its tables: what they show → PNG.
       reload_seconds: the page reloads itself so often; None for a run that is finished.
       max_candidates: of each run; see `page_data.thinned`.
 
@@ -85,12 +87,16 @@ def make_page(
         "reload": reload_seconds,
         "notes": list(notes),
         "runs": shown,
+        "pictures": [
+            {"title": name, "data": base64.b64encode(content).decode()}
+            for name, content in (pictures or {}).items()
+        ],
         "tables": [finite(dataclasses.asdict(table)) for table in tables],
     }
     style, script = _file("style.css"), "".join(map(_file, SCRIPTS))
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
     text = string.Template(_file("template.html")).substitute(
         policy=policy, title=html.escape(title), style=style, data=embedded(data), script=script

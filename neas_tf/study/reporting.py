@@ -1,4 +1,4 @@
-"""A study's outcome as files: results.json, README.md with tables and sentences, pictures."""
+"""A study's outcome as files: results.json, README.md, report.html, pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.report import page
 from neas_tf.study.statistics import Mean
 
 FORMAT = "neas-study-report/1"
@@ -89,20 +90,44 @@ def write(folder: Path, header: Header, report: Report) -> None:
         "sentences": list(report.sentences),
     }
     write_json_atomic(folder / "results.json", value)
-    for name, make in report.pictures.items():
-        write_bytes_atomic(folder / name, make())
+    pictures = {name: make() for name, make in report.pictures.items()}
+    for name, content in pictures.items():
+        write_bytes_atomic(folder / name, content)
     write_text_atomic(folder / "README.md", _page(header, report))
+    if report.tables:
+        page.write_page(
+            folder / "report.html",
+            (),
+            title=header.title,
+            tables=[page.Table(table.title, table.header, table.rows) for table in report.tables],
+            notes=[f"Of the paper: {header.paper}.", *header.facts, _done(header)]
+            + [_sentence(text) for text in report.sentences],
+            pictures={_words(name): content for name, content in pictures.items()},
+        )
+
+
+def _done(header: Header) -> str:
+    total = len(header.done) + len(header.missing)
+    return (
+        f"{len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time "
+        "(of each unit, the sitting that finished it)"
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _words(name: str) -> str:
+    """A picture's file name as words."""
+    return _sentence(Path(name).stem.replace("_", " "))
 
 
 def _page(header: Header, report: Report) -> str:
-    total = len(header.done) + len(header.missing)
     parts = [f"# {header.title}", "", f"Of the paper: {header.paper}.", ""]
     parts += [f"- {fact}" for fact in header.facts]
-    parts.append(
-        f"- {len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time "
-        "(of each unit, the sitting that finished it)"
-    )
-    parts += ["", *(f"{text[:1].upper()}{text[1:]}\n" for text in report.sentences)]
+    parts.append(f"- {_done(header)}")
+    parts += ["", *(f"{_sentence(text)}\n" for text in report.sentences)]
     parts += [table.markdown() for table in report.tables]
     parts += [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
     if header.missing:

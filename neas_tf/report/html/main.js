@@ -39,7 +39,7 @@
         ),
       );
     }
-    N.guard(() => main.append(...N.studyTables(data.tables)));
+    N.guard(() => main.append(...N.studyTables(data.tables), ...N.studyPictures(data.pictures)));
     if (!run) return;
     if (data.runs.length > 1) N.guard(() => main.append(N.comparison(data.runs), selector()));
     for (const make of [

@@ -128,6 +128,16 @@
     );
   };
 
+  N.studyPictures = (pictures) =>
+    pictures.map((picture) =>
+      N.el(
+        "section",
+        { class: "card study" },
+        N.el("h2", null, picture.title),
+        N.el("img", { class: "picture", alt: picture.title, src: `data:image/png;base64,${picture.data}` }),
+      ),
+    );
+
   N.studyTables = (tables) =>
     tables.map((table) =>
       N.el(
