@@ -31,7 +31,7 @@ space:
 # Behind every page's own settings.
 SHORT = """
 supernet: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
-shrink: {every_epochs: 1.0, remove: 1, num_samples: 6, images: 32, batch_size: 32, min_pair_count: 1}
+shrink: {metric: none}
 search: {population: 3, parents: 2, generations: 2, crossover: 1, mutation: 1,
   calibration_images: 64, calibration_batch: 64, validation_images: 64}
 retrain: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
@@ -40,7 +40,7 @@ export: {formats: [tflite]}
 PHOTOS = """
 data: {input_size: [32, 32]}
 supernet: {epochs: 4.0, batch_size: 8}
-shrink: {every_epochs: 2.0, images: 8, batch_size: 8}
+shrink: {metric: diversity, every_epochs: 2.0, remove: 1, num_samples: 6, images: 8, batch_size: 8, min_pair_count: 1}
 search: {calibration_images: 16, calibration_batch: 8, validation_images: 0}
 retrain: {epochs: 8.0, batch_size: 8}
 """
@@ -172,7 +172,6 @@ SHORTER = {
     "phone_latency.md": (
         ("neas_quickstart", "neas_quickstart --config_file=tiny.yaml"),
         ("--rounds=20 --repetitions=10 --fit=10 --validate=16", "--rounds=2 --repetitions=2 --fit=3 --validate=1"),
-        ("--fit=10 --validate=16 \\\n", "--fit=3 --validate=1 "),
         ("max_latency_ms=0.015", "max_latency_ms=1"),  # a slow machine must pass
         ("--evaluate=360", "--evaluate=16"),
         ("rounds=20", "rounds=2"),
@@ -198,13 +197,8 @@ def test_phone_latency(phone):
     run = walk.folder / "runs" / "digits"
     lines = [json.loads(line) for line in (run / "search/history.jsonl").read_text().splitlines()]
     assert lines and all(0 < line["latency_ns"] <= 1_000_000 for line in lines)
-    low = re.search(r"allowed is at least ([\d.]+) ms", printed)[1]
-    assert float(low) > 0 and "exit code 2" in printed
     table = json.loads((run / "search" / "latency_table.json").read_text())
     assert table["quantize"] == "int8" and len(table["validation"]["ensembles"]) == 1
-    manifest = json.loads((walk.folder / "phone_models" / "manifest.json").read_text())
-    files = {path.name for path in (walk.folder / "phone_models").glob("*.tflite")}
-    assert files and all(name in json.dumps(manifest) for name in files)
     predicted, measured = re.search(
         r"predicted ([\d.]+) ms, measured ([\d.]+) ms", printed
     ).groups()
@@ -285,7 +279,10 @@ def test_flags_and_keys_of_commands_that_are_not_run_exist(module, name, argumen
     assert set(given) <= known
     if override := given.get("params_override"):
         config = load_config(given.get("experiment", "neas_imagenet"), params_override=override)
-        assert config.runtime.distribution_strategy in override
+        if name == "pods.md":
+            assert (
+                f"distribution_strategy={config.runtime.distribution_strategy}," in f"{override},"
+            )
 
 
 @pytest.mark.parametrize("name", PAGES)
