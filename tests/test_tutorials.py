@@ -42,7 +42,7 @@ data: {input_size: [32, 32]}
 supernet: {epochs: 4.0, batch_size: 8}
 shrink: {metric: diversity, every_epochs: 2.0, remove: 1, num_samples: 6, images: 8, batch_size: 8, min_pair_count: 1}
 search: {calibration_images: 16, calibration_batch: 8, validation_images: 0}
-retrain: {epochs: 8.0, batch_size: 8}
+retrain: {epochs: 6.0, batch_size: 8}
 """
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -171,7 +171,7 @@ def test_own_space(tmp_path):
 SHORTER = {
     "phone_latency.md": (
         ("neas_quickstart", "neas_quickstart --config_file=tiny.yaml"),
-        ("--rounds=20 --repetitions=10 --fit=10 --validate=16", "--rounds=2 --repetitions=2 --fit=3 --validate=1"),
+        ("--rounds=20 --repetitions=10 --fit=10 --validate=16", "--rounds=2 --repetitions=2 --fit=2 --validate=1"),
         ("max_latency_ms=0.015", "max_latency_ms=1"),  # a slow machine must pass
         ("--evaluate=360", "--evaluate=16"),
         ("rounds=20", "rounds=2"),
