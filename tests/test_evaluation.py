@@ -148,7 +148,7 @@ def test_a_generation_scores_as_each_alone(model, evaluator):
     alone = [evaluator.evaluate(a) for a in GENERATION]
     assert evaluator.evaluate_all(GENERATION) == alone
     assert evaluator.evaluate_all(GENERATION[::-1]) == alone[::-1]
-    assert len({a.accuracy for a in alone}) > 1
+    assert len({(a.accuracy, *a.path_accuracies) for a in alone}) > 1
     assert evaluator.evaluate_all([]) == []
 
 
