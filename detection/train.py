@@ -7,12 +7,12 @@ python -m detection.train --experiment=neas_retinanet_coco --mode=train_and_eval
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from neas_tf import console
+from neas_tf.command_line import flags_parser
 from neas_tf.errors import NeasError
 
 FLAGS = flags.FLAGS
@@ -58,15 +58,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the flags; a mistake in them ends with one sentence and exit code 2."""
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        console.say(f"{NAME}: {' '.join(str(error).split())} (see --help)")
-        sys.exit(2)
-
-
 def _enter_working_folder() -> None:
     """Under `bazel run`, relative paths mean the caller's folder."""
     folder = os.environ.get("BUILD_WORKING_DIRECTORY")
@@ -96,4 +87,4 @@ def _model_garden():
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=flags_parser(NAME))

@@ -26,6 +26,12 @@ def difference(old: Any, new: Any, name: str = "") -> list[str]:
     return [f"{name}: was {json.dumps(old)}, is {json.dumps(new)}"]
 
 
+def listed(changes: list[str], most: int = 6) -> str:
+    """The first of some differences as one text."""
+    more = f"; and {len(changes) - most} more" if len(changes) > most else ""
+    return f"{'; '.join(changes[:most])}{more}"
+
+
 def _few(values: list[Any], count: int = 3) -> str:
     texts = [json.dumps(value) for value in values[:count]]
     return ", ".join(texts + ["…"] * (len(values) > count)) or "nothing"

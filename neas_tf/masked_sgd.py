@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -21,8 +22,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
     m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
     drawn keep weights and momentum bit by bit. The gradient of a variable with rows holds those of
-    the drawn rows only, (K, row width), in the order of the paths, and is divided by K in the trunk
-    here; the other variables' gradients come divided already.
+    the drawn rows only, (K, row width), in the order of the paths. The trunk's gradients are divided by K here.
 
     Args:
       learning_rate: a float or a schedule of the step.
@@ -76,6 +76,8 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         state = apply_state[(var.device, var.dtype.base_dtype)]
         rule, slot = self._rules[_key(var)], self.get_slot(var, "momentum")
         if not rule.rows:
+            paths = (state["architecture"].shape[0] - 1) // self._num_layers
+            grad = rule.scaled(grad, state["architecture"], paths)
             value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
             decayed = value if len(var.shape) > 1 else 0.0
             value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
@@ -166,8 +168,7 @@ def _drawn(rule: UpdateRule, architecture: tf.Tensor, num_layers: int) -> _Drawn
     same = tf.equal(row[:, None], row[None, :])
     shares = tf.cast(same & has_row[None, :], tf.float32)
     shares *= rule.gradient_scale(architecture, operators.shape[0])
-    # Strictly lower triangle: equal rows of paths before.
-    before = tf.reduce_any(tf.linalg.band_part(same, -1, 0) & ~tf.eye(row.shape[0], dtype=bool), 1)
+    before = tf.reduce_any(same & np.tri(row.shape[0], k=-1, dtype=bool), 1)
     first = tf.cast(~before & tf.reduce_any(has_row), tf.int32)
     return _Drawn(row, first, shares)
 

@@ -21,7 +21,7 @@ from neas_tf import cluster, data
 from neas_tf.budget import Budget
 from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
-from neas_tf.differences import difference
+from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
@@ -94,15 +94,8 @@ class Run:
 
     def any_worker(self, values: np.ndarray) -> np.ndarray:
         """Where a bool array is true in at least one worker; all of them must call this."""
-        if not cluster.several(self.strategy):
-            return values
-        own = tf.constant(values, tf.int32)
-
-        def meet():
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-
-        return self.strategy.experimental_local_results(self.strategy.run(meet))[0].numpy() > 0
+        brought = cluster.exchange(self.strategy, values.ravel().tolist())
+        return brought.any(0).reshape(values.shape)
 
     def check_agreement(self, stages: Sequence[str]) -> None:
         """Checks that all workers do the same, in the same folder, before hours are spent on it.
@@ -162,10 +155,9 @@ class Run:
             found = {key: value for key, value in found.items() if key in identity}
         changes = difference(found, _recorded(found, identity))
         if changes:
-            more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
             raise NeasError(
                 f"model_dir: {str(self.folder(stage))!r} holds another run "
-                f"({'; '.join(changes[:6])}{more}); allowed is the same run again or another "
+                f"({listed(changes)}); allowed is the same run again or another "
                 "folder."
             )
 

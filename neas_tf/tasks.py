@@ -200,12 +200,7 @@ class SupernetTask(_ClassificationTask):
         drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
         sources = [drawn.get(id(v), v) for v in variables]
         gradients = self._gradients(tape, replica_loss, sources, optimizer)
-        # The optimizer scales the rows' gradients.
-        scaled = [
-            g if rule.rows else rule.scaled(g, architecture, self.num_paths)
-            for g, rule in zip(gradients, self._rules, strict=True)
-        ]
-        optimizer.apply_gradients(list(zip(scaled, variables, strict=True)))
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
         model.update_moving(output.moments, architecture)
         if metrics:
             self.process_metrics(metrics, labels, output.logits)

@@ -107,7 +107,7 @@ def test_rows_follow_their_own_steps_only(nesterov, in_place, monkeypatch):
         for i, (rule, gradient) in enumerate(zip(rules, values, strict=True)):
             value, velocity = expected[i]
             total = whole(gradient, rule, drawn, variables[i])
-            if rule.rows and rule.layer <= code[0]:
+            if 0 <= rule.layer <= code[0]:
                 total = total / 2
             total = total + 0.05 * value * decayed(variables[i], rule)
             moved = reference_step(value, velocity, total, 0.1 * (1 - step / 10), 0.9, nesterov)

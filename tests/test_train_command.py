@@ -63,7 +63,7 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Calls `main` with flags in this process; returns the exit code and what it said."""
-    monkeypatch.setattr(train, "_start_tensorflow", lambda cpus, threads: None)
+    monkeypatch.setattr(train.command_line, "start_tensorflow", lambda cpus, threads: None)
 
     def call(**values):
         with flagsaver.flagsaver(**values):

@@ -39,8 +39,7 @@ class Decoder:
         One that says it has more than `MOST_PIXELS` is an error before it is unpacked.
         """
         shape = declared_shape(encoded)
-        within = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) <= MOST_PIXELS
-        with tf.control_dependencies([tf.debugging.Assert(within, [_TOO_LARGE, shape[:2]])]):
+        with tf.control_dependencies([_within_bounds(shape)]):
             encoded = tf.identity(encoded)
         if self.channels == 3:
             image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -106,9 +105,8 @@ class Decoder:
         """
 
         def from_jpeg() -> tf.Tensor:
-            shape = declared_shape(encoded)
-            within = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) <= MOST_PIXELS
-            with tf.control_dependencies([tf.debugging.Assert(within, [_TOO_LARGE, shape[:2]])]):
+            shape = tf.image.extract_jpeg_shape(encoded)
+            with tf.control_dependencies([_within_bounds(shape)]):
                 window = self._window(tf.identity(shape), seed, area)
             part = tf.image.decode_and_crop_jpeg(encoded, window, channels=self.channels)
             part.set_shape([None, None, self.channels])
@@ -170,6 +168,12 @@ def declared_shape(encoded: tf.Tensor) -> tf.Tensor:
         return tf.where(kind == tf.constant(b"\x89PNG"), png, other)
 
     return tf.cond(tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded), of_header)
+
+
+def _within_bounds(shape: tf.Tensor) -> tf.Operation:
+    """Fails where a declared shape has more than `MOST_PIXELS`."""
+    pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+    return tf.debugging.Assert(pixels <= MOST_PIXELS, [_TOO_LARGE, shape[:2]])
 
 
 def _number(octets: tf.Tensor) -> tf.Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from neas_tf.errors import is_number
 from neas_tf.shrunk_space import ShrunkSpace
 
 
@@ -72,8 +72,7 @@ class Shrink:
 
 def number(value: object) -> float | None:
     """The value when it is a finite number, else None."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if ok else None
+    return value if is_number(value) else None  # type: ignore[return-value]
 
 
 def find_key(tree: object, key: str) -> Any:

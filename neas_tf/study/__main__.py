@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
-from neas_tf import console
+from neas_tf import command_line
 from neas_tf.errors import NeasError
 from neas_tf.paths import project_file, resolve_user_path
 from neas_tf.study.names import NAMES, chosen
 from neas_tf.study.store import check_folder
 
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NAME = "neas_tf.study"
 
 
 def define_flags() -> None:
@@ -42,61 +39,30 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the studies; bad input ends with one sentence and exit code 2."""
+    return command_line.exit_code(NAME, flags.FLAGS.model_dir, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
-        if not values.study:
-            raise NeasError(f"study: received nothing, allowed is --study={'|'.join(NAMES)}|all.")
-        names = chosen(values.study)
-        if not values.model_dir:
-            raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
-        folder = resolve_user_path(values.model_dir)
-        check_folder(folder)  # at once, not behind TensorFlow's start
-        _start_tensorflow(values.threads)
-        from neas_tf.study.command import Options, load_settings, run_studies
+    if len(argv) > 1:
+        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+    if not values.study:
+        raise NeasError(f"study: received nothing, allowed is --study={'|'.join(NAMES)}|all.")
+    names = chosen(values.study)
+    if not values.model_dir:
+        raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+    folder = resolve_user_path(values.model_dir)
+    check_folder(folder)  # at once, not behind TensorFlow's start
+    command_line.start_tensorflow(values.threads)
+    from neas_tf.study.command import Options, load_settings, run_studies
 
-        files = [name for text in values.config_file for name in text.split(",") if name]
-        files = files or [project_file("configs", "studies", "cifar10_cpu.yaml")]
-        config, settings = load_settings(files, values.params_override)
-        options = Options(values.shard, values.time_limit, values.list, values.report)
-        run_studies(names, config, settings, folder, options)
-    except NeasError as error:
-        console.say(f"neas_tf.study: {error}")
-        return 2
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
-            raise
-        where = error.filename or values.model_dir
-        console.say(f"neas_tf.study: {where!r} cannot be written ({error.strerror}).")
-        return 2
-    except KeyboardInterrupt:
-        console.say("\nneas_tf.study: stopped; the same command goes on from here.")
-        return 130
-    return 0
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the flags; a mistake in them ends with one sentence and exit code 2."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        console.say(f"neas_tf.study: {' '.join(str(error).split())} (see --help)")
-        sys.exit(2)
-
-
-def _start_tensorflow(threads: int) -> None:
-    """Imports TensorFlow quietly."""
-    if not flags.FLAGS["verbosity"].present:
-        console.quiet_libraries()
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    console.say("Starting TensorFlow …")
-    import tensorflow as tf
-
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    files = [name for text in values.config_file for name in text.split(",") if name]
+    files = files or [project_file("configs", "studies", "cifar10_cpu.yaml")]
+    config, settings = load_settings(files, values.params_override)
+    options = Options(values.shard, values.time_limit, values.list, values.report)
+    run_studies(names, config, settings, folder, options)
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.flags_parser(NAME))

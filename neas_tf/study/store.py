@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from neas_tf.differences import difference
+from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.folder_lock import is_leftover, lock_folder
@@ -81,10 +81,9 @@ class Store:
         found = check_folder(self.folder)
         changes = difference(found, self._base) if found is not None else []
         if changes:
-            more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
             raise NeasError(
                 f"model_dir: {str(self.folder)!r} holds studies with other settings "
-                f"({'; '.join(changes[:6])}{more}); allowed are the same settings or another folder."
+                f"({listed(changes)}); allowed are the same settings or another folder."
             )
 
     def begin(self) -> None:

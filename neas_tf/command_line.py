@@ -1,0 +1,101 @@
+"""What commands with absl flags share: how mistakes, faults and Ctrl-C end, and TensorFlow's start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from neas_tf import console
+from neas_tf.errors import NeasError, WorkerLost
+from neas_tf.files import system_fault
+
+# What a folder or its disk is to blame for, in the middle of a run as well.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_NOT_WRITABLE += (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+_PATIENCE = 10.0  # seconds for a process that has lost another one
+
+
+def flags_parser(name: str) -> Callable[[Sequence[str]], list[str]]:
+    """A parser for `app.run`; a mistake in the flags ends with one sentence and exit code 2."""
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            console.say(f"{name}: {' '.join(str(error).split())} (see --help)")
+            sys.exit(2)
+
+    return parse
+
+
+def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int:
+    """Does the work of a command, and says in one sentence why it did not end.
+
+    Args:
+      name: of the command.
+      model_dir: what cannot be written where the system does not say it.
+      work: the command itself.
+
+    Returns:
+      0, 2 after bad input and where nothing can be written, 3 where another worker was lost, 130
+      after Ctrl-C.
+    """
+    try:
+        work()
+    except NeasError as error:
+        console.say(f"{name}: {error}")
+        if isinstance(error, WorkerLost):
+            _leave(error.exit_code)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        where = error.filename or model_dir
+        console.say(f"{name}: {where!r} cannot be written ({error.strerror}).")
+        return 2
+    except Exception as error:
+        if not (fault := system_fault(error)):
+            raise
+        console.say(f"{name}: {model_dir!r} cannot be written ({fault}).")
+        return 2
+    except KeyboardInterrupt:
+        console.say(f"\n{name}: stopped; the same command goes on from here.")
+        return 130
+    return 0
+
+
+def start_tensorflow(threads: int, logical_cpus: int = 1) -> None:
+    """Imports TensorFlow quietly and splits the CPU, which must precede everything else.
+
+    Args:
+      threads: of one operation; 0 takes all cores.
+      logical_cpus: devices that the CPU is split into.
+    """
+    if not flags.FLAGS["verbosity"].present:
+        console.quiet_libraries()
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    console.say("Starting TensorFlow …")
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if logical_cpus > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        configuration = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [configuration] * logical_cpus)
+
+
+def _leave(code: int) -> None:
+    """Ends the process soon, though TensorFlow may wait in its destructors for who is gone."""
+
+    def end() -> None:
+        time.sleep(_PATIENCE)
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
