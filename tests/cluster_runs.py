@@ -164,13 +164,9 @@ def said(log: str) -> str:
 
 
 def _serve() -> None:
-    from neas_tf import console
+    from soak import nursery
 
-    console.quiet_libraries()
-    import tensorflow  # noqa: F401
-
-    from neas_tf import parse_config, pipeline, train  # noqa: F401
-
+    nursery.load()
     for line in sys.stdin:
         order = json.loads(line)
         children: dict[int, int] = {}
@@ -221,16 +217,14 @@ def _stopped(pid: int) -> bool:
 
 def _work(worker: dict[str, Any], copies: int) -> None:
     """The child: one run of the command. Does not return."""
-    log = os.open(worker["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.dup2(log, 2)
+    from soak import nursery
+
+    Path(worker["log"]).write_bytes(b"")
+    nursery.speak_into(worker["log"])
     os.environ.update(worker.get("env", {}))
     import tensorflow as tf
-    from absl import app
 
-    from neas_tf import pipeline, train
+    from neas_tf import pipeline
 
     pipeline.report = lambda run: {}  # pictures take longer than a stage
     # Tracing is most of the time here.
@@ -239,7 +233,7 @@ def _work(worker: dict[str, Any], copies: int) -> None:
         _repeat_batches(copies)
     if worker["fault"]:
         _install(worker["fault"])
-    app.run(train.main, argv=["train", *worker["argv"]], flags_parser=train.parse_flags)
+    nursery.command(worker["argv"])
     os._exit(1)
 
 

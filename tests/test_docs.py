@@ -1,6 +1,5 @@
 """Runs what docs/*.md show: bash and python blocks at tiny size, YAML blocks as settings."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -9,6 +8,7 @@ import textwrap
 
 import pytest
 import yaml
+from doc_pages import BLOCK, environment
 
 from neas_tf.paths import project_file
 
@@ -34,7 +34,6 @@ SMALLER = {
     ),
     "python": ('load_config("neas_quickstart"', 'load_config("neas_quickstart", ["tiny.yaml"]'),
 }
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page(name: str) -> str:
@@ -42,22 +41,15 @@ def page(name: str) -> str:
 
 
 def blocks(name: str, language: str) -> list[str]:
-    return [code for kind, code in _BLOCK.findall(page(name)) if kind == language]
+    return [code for kind, code in BLOCK.findall(page(name)) if kind == language]
 
 
 PAGES = sorted(path.name for path in pathlib.Path(project_file("docs")).glob("*.md"))
 
 
 def run(command: list[str], folder: pathlib.Path) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": project_file(),
-        # `python` of the page is the Python of the tests.
-        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
-        "MPLBACKEND": "Agg",
-    }
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout

@@ -4,7 +4,6 @@ docs/tutorials/README.md says what is smaller here; `sh` blocks are looked at, n
 """
 
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -13,6 +12,7 @@ import sys
 
 import pytest
 import yaml
+from doc_pages import BLOCK, environment
 
 from neas_tf.paths import project_file
 
@@ -44,7 +44,6 @@ shrink: {metric: diversity, every_epochs: 2.0, remove: 1, num_samples: 6, images
 search: {calibration_images: 16, calibration_batch: 8, validation_images: 0}
 retrain: {epochs: 6.0, batch_size: 8}
 """
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page(name: str) -> str:
@@ -52,7 +51,7 @@ def page(name: str) -> str:
 
 
 def blocks(name: str, *languages: str) -> list[tuple[str, str]]:
-    return [block for block in _BLOCK.findall(page(name)) if block[0] in languages]
+    return [block for block in BLOCK.findall(page(name)) if block[0] in languages]
 
 
 def merged(*texts: str) -> str:
@@ -83,14 +82,6 @@ class Walk:
         """
         missing = [old for old, _ in smaller if old not in page(name)]
         assert not missing
-        environment = {
-            **os.environ,
-            "PYTHONPATH": project_file(),
-            # `python` of the page is the Python of the tests.
-            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
-            "MPLBACKEND": "Agg",
-            **variables,
-        }
         for file, code in named_settings(name):
             (self.folder / file).write_text(code)
         printed, pending = "", ""
@@ -105,7 +96,7 @@ class Walk:
             done = subprocess.run(
                 [*script, "-c", pending],
                 cwd=self.folder,
-                env=environment,
+                env=environment(**variables),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

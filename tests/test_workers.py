@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from cluster_runs import free_hosts
 
 from neas_tf.paths import project_file
 
@@ -32,12 +32,7 @@ export: {formats: []}
 
 def run_workers(folder, stage, count=2):
     """Runs the command in as many processes, one of which is the chief."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    hosts = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
+    hosts = free_hosts(count)
     settings = folder.parent / "settings.yaml"
     settings.write_text(SETTINGS)
     command = [sys.executable, "-m", "neas_tf.train", f"--model_dir={folder}", f"--stage={stage}"]

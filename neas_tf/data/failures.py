@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+from absl import logging
 
 from neas_tf.errors import NeasError
 
@@ -14,6 +15,7 @@ from neas_tf.errors import NeasError
 STOPPED = "data.on_bad_record: it is stop, and these cannot be decoded"
 OUTSIDE = "data.num_classes, data.label_offset: a label lies outside"
 NOTHING = "data: no image of a batch can be decoded"
+_NAMED = 5  # damaged images that a message names
 _OURS = re.compile(
     "|".join(map(re.escape, (STOPPED, OUTSIDE, NOTHING))) + "|Could not parse example|Feature: "
 )
@@ -37,6 +39,30 @@ def batches_of(dataset: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, tf.Tensor]
     """The batches of a data set; see `failures`."""
     with failures():
         yield from dataset
+
+
+def report_damaged(what: str, names: Sequence[str], total: int, on_bad_record: str) -> None:
+    """Logs which of some images cannot be decoded, if any, and are left out.
+
+    Args:
+      what: they are.
+      names: of the damaged ones, for messages.
+      total: how many images there are.
+      on_bad_record: 'skip', or 'stop' for an error instead.
+
+    Raises:
+      NeasError: with 'stop'.
+    """
+    if not names:
+        return
+    named = "; ".join(names[:_NAMED])
+    named += f"; and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+    if on_bad_record == "stop":
+        raise NeasError(
+            f"data.on_bad_record: received 'stop', and of the {total} {what} these cannot "
+            f"be decoded: {named}; allowed is skip, or to mend or remove them."
+        )
+    logging.warning("%s: %d of %d are damaged and left out: %s.", what, len(names), total, named)
 
 
 def _from(message: str, start: int) -> str:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from neas_tf.data.decoding import Decoder
-from neas_tf.data.failures import reason
+from neas_tf.data.failures import reason, report_damaged
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 from neas_tf.errors import NeasError
 
 _BATCH = 256
-_NAMED = 5  # damaged images that a message names
 
 
 def decode_all(
@@ -53,17 +51,7 @@ def decode_all(
     bad = np.setdiff1d(np.arange(store.size), kept)
     if len(labels) == 0:
         raise NeasError(f"data: {what}: none of {store.size} images can be decoded.")
-    if len(bad):
-        named = "; ".join(store.where(int(i)) for i in bad[:_NAMED])
-        named += f"; and {len(bad) - _NAMED} more" * (len(bad) > _NAMED)
-        if on_bad_record == "stop":
-            raise NeasError(
-                f"data.on_bad_record: received 'stop', and of the {store.size} {what} these cannot "
-                f"be decoded: {named}; allowed is skip, or to mend or remove them."
-            )
-        logging.warning(
-            "%s: %d of %d are damaged and left out: %s.", what, len(bad), store.size, named
-        )
+    report_damaged(what, [store.where(int(i)) for i in bad], store.size, on_bad_record)
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(outside[0])
@@ -72,8 +60,7 @@ def decode_all(
             f"the label {labels[first]} and {len(outside)} labels in all lie outside "
             f"0..{classes - 1} (data.label_offset is already taken off)."
         )
-    skipped = len(bad)
-    return ArrayStore.of(images, labels), skipped
+    return ArrayStore.of(images, labels), len(bad)
 
 
 def token_reader(

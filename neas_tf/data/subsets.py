@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from neas_tf.data import splits
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.failures import failures
+from neas_tf.data.failures import failures, report_damaged
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.stores import FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
@@ -121,12 +120,6 @@ def _decode(
         raise NeasError(f"data: {what}: none of {len(where)} images can be decoded.")
     kept, images, labels = (np.concatenate(column) for column in zip(*pairs, strict=True))
     bad = np.setdiff1d(np.arange(len(where)), kept)
-    if len(bad):
-        named = "; ".join(where[i] for i in bad[:5])
-        if info.config.on_bad_record == "stop":
-            raise NeasError(
-                f"data.on_bad_record: received 'stop', and of {what} these cannot be decoded: "
-                f"{named}; allowed is skip, or to mend or remove them."
-            )
-        logging.warning("%s: %d of %d are damaged: %s.", what, len(bad), len(where), named)
+    names = [where[i] for i in bad]
+    report_damaged(f"images of {what}", names, len(where), info.config.on_bad_record)
     return images, labels

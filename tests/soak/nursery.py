@@ -29,26 +29,37 @@ def load() -> None:
     from neas_tf import parse_config, pipeline, train  # noqa: F401
 
 
-def sit(order: dict[str, Any]) -> None:
-    """The child: one run of the command. Does not return."""
-    os.setsid()
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def speak_into(path: str) -> None:
+    """Sends stderr to a file, at its end, and shuts the other streams."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.dup2(log, 2)
-    if order.get("file_limit"):  # bytes; a write behind it fails with EFBIG
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
+
+
+def command(arguments: list[str]) -> None:
+    """Runs the command. Does not return."""
     from absl import app
 
     from neas_tf import train
+
+    # Model Garden's flags belong to absl's set as well; the command has only its own.
+    app.run(train.main, argv=["train", *arguments], flags_parser=train.parse_flags)
+
+
+def sit(order: dict[str, Any]) -> None:
+    """The child: one run of the command. Does not return."""
+    os.setsid()
+    speak_into(order["log"])
+    if order.get("file_limit"):  # bytes; a write behind it fails with EFBIG
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
     from soak.faults import Faults
 
     folder = next(a.split("=", 1)[1] for a in order["argv"] if a.startswith("--model_dir="))
     Faults(folder, order.get("fault") or {}, order["journal"]).install()
-    # Model Garden's flags belong to absl's set as well; the command has only its own.
-    app.run(train.main, argv=["train", *order["argv"]], flags_parser=train.parse_flags)
+    command(order["argv"])
 
 
 def main() -> None:

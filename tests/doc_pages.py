@@ -1,0 +1,20 @@
+"""What the tests of pages share: code blocks, and the environment in which a page's commands run."""
+
+import os
+import re
+import sys
+
+from neas_tf.paths import project_file
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": project_file(),
+        # `python` of the page is the Python of the tests.
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+        "MPLBACKEND": "Agg",
+        **variables,
+    }
