@@ -8,12 +8,15 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from neas_tf.errors import NeasError
 
 LOCK_FILE = ".lock"
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_TRIES, _PAUSE = 3, 0.05  # seconds; who asks `is_at_work` is in the way for microseconds
 # Names of what is renamed when it is whole: files of `neas_tf.files`, model and export folders,
 # and the shards of a checkpoint.
 _LEFTOVER = re.compile(
@@ -44,9 +47,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ) from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno in _HELD:
                 owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
                 raise NeasError(
                     f"model_dir: {str(folder)!r} is in use by another process"
@@ -58,6 +61,32 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if not left or error.errno not in _HELD:
+                raise
+        time.sleep(_PAUSE)
+
+
+def is_at_work(folder: Path) -> bool | None:
+    """Whether a process holds the folder's lock; None where that cannot be told."""
+    try:
+        handle = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in _HELD else None
+    finally:
+        os.close(handle)
+    return False
 
 
 def is_leftover(path: Path) -> bool:

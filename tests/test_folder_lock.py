@@ -1,16 +1,19 @@
 """One process a folder, and what is swept away behind a killed one."""
 
+import errno
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from neas_tf import paths
 from neas_tf.errors import NeasError
-from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
+from neas_tf.folder_lock import LOCK_FILE, is_at_work, is_leftover, lock_folder, sweep
 
 _HOLD = """
 import pathlib, sys, time
@@ -46,6 +49,41 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         process.stdout.close()
     with lock_folder(tmp_path):
         pass
+
+
+def test_whether_a_process_is_at_work(tmp_path, monkeypatch):
+    assert is_at_work(tmp_path) is None and is_at_work(tmp_path / "missing") is None
+    with lock_folder(tmp_path):
+        assert is_at_work(tmp_path) is True
+    before = (tmp_path / LOCK_FILE).read_bytes()
+    assert is_at_work(tmp_path) is False and (tmp_path / LOCK_FILE).read_bytes() == before
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert is_at_work(tmp_path) is None
+
+
+def test_who_only_asks_is_not_in_the_way(tmp_path):
+    """A start in the microseconds in which somebody asks is not refused."""
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            is_at_work(tmp_path)
+            time.sleep(0.002)
+
+    asking = threading.Thread(target=ask)
+    with lock_folder(tmp_path):
+        asking.start()
+    try:
+        for _ in range(300):
+            with lock_folder(tmp_path):
+                pass
+    finally:
+        stop.set()
+        asking.join()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

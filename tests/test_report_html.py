@@ -1,6 +1,7 @@
 """report.html: what it holds, that texts do no harm, comparison and watching. No browser needed."""
 
 import base64
+import contextlib
 import hashlib
 import html.parser
 import json
@@ -18,6 +19,7 @@ import yaml
 from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
+from neas_tf.folder_lock import lock_folder
 from neas_tf.paths import project_file
 from neas_tf.report import Table, make_page, read_run, write_page, write_report
 from neas_tf.report.__main__ import main
@@ -346,6 +348,31 @@ def test_ctrl_c_ends_watching(copy, tmp_path, capsys, monkeypatch):
     assert main([f"--model_dir={copy}", "--watch"]) == 0
     assert (copy / "report/report.html").exists() and (copy / "report/summary.txt").exists()
     assert "finished: " in capsys.readouterr().out
+
+
+def test_watching_says_when_nobody_works(copy, tmp_path):
+    results = (copy / "retrain/results.json").read_bytes()
+    (copy / "retrain/results.json").unlink()
+    said, looks = [], []
+    lock = contextlib.ExitStack()
+    lock.enter_context(lock_folder(copy))
+
+    def happens(_):
+        looks.append(len(said))
+        if len(looks) == 1:
+            lock.close()  # killed
+        elif len(looks) == 3:
+            lock.enter_context(lock_folder(copy))
+        elif len(looks) == 4:
+            (copy / "retrain/results.json").write_bytes(results)
+
+    assert watch([copy], tmp_path / "report.html", 5, said.append, happens)
+    lock.close()
+    assert said[1:3] == [
+        f"no process works on {str(copy)!r}: killed or stopped; the same command goes on",
+        f"{str(copy)!r} goes on",
+    ]
+    assert looks == [1, 2, 2, 3], "said once each"
 
 
 def test_watching_waits_for_a_run_to_begin(copy, tmp_path):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from neas_tf.folder_lock import is_at_work
 from neas_tf.report.page import write_page
 from neas_tf.report.page_data import is_finished
 from neas_tf.report.reading import RunFiles, read_run
@@ -37,6 +38,7 @@ def watch(
       OSError: when the page cannot be written.
     """
     output, written, waited = Path(output), 0, False
+    resting: set[Path] = set()
     try:
         while True:
             runs = [read_run(folder) for folder in model_dirs]
@@ -58,12 +60,27 @@ def watch(
                 written += 1
                 if written == 1:
                     say(f"watching every {seconds:g} s: {output} (Ctrl-C ends it)")
+            _say_who_rests(runs, resting, say)
             sleep(seconds)
     except KeyboardInterrupt:
         if written:
             write_page(output, [read_run(folder) for folder in model_dirs])
         say(f"stopped watching: {output}" if written else "stopped watching: nothing was written")
         return False
+
+
+def _say_who_rests(runs: Sequence[RunFiles], resting: set[Path], say: Callable[[str], None]):
+    """One line when no process works on an unfinished run any more, one when it goes on."""
+    for run in runs:
+        folder, at_work = run.model_dir, is_at_work(run.model_dir)
+        if at_work is False and folder not in resting and not is_finished(run):
+            resting.add(folder)
+            say(
+                f"no process works on {str(folder)!r}: killed or stopped; the same command goes on"
+            )
+        elif at_work and folder in resting:
+            resting.remove(folder)
+            say(f"{str(folder)!r} goes on")
 
 
 def _would_be_in_the_way(run: RunFiles, output: Path) -> bool:
