@@ -75,9 +75,7 @@ def _say_who_rests(runs: Sequence[RunFiles], resting: set[Path], say: Callable[[
         folder, at_work = run.model_dir, is_at_work(run.model_dir)
         if at_work is False and folder not in resting and not is_finished(run):
             resting.add(folder)
-            say(
-                f"no process works on {str(folder)!r}: killed or stopped; the same command goes on"
-            )
+            say(f"no process works on {str(folder)!r}: killed or stopped; the same command goes on")
         elif at_work and folder in resting:
             resting.remove(folder)
             say(f"{str(folder)!r} goes on")
