@@ -1,7 +1,9 @@
 """A study end to end on the digits: killed and resumed it leaves the same bytes; the command's manners."""
 
+import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +106,30 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_fi
     assert not run_studies(("paths",), config, settings, str(folder)).left
     assert results(folder) == results(whole) and len(results(whole)) == 5
     assert {name: contents(folder / "units")[name] for name in before} == before
+
+
+def test_results_without_weights(tmp_path, config_file, whole, capsys):
+    """Copied results go on: what a unit needs of another one is made again where it is missing."""
+    config, settings = load_settings([config_file], "")
+    folder = tmp_path / "copied"
+    shutil.copytree(whole / "units", folder / "units")
+    shutil.copy(whole / "study.json", folder)
+    (search,) = (folder / "units").glob("search-*")
+    search.unlink()
+    assert not run_studies(("paths",), config, settings, str(folder)).left
+    assert results(folder) == results(whole)
+    said = capsys.readouterr().err
+    assert said.count("done, but its weights are not in this folder") == 1
+    assert "came out otherwise" not in said
+    (path,) = (folder / "units").glob("training-*")
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {"result": value["result"] | {"ensemble_accuracy": 2}}))
+    store = Store(folder, essential_settings(config))
+    found = Found(Search(0, "{}", Supernet(0)))
+    training = Training(0, "{}", found).resolve(store.get)
+    result = Runner(config, store, make_strategy(config))(Comparison(0, "{}", training))
+    assert 0 <= result["disagreement"] <= 1
+    assert "came out otherwise than in training-" in capsys.readouterr().err
 
 
 def test_a_study_with_other_settings_is_refused(config_file, whole):

@@ -71,9 +71,19 @@ class Runner:
     def __call__(self, unit: Unit) -> Result:
         """Does a resolved unit, or goes on with it where its folder holds a part.
 
+        Weights that it needs and that are not in this folder, since the result of their unit was
+        copied from another one, are made again.
+
         Raises:
           NeasError: for settings that a stage refuses.
         """
+        if isinstance(unit, (units.Scores, units.Search, units.LatencyTable)):
+            self._make_sure(unit.supernet, "shrink/alive.json")
+        elif isinstance(unit, (units.Embedding, units.Comparison)):
+            self._make_sure(unit.training, "retrain/model/model.json")
+        return self._do(unit)
+
+    def _do(self, unit: Unit) -> Result:
         result = self._kinds[unit.kind](unit)
         for pattern in _BULK:
             for path in self._store.work(unit).glob(pattern):
@@ -82,6 +92,22 @@ class Runner:
         tf_keras.backend.clear_session()
         gc.collect()
         return result
+
+    def _make_sure(self, unit: Unit, last: str) -> None:
+        """Does a unit that is done again, if `last`, what it leaves at its end, is not there."""
+        path = self._store.work(unit) / last
+        if path.exists():
+            return
+        with self._store.wait_for(unit):
+            if path.exists():
+                return
+            console.heading(unit.title, f"{unit.key}: done, but its weights are not in this folder")
+            result = json.loads(json.dumps(self._do(unit)))
+            if result != self._store.get(unit):
+                console.say(
+                    f"{unit.title}: came out otherwise than in {unit.key}.json, which is kept "
+                    "(another machine, other versions or other code)."
+                )
 
     def base_run(self) -> Run:
         """The base settings with data and space; nothing is written.

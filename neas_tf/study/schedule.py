@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from neas_tf.errors import NeasError, check_int, fail
-from neas_tf.study.store import Store
+from neas_tf.study.store import PAUSE, Store
 from neas_tf.study.units import Result, Unit, in_order
 
 Run = Callable[[Unit], Result]
-_PAUSE = 5.0  # seconds between two looks at what other processes do
 
 
 class Bar(Protocol):
@@ -121,7 +120,7 @@ def work(
         if not ready:
             return now
         if not any(_run_one(unit, store, run, clock, on_begin) for unit in ready):
-            sleep(_PAUSE)
+            sleep(PAUSE)
 
 
 def _run_one(

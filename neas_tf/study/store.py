@@ -14,7 +14,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from neas_tf.study.units import Result, Unit, found
 
 STUDY_FORMAT = "neas-study/1"
 UNIT_FORMAT = "neas-study-unit/1"
+PAUSE = 5.0  # seconds between two looks at what other processes do
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
@@ -147,6 +149,21 @@ class Store:
     @contextlib.contextmanager
     def claim(self, unit: Unit) -> Iterator[bool]:
         """Holds a unit for a block; False when another process holds it, or has done it by now."""
+        with self._held(unit) as free:
+            yield free and self.get(unit) is None
+
+    @contextlib.contextmanager
+    def wait_for(self, unit: Unit, sleep: Callable[[float], object] = time.sleep) -> Iterator[None]:
+        """Holds a unit, done or not, for a block; first waits for a process that holds it."""
+        while True:
+            with self._held(unit) as free:
+                if free:
+                    yield
+                    return
+            sleep(PAUSE)
+
+    @contextlib.contextmanager
+    def _held(self, unit: Unit) -> Iterator[bool]:
         folder = self.folder / "claims" / unit.key
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -155,4 +172,4 @@ class Store:
             except NeasError:
                 yield False
                 return
-            yield self.get(unit) is None
+            yield True
