@@ -14,7 +14,7 @@ from neas_tf.files import check_plain, read_bytes
 from neas_tf.paths import resolve_user_path
 
 MOST_BYTES = 1 << 20
-_MOST_LEVELS, _MOST_NODES = 30, 100_000  # with aliases written out
+_MOST_LEVELS, _MOST_NODES = 30, 20_000  # with aliases written out; ours have some hundreds
 _MOST_DIGITS = 300  # as in JSON
 _ENDLESS = "is nested endlessly or too large for settings"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -24,11 +24,12 @@ _PLAIN = (str, int, float, bool, type(None))
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in Model Garden's files, and "off" and "no" texts."""
 
-    level = 0
+    level = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Stops at what is nested too deeply before all of it is scanned, which is quadratic."""
-        if self.level > _MOST_LEVELS:
+        """Stops at what is too deep (scanning it is quadratic) or too much before all is scanned."""
+        self.nodes += 1
+        if self.level > _MOST_LEVELS or self.nodes > _MOST_NODES:
             raise ValueError(_ENDLESS)
         self.level += 1
         node = super().compose_node(parent, index)
