@@ -122,6 +122,34 @@ def test_kendall_of_a_supernet_that_ranks_well():
     assert values["diversity"]["interval"] == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
+def test_longer_trained_supernets():
+    """They are scored only; that of one metric, which ranks perfectly, stands out in the table."""
+    plan = toy_plan(longer=(3,), metrics=("none", "diversity"))
+    added = set(ranking.rounds(plan)[1]) - set(
+        ranking.rounds(toy_plan(metrics=plan.settings.metrics))[1]
+    )
+    assert {unit.kind for unit in added} == {"scores"} and len(added) == 2
+    settings = [json.loads(unit.supernet.settings) for unit in added]
+    assert all(found["supernet"] == {"epochs": 3.0} for found in settings)
+    assert all(found["shrink"]["every_epochs"] == 3.0 for found in settings)
+
+    def change(unit, result):
+        own = json.loads(unit.supernet.settings) if unit.kind == "scores" else {}
+        if "supernet" in own and "metric" not in own["shrink"]:
+            truth = [pretend(plan.training(0, key))["ensemble_accuracy"] for key in unit.ensembles]
+            return {**result, "accuracies": [0.5 * value for value in truth]}
+        return result
+
+    report = ranking.report(plan, Everything(change))
+    longer = report.values["longer"]
+    assert longer["diversity, 3 × the epochs"]["kendall"].mean == pytest.approx(1.0)
+    assert longer["diversity, 3 × the epochs"]["between_supernets"].mean == pytest.approx(1.0)
+    assert longer["none, 3 × the epochs"]["kendall"].mean < 0.9
+    (table,) = [table for table in report.tables if "tells ensembles apart" in table.title]
+    assert [row[0] for row in table.rows] == [*plan.settings.metrics, *longer]
+    assert any("Sorting the same ensembles by MACs" in text for text in report.sentences)
+
+
 def test_alive_ensembles_are_counted():
     keys = PLAN.random_ensembles()
 
@@ -196,6 +224,7 @@ def test_rivals_fit_a_budget_and_shrink_the_image_alike(name):
         ({"seeds": [1, 1]}, "different numbers"),
         ({"seeds": 3}, "a list"),
         ({"ensembles": 1}, "study.ensembles"),
+        ({"longer": [0]}, "study.longer"),
         ({"metrics": ["diversty"]}, "Did you mean 'diversity'"),
         ({"rivals": ["resnet"]}, "study.rivals"),
         ({"rival_depth": 0}, "study.rival_depth"),

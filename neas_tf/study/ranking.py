@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,15 @@ def _supernet(plan: Plan, metric: str, seed: int) -> Supernet:
     return plan.supernet(seed, shrink={"metric": metric})
 
 
+def _longer(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
+    epochs, every = plan.base["supernet"]["epochs"], plan.base["shrink"]["every_epochs"]
+    return plan.supernet(
+        seed,
+        supernet={"epochs": factor * epochs},
+        shrink={"metric": metric, "every_epochs": factor * every},
+    )
+
+
 def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
@@ -56,6 +66,12 @@ def rounds(plan: Plan) -> list[list[Unit]]:
         metrics = plan.settings.metrics
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
         own: list[Unit] = [_retrained(plan, metric, seed) for metric in metrics]
+        longer: list[Unit] = [
+            plan.scores(_longer(plan, metric, factor, seed))
+            for factor in plan.settings.longer
+            for metric in metrics
+        ]
+        own += longer
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
     for truth in truths[len(result) :]:
         result.append(list(truth))
@@ -90,6 +106,18 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         means = {metric: row[name] for metric, row in by_metric.items()}
         expected = [metric for metric in _EXPECTED if metric in means]
         sentences.append(ranking_words(means, expected, what))
+    if len(truth) >= _LEAST:
+        macs = kendall([row["macs"] for row in truth.values()], accuracies)
+        values["kendall_of_macs"] = macs
+        sentences.append(
+            f"Sorting the same ensembles by MACs, without any supernet, gives τ = {macs:.2f}."
+        )
+    longer = {
+        f"{metric}, {factor:g} × the epochs": _of_longer(plan, metric, factor, truth, lookup)
+        for factor in plan.settings.longer
+        for metric in plan.settings.metrics
+    }
+    values["longer"] = longer
     values["differences"] = differences = _differences(plan, truth, by_metric)
     for name, interval in differences.items():
         sentences.append(
@@ -99,9 +127,9 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     pictures = {}
     if any(row["scores"] for row in by_metric.values()) and len(accuracies) > 1:
         pictures["ranking.png"] = functools.partial(_picture, truth, by_metric)
-    return Report(
-        values, [_table(by_metric, len(truth)), _table_alive(by_metric)], sentences, pictures
-    )
+    tables = [_table(by_metric, len(truth)), _table_alive(by_metric)]
+    tables.append(_table_supernets({**by_metric, **longer}))
+    return Report(values, tables, sentences, pictures)
 
 
 def _mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
@@ -144,26 +172,53 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         if trained is not None:
             retrained.append(trained["ensemble_accuracy"])
             macs.append(trained["macs"])
-    common = [key for key in truth if all(key in row for row in scores.values())]
-    x = np.array([[row[key] for key in common] for row in scores.values()])
-    y = np.array([truth[key]["accuracy"] for key in common])
-    enough = len(common) >= _LEAST and len(x) > 0
     result: dict[str, Any] = {
         "scores": scores,
-        "kendall": Mean.of([kendall(row, y) for row in x] if enough else []),
-        "spearman": Mean.of([spearman(row, y) for row in x] if enough else []),
         "last_generation": Mean.of(last),
         "retrained": Mean.of(retrained),
         "retrained_macs": Mean.of(macs),
         "combinations": Mean.of(combinations),
+        **_correlations(plan, scores, truth),
+    }
+    result["alive"] = _alive_kendall(truth, scores, alive)
+    return result
+
+
+def _correlations(
+    plan: Plan, scores: Mapping[int, Mapping[str, float]], truth: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How supernets' accuracies (by seed) go with the truth, and with each other."""
+    common = [key for key in truth if all(key in row for row in scores.values())]
+    x = np.array([[row[key] for key in common] for row in scores.values()])
+    y = np.array([truth[key]["accuracy"] for key in common])
+    enough = len(common) >= _LEAST and len(x) > 0
+    pairs = itertools.combinations(x, 2) if enough else ()
+    result: dict[str, Any] = {
+        "kendall": Mean.of([kendall(row, y) for row in x] if enough else []),
+        "spearman": Mean.of([spearman(row, y) for row in x] if enough else []),
+        "between_supernets": Mean.of([kendall(a, b) for a, b in pairs]),
+        "score": Mean.of([float(np.mean(row)) for row in x] if enough else []),
+        "score_spread": Mean.of([float(np.std(row, ddof=1)) for row in x] if enough else []),
     }
     if enough:
         interval = bootstrap(
             lambda rows: _mean_kendall(x[:, rows], y[rows]), len(y), plan.settings.resamples
         )
         result["interval"] = [interval.low, interval.high]
-    result["alive"] = _alive_kendall(truth, scores, alive)
     return result
+
+
+def _of_longer(
+    plan: Plan, metric: str, factor: float, truth: Mapping[str, Any], lookup: Lookup
+) -> dict[str, Any]:
+    units = {seed: plan.scores(_longer(plan, metric, factor, seed)) for seed in plan.seeds}
+    done = {seed: found(unit, lookup) for seed, unit in units.items()}
+    scores = {
+        seed: dict(zip(units[seed].ensembles, result["accuracies"], strict=True))
+        for seed, result in done.items()
+        if result is not None
+    }
+    return {"scores": scores, **_correlations(plan, scores, truth)}
 
 
 def _mean_kendall(x: np.ndarray, y: np.ndarray) -> float:
@@ -276,6 +331,26 @@ def _table_alive(by_metric: Mapping[str, Any]) -> Table:
     )
     header = ("shrink metric", "combinations alive", "random ensembles alive", "their Kendall τ")
     return Table("Of the ensembles that lie in the shrunk space", header, rows)
+
+
+def _table_supernets(by_name: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            name,
+            str(len(row["scores"])),
+            percent(row["score"]),
+            percent(row["score_spread"]),
+            number(row["between_supernets"], 2),
+            number(row["kendall"], 2),
+            "{:.2f} to {:.2f}".format(*row["interval"]) if "interval" in row else "–",
+        )
+        for name, row in by_name.items()
+        if row["scores"]
+    )
+    header = ("supernets", "how many", "mean accuracy of the random ensembles")
+    header += ("standard deviation over them", "τ between two supernets")
+    header += ("Kendall τ against training", "95 % interval (ensembles)")
+    return Table("How well a supernet tells ensembles apart", header, rows)
 
 
 @style.styled

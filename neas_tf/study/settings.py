@@ -22,6 +22,8 @@ class StudySettings:
       ensembles_seed: that they are drawn with.
       training_seeds: seeds with which each of them is trained; their mean is the truth.
       metrics: shrink metrics that are compared.
+      longer: multiples of the supernet's epochs with which `ranking` also trains supernets, shrinking
+        that much later; their random ensembles are scored, nothing is searched.
       budgets: MACs of `sharing` and `frontier`, plain counts; the base's `search.max_macs` is that
         of the other studies.
       paths: K of `paths`.
@@ -45,6 +47,7 @@ class StudySettings:
     ensembles_seed: int = 0
     training_seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = ("none", "accuracy", "diversity")
+    longer: tuple[float, ...] = ()
     budgets: tuple[int, ...] = ()
     paths: tuple[int, ...] = (1, 2, 3, 5)
     max_split: int = -1
@@ -75,6 +78,8 @@ class StudySettings:
         for metric in self.metrics:
             if metric not in METRICS:
                 unknown_name("study.metrics", metric, METRICS)
+        for factor in self.longer:
+            check(_is_positive(factor, 100.0), "study.longer", factor, "numbers above 0 up to 100")
         for name in self.rivals:
             if name not in RIVALS:
                 unknown_name("study.rivals", name, RIVALS)
