@@ -118,10 +118,16 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for metric in plan.settings.metrics
     }
     values["longer"] = longer
+    sentences += [
+        f"Kendall τ of {name}: {number(row['kendall'], 2)}, and "
+        f"{number(by_metric[name.split(',')[0]]['kendall'], 2)} without."
+        for name, row in longer.items()
+        if row["scores"]
+    ]
     values["differences"] = differences = _differences(plan, truth, by_metric)
     for name, interval in differences.items():
         sentences.append(
-            f"τ of {name}: {interval['value']:+.2f}, 95 % interval {interval['low']:+.2f} to "
+            f"Kendall τ of {name}: {interval['value']:+.2f}, 95 % interval {interval['low']:+.2f} to "
             f"{interval['high']:+.2f} over the ensembles."
         )
     pictures = {}
