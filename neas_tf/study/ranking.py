@@ -46,6 +46,11 @@ def _longer(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
     )
 
 
+def _longer_kinds(plan: Plan) -> list[tuple[str, float]]:
+    """Metric and multiple of the epochs."""
+    return [(metric, factor) for factor in plan.settings.longer for metric in plan.settings.metrics]
+
+
 def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
@@ -66,12 +71,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
         metrics = plan.settings.metrics
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
         own: list[Unit] = [_retrained(plan, metric, seed) for metric in metrics]
-        longer: list[Unit] = [
-            plan.scores(_longer(plan, metric, factor, seed))
-            for factor in plan.settings.longer
-            for metric in metrics
-        ]
-        own += longer
+        own += [plan.scores(_longer(plan, *kind, seed)) for kind in _longer_kinds(plan)]
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
     for truth in truths[len(result) :]:
         result.append(list(truth))
@@ -112,18 +112,18 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         sentences.append(
             f"Sorting the same ensembles by MACs, without any supernet, gives τ = {macs:.2f}."
         )
-    longer = {
-        f"{metric}, {factor:g} × the epochs": _of_longer(plan, metric, factor, truth, lookup)
-        for factor in plan.settings.longer
-        for metric in plan.settings.metrics
-    }
-    values["longer"] = longer
-    sentences += [
-        f"Kendall τ of {name}: {number(row['kendall'], 2)}, and "
-        f"{number(by_metric[name.split(',')[0]]['kendall'], 2)} without."
-        for name, row in longer.items()
-        if row["scores"]
-    ]
+    values["longer"] = longer = {}
+    for metric, factor in _longer_kinds(plan):
+        name = f"{metric}, {factor:g} × the epochs"
+        scores = _scores(
+            {seed: _longer(plan, metric, factor, seed) for seed in plan.seeds}, plan, lookup
+        )
+        longer[name] = row = {"scores": scores, **_correlations(plan, scores, truth)}
+        if scores:
+            plain = number(by_metric[metric]["kendall"], 2)
+            sentences.append(
+                f"Kendall τ of {name}: {number(row['kendall'], 2)}, and {plain} without."
+            )
     values["differences"] = differences = _differences(plan, truth, by_metric)
     for name, interval in differences.items():
         sentences.append(
@@ -158,18 +158,14 @@ def _mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
 
 
 def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup) -> dict[str, Any]:
-    scores: dict[int, dict[str, float]] = {}
+    supernets = {seed: _supernet(plan, metric, seed) for seed in plan.seeds}
+    scores = _scores(supernets, plan, lookup)
     alive: dict[int, list[str]] = {}
     last, retrained, combinations, macs = [], [], [], []
-    for seed in plan.seeds:
-        supernet = _supernet(plan, metric, seed)
-        unit: Scores = plan.scores(supernet)
-        result = found(unit, lookup)
-        if result is not None:
-            scores[seed] = dict(zip(unit.ensembles, result["accuracies"], strict=True))
+    for seed, supernet in supernets.items():
         shrunk = found(supernet, lookup)
         if shrunk is not None:
-            alive[seed] = [key for key in unit.ensembles if _is_alive(key, shrunk)]
+            alive[seed] = [key for key in plan.random_ensembles() if _is_alive(key, shrunk)]
             combinations.append(shrunk["combinations"])
         history = found(_search(plan, metric, seed), lookup)
         if history is not None:
@@ -178,16 +174,15 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         if trained is not None:
             retrained.append(trained["ensemble_accuracy"])
             macs.append(trained["macs"])
-    result: dict[str, Any] = {
+    return {
         "scores": scores,
         "last_generation": Mean.of(last),
         "retrained": Mean.of(retrained),
         "retrained_macs": Mean.of(macs),
         "combinations": Mean.of(combinations),
         **_correlations(plan, scores, truth),
+        "alive": _alive_kendall(truth, scores, alive),
     }
-    result["alive"] = _alive_kendall(truth, scores, alive)
-    return result
 
 
 def _correlations(
@@ -214,17 +209,17 @@ def _correlations(
     return result
 
 
-def _of_longer(
-    plan: Plan, metric: str, factor: float, truth: Mapping[str, Any], lookup: Lookup
-) -> dict[str, Any]:
-    units = {seed: plan.scores(_longer(plan, metric, factor, seed)) for seed in plan.seeds}
-    done = {seed: found(unit, lookup) for seed, unit in units.items()}
-    scores = {
-        seed: dict(zip(units[seed].ensembles, result["accuracies"], strict=True))
-        for seed, result in done.items()
-        if result is not None
-    }
-    return {"scores": scores, **_correlations(plan, scores, truth)}
+def _scores(
+    supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup
+) -> dict[int, dict[str, float]]:
+    """By seed, the accuracies of the ensembles under the supernets that have scored them."""
+    result = {}
+    for seed, supernet in supernets.items():
+        unit: Scores = plan.scores(supernet)
+        scored = found(unit, lookup)
+        if scored is not None:
+            result[seed] = dict(zip(unit.ensembles, scored["accuracies"], strict=True))
+    return result
 
 
 def _mean_kendall(x: np.ndarray, y: np.ndarray) -> float:
@@ -302,16 +297,19 @@ def _spread_words(plan: Plan, truth: Mapping[str, Any], spread: Mean) -> str:
     )
 
 
+def _interval(row: Mapping[str, Any]) -> str:
+    return "{:.2f} to {:.2f}".format(*row["interval"]) if "interval" in row else "–"
+
+
 def _table(by_metric: Mapping[str, Any], ensembles: int) -> Table:
     rows = []
     for metric, row in by_metric.items():
-        low, high = row.get("interval", (float("nan"), float("nan")))
         rows.append(
             (
                 metric,
                 str(len(row["scores"])),
                 number(row["kendall"], 2),
-                f"{low:.2f} to {high:.2f}" if "interval" in row else "–",
+                _interval(row),
                 number(row["spearman"], 2),
                 percent(row["retrained"]),
                 number(row["retrained_macs"], 2, 1e-6, " M"),
@@ -348,7 +346,7 @@ def _table_supernets(by_name: Mapping[str, Any]) -> Table:
             percent(row["score_spread"]),
             number(row["between_supernets"], 2),
             number(row["kendall"], 2),
-            "{:.2f} to {:.2f}".format(*row["interval"]) if "interval" in row else "–",
+            _interval(row),
         )
         for name, row in by_name.items()
         if row["scores"]

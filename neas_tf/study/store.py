@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +153,14 @@ class Store:
             yield free and self.get(unit) is None
 
     @contextlib.contextmanager
-    def wait_for(self, unit: Unit, sleep: Callable[[float], object] = time.sleep) -> Iterator[None]:
+    def wait_for(self, unit: Unit) -> Iterator[None]:
         """Holds a unit, done or not, for a block; first waits for a process that holds it."""
         while True:
             with self._held(unit) as free:
                 if free:
                     yield
                     return
-            sleep(PAUSE)
+            time.sleep(PAUSE)
 
     @contextlib.contextmanager
     def _held(self, unit: Unit) -> Iterator[bool]:
