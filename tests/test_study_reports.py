@@ -148,6 +148,10 @@ def test_longer_trained_supernets():
     (table,) = [table for table in report.tables if "tells ensembles apart" in table.title]
     assert [row[0] for row in table.rows] == [*plan.settings.metrics, *longer]
     assert any("Sorting the same ensembles by MACs" in text for text in report.sentences)
+    differences = report.values["differences"]
+    assert set(differences) == {"diversity less none", "diversity less none, 3 × the epochs"}
+    none = longer["none, 3 × the epochs"]["kendall"].mean
+    assert differences["diversity less none, 3 × the epochs"]["value"] == pytest.approx(1 - none)
 
 
 def test_alive_ensembles_are_counted():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from neas_tf.architecture import Architecture
 from neas_tf.report import style
+from neas_tf.study.correlations import LEAST, among, correlations, difference
 from neas_tf.study.plan import Plan
 from neas_tf.study.reporting import Report, Table, number, percent
-from neas_tf.study.statistics import Mean, bootstrap, kendall, ranking_words, spearman
+from neas_tf.study.statistics import Mean, kendall, ranking_words
 from neas_tf.study.units import (
     Found,
     Lookup,
@@ -30,7 +30,6 @@ from neas_tf.study.units import (
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
 PAPER = "Table 2"
 _EXPECTED = ("diversity", "none", "accuracy")  # by the paper's τ, 0.65 > 0.45 > 0.42
-_LEAST = 5  # ensembles that a correlation needs to be worth printing
 
 
 def _supernet(plan: Plan, metric: str, seed: int) -> Supernet:
@@ -49,6 +48,10 @@ def _longer(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
 def _longer_kinds(plan: Plan) -> list[tuple[str, float]]:
     """Metric and multiple of the epochs."""
     return [(metric, factor) for factor in plan.settings.longer for metric in plan.settings.metrics]
+
+
+def _kind_name(metric: str, factor: float) -> str:
+    return metric if factor == 1.0 else f"{metric}, {factor:g} × the epochs"
 
 
 def _search(plan: Plan, metric: str, seed: int) -> Search:
@@ -90,7 +93,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     values["spread"] = spread
     sentences = [_spread_words(plan, truth, spread)]
     repeated = [row["by_seed"] for row in truth.values()]
-    if repeated and all(len(row) > 1 for row in repeated) and len(repeated) >= _LEAST:
+    if repeated and all(len(row) > 1 for row in repeated) and len(repeated) >= LEAST:
         first, second = ([row[i] for row in repeated] for i in (0, 1))
         values["between_trainings"] = kendall(first, second)
         sentences.append(
@@ -106,25 +109,26 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         means = {metric: row[name] for metric, row in by_metric.items()}
         expected = [metric for metric in _EXPECTED if metric in means]
         sentences.append(ranking_words(means, expected, what))
-    if len(truth) >= _LEAST:
+    if len(truth) >= LEAST:
         macs = kendall([row["macs"] for row in truth.values()], accuracies)
         values["kendall_of_macs"] = macs
         sentences.append(
             f"Sorting the same ensembles by MACs, without any supernet, gives τ = {macs:.2f}."
         )
     values["longer"] = longer = {}
+    compared = {(metric, 1.0): row["scores"] for metric, row in by_metric.items()}
     for metric, factor in _longer_kinds(plan):
-        name = f"{metric}, {factor:g} × the epochs"
-        scores = _scores(
-            {seed: _longer(plan, metric, factor, seed) for seed in plan.seeds}, plan, lookup
-        )
-        longer[name] = row = {"scores": scores, **_correlations(plan, scores, truth)}
+        name = _kind_name(metric, factor)
+        supernets = {seed: _longer(plan, metric, factor, seed) for seed in plan.seeds}
+        compared[metric, factor] = scores = _scores(supernets, plan, lookup)
+        row = {"scores": scores, **correlations(scores, truth, plan.settings.resamples)}
+        longer[name] = row
         if scores:
             plain = number(by_metric[metric]["kendall"], 2)
             sentences.append(
                 f"Kendall τ of {name}: {number(row['kendall'], 2)}, and {plain} without."
             )
-    values["differences"] = differences = _differences(plan, truth, by_metric)
+    values["differences"] = differences = _differences(plan, truth, compared)
     for name, interval in differences.items():
         sentences.append(
             f"Kendall τ of {name}: {interval['value']:+.2f}, 95 % interval {interval['low']:+.2f} to "
@@ -180,33 +184,9 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         "retrained": Mean.of(retrained),
         "retrained_macs": Mean.of(macs),
         "combinations": Mean.of(combinations),
-        **_correlations(plan, scores, truth),
-        "alive": _alive_kendall(truth, scores, alive),
+        **correlations(scores, truth, plan.settings.resamples),
+        "alive": among(scores, truth, alive),
     }
-
-
-def _correlations(
-    plan: Plan, scores: Mapping[int, Mapping[str, float]], truth: Mapping[str, Any]
-) -> dict[str, Any]:
-    """How supernets' accuracies (by seed) go with the truth, and with each other."""
-    common = [key for key in truth if all(key in row for row in scores.values())]
-    x = np.array([[row[key] for key in common] for row in scores.values()])
-    y = np.array([truth[key]["accuracy"] for key in common])
-    enough = len(common) >= _LEAST and len(x) > 0
-    pairs = itertools.combinations(x, 2) if enough else ()
-    result: dict[str, Any] = {
-        "kendall": Mean.of([kendall(row, y) for row in x] if enough else []),
-        "spearman": Mean.of([spearman(row, y) for row in x] if enough else []),
-        "between_supernets": Mean.of([kendall(a, b) for a, b in pairs]),
-        "score": Mean.of([float(np.mean(row)) for row in x] if enough else []),
-        "score_spread": Mean.of([float(np.std(row, ddof=1)) for row in x] if enough else []),
-    }
-    if enough:
-        interval = bootstrap(
-            lambda rows: _mean_kendall(x[:, rows], y[rows]), len(y), plan.settings.resamples
-        )
-        result["interval"] = [interval.low, interval.high]
-    return result
 
 
 def _scores(
@@ -220,23 +200,6 @@ def _scores(
         if scored is not None:
             result[seed] = dict(zip(unit.ensembles, scored["accuracies"], strict=True))
     return result
-
-
-def _mean_kendall(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.mean([kendall(row, y) for row in x]))
-
-
-def _alive_kendall(
-    truth: Mapping[str, Any], scores: Mapping[int, Any], alive: Mapping[int, list[str]]
-) -> dict[str, Any]:
-    """τ over those ensembles only that shrinking left in the space."""
-    counts, values = [], []
-    for seed, row in scores.items():
-        keys = [key for key in alive.get(seed, ()) if key in truth]
-        counts.append(len(keys))
-        if len(keys) >= _LEAST:
-            values.append(kendall([row[k] for k in keys], [truth[k]["accuracy"] for k in keys]))
-    return {"ensembles": Mean.of(counts), "kendall": Mean.of(values)}
 
 
 def _is_alive(key: str, supernet: Result) -> bool:
@@ -257,30 +220,18 @@ def _last_generation(history: Result) -> float:
 
 
 def _differences(
-    plan: Plan, truth: Mapping[str, Any], by_metric: Mapping[str, Any]
+    plan: Plan, truth: Mapping[str, Any], scores: Mapping[tuple[str, float], Any]
 ) -> dict[str, dict[str, float]]:
-    """τ of diversity less that of the others, over the seeds that both have."""
+    """τ of diversity less that of the others, for each number of epochs."""
     result: dict[str, dict[str, float]] = {}
-    if "diversity" not in by_metric:
-        return result
-    for other in by_metric:
-        ours, theirs = by_metric["diversity"]["scores"], by_metric[other]["scores"]
-        seeds = [seed for seed in ours if seed in theirs]
-        keys = [key for key in truth if all(key in ours[s] and key in theirs[s] for s in seeds)]
-        if other == "diversity" or not seeds or len(keys) < _LEAST:
+    for (metric, factor), theirs in scores.items():
+        ours = scores.get(("diversity", factor))
+        if metric == "diversity" or ours is None:
             continue
-        a = np.array([[ours[seed][key] for key in keys] for seed in seeds])
-        b = np.array([[theirs[seed][key] for key in keys] for seed in seeds])
-        y = np.array([truth[key]["accuracy"] for key in keys])
-        interval = bootstrap(
-            lambda rows, a=a, b=b, y=y: (
-                _mean_kendall(a[:, rows], y[rows]) - _mean_kendall(b[:, rows], y[rows])
-            ),
-            len(keys),
-            plan.settings.resamples,
-        )
-        name = f"diversity less {other}"
-        result[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
+        interval = difference(ours, theirs, truth, plan.settings.resamples)
+        if interval is not None:
+            values = {"value": interval.value, "low": interval.low, "high": interval.high}
+            result[f"diversity less {_kind_name(metric, factor)}"] = values
     return result
 
 
