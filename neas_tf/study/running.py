@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from neas_tf import console, data, model_store
 from neas_tf.architecture import Architecture
@@ -22,6 +20,7 @@ from neas_tf.config import NeasConfig
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.graph_memory import release_graphs
 from neas_tf.latency_models import ensemble_model
 from neas_tf.latency_table import METRIC as LATENCY
 from neas_tf.latency_table import load_table
@@ -88,9 +87,7 @@ class Runner:
         for pattern in _BULK:
             for path in self._store.work(unit).glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        # Every network leaves its graphs; a study trains hundreds of them.
-        tf_keras.backend.clear_session()
-        gc.collect()
+        release_graphs()  # a study trains hundreds of networks
         return result
 
     def _make_sure(self, unit: Unit, last: str) -> None:
