@@ -154,6 +154,25 @@ def test_longer_trained_supernets():
     assert differences["diversity less none, 3 × the epochs"]["value"] == pytest.approx(1 - none)
 
 
+def test_random_ensembles_against_their_paths_and_the_budget():
+    keys = PLAN.random_ensembles()
+
+    def change(unit, result):
+        if unit.kind == "training" and unit.ensemble in keys:
+            place = keys.index(unit.ensemble)
+            paths = [0.5, 0.6 if place < 3 else 0.4]
+            macs = PLAN.budget + (place > 4)
+            return {**result, "ensemble_accuracy": 0.55, "path_accuracies": paths, "macs": macs}
+        return result
+
+    report = ranking.report(PLAN, Everything(change))
+    assert report.values["better_than_best_path"] == len(keys) - 3
+    gain = (-0.05 * 3 + 0.05 * (len(keys) - 3)) / len(keys)
+    assert report.values["gain_over_best_path"].mean == pytest.approx(gain)
+    assert report.values["inside_budget"].count == 5
+    assert any(text.startswith("5 of them lie within the budget") for text in report.sentences)
+
+
 def test_alive_ensembles_are_counted():
     keys = PLAN.random_ensembles()
 

@@ -64,7 +64,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         if not math.isnan(spread):
             verdict = f"{'more' if abs(change) > spread else 'no more'} than one standard deviation"
         sentences.append(
-            f"{name}: shares {percent(row['overlap'], 0)} of what it drops with the base; the "
+            f"Setting '{name}' shares {percent(row['overlap'], 0)} of what it drops with the base; the "
             f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict}."
         )
     if not sentences:

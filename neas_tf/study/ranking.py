@@ -92,6 +92,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     spread = Mean.of(accuracies)
     values["spread"] = spread
     sentences = [_spread_words(plan, truth, spread)]
+    if len(truth) >= LEAST:
+        sentences += _truth_words(plan, truth, values)
     repeated = [row["by_seed"] for row in truth.values()]
     if repeated and all(len(row) > 1 for row in repeated) and len(repeated) >= LEAST:
         first, second = ([row[i] for row in repeated] for i in (0, 1))
@@ -153,9 +155,11 @@ def _mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
         ]
         if done:
             accuracies = [value["ensemble_accuracy"] for value in done]
+            gains = [v["ensemble_accuracy"] - max(v["path_accuracies"]) for v in done]
             result[key] = {
                 "accuracy": float(np.mean(accuracies)),
                 "by_seed": accuracies,
+                "gain": float(np.mean(gains)),
                 "macs": done[0]["macs"],
             }
     return result
@@ -250,6 +254,27 @@ def _spread_words(plan: Plan, truth: Mapping[str, Any], spread: Mean) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     return "{:.2f} to {:.2f}".format(*row["interval"]) if "interval" in row else "–"
+
+
+def _truth_words(plan: Plan, truth: Mapping[str, Any], values: dict[str, Any]) -> list[str]:
+    """What the random ensembles alone say: of ensembles against paths, and as a bar for the found."""
+    texts = []
+    if plan.base["num_paths"] > 1:
+        gains = [row["gain"] for row in truth.values()]
+        values["gain_over_best_path"] = gain = Mean.of(gains)
+        values["better_than_best_path"] = better = sum(g > 0 for g in gains)
+        texts.append(
+            f"The ensemble beats its best path in {better} of {len(gains)}, by "
+            f"{100 * gain.mean:.2f} points in the mean."
+        )
+    inside = [row["accuracy"] for row in truth.values() if 0 < row["macs"] <= plan.budget]
+    values["inside_budget"] = Mean.of(inside)
+    if inside:
+        texts.append(
+            f"{len(inside)} of them lie within the budget of the searches and reach "
+            f"{percent(values['inside_budget'])}: what a search finds should be better than these."
+        )
+    return texts
 
 
 def _table(by_metric: Mapping[str, Any], ensembles: int) -> Table:
