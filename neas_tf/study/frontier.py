@@ -147,7 +147,7 @@ def _findings(plan: Plan, summary: Mapping[tuple[str, str], Any]) -> list[str]:
 
 @style.styled
 def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
-    figure = style.new_figure(9.0, 3.8)
+    figure = style.new_figure(9.0, 4.2)
     style.heading(figure, "Accuracy against cost")
     names = list(dict.fromkeys(name for name, _ in rows))
     for place, (field, factor, label) in enumerate(
@@ -168,7 +168,9 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
         axes.set_ylabel("test accuracy")
         style.percent_axis(axes)
         axes.grid(True)
-    axes.legend(fontsize=6)
+    # Outside: the points of eight models leave no corner free.
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=4)
     return style.to_png(figure)
 
 

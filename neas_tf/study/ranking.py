@@ -243,10 +243,10 @@ def _spread_words(plan: Plan, truth: Mapping[str, Any], spread: Mean) -> str:
     if spread.count < 2:
         return f"{spread.count} of {plan.settings.ensembles} random ensembles are trained so far."
     values = [row["accuracy"] for row in truth.values()]
-    trainings = {len(row["by_seed"]) for row in truth.values()}
-    seeds = f"{min(trainings)} to {max(trainings)}" if len(trainings) > 1 else f"{min(trainings)}"
+    trainings = sorted({len(row["by_seed"]) for row in truth.values()})
+    often = "once" if trainings == [1] else f"{' or '.join(map(str, trainings))} times"
     return (
-        f"{spread.count} random ensembles trained from scratch ({seeds} times each) reach "
+        f"{spread.count} random ensembles trained from scratch ({often} each) reach "
         f"{min(values):.2%} to {max(values):.2%} on the test images, mean {spread.mean:.2%}, "
         f"standard deviation {100 * spread.std:.2f} points."
     )

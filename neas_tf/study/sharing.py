@@ -146,7 +146,7 @@ def _twin_words(plan: Plan, lookup: Lookup) -> list[str]:
 
 @style.styled
 def _picture(results: Mapping[str, list[Mapping[str, Any]]]) -> bytes:
-    figure = style.new_figure(5.4, 3.4)
+    figure = style.new_figure(6.6, 3.4)
     style.heading(figure, "Sharing layers under several budgets")
     axes = figure.add_subplot()
     colours = (*style.PATHS, style.GREY, style.YELLOW)
@@ -158,5 +158,5 @@ def _picture(results: Mapping[str, list[Mapping[str, Any]]]) -> bytes:
     axes.set_ylabel("test accuracy")
     style.percent_axis(axes)
     axes.grid(True)
-    axes.legend(fontsize=6)
+    figure.legend(loc="outside right upper")
     return style.to_png(figure)
