@@ -171,6 +171,10 @@ def test_random_ensembles_against_their_paths_and_the_budget():
     assert report.values["gain_over_best_path"].mean == pytest.approx(gain)
     assert report.values["inside_budget"].count == 5
     assert any(text.startswith("5 of them lie within the budget") for text in report.sentences)
+    (table,) = [table for table in report.tables if "by split point" in table.title]
+    assert sum(int(row[1]) for row in table.rows) == len(keys)
+    assert sum(int(row[4]) for row in table.rows) == len(keys) - 3
+    assert [int(row[0]) for row in table.rows] == sorted({int(k[1 : k.index(":")]) for k in keys})
 
 
 def test_alive_ensembles_are_counted():

@@ -141,6 +141,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         pictures["ranking.png"] = functools.partial(_picture, truth, by_metric)
     tables = [_table(by_metric, len(truth)), _table_alive(by_metric)]
     tables.append(_table_supernets({**by_metric, **longer}))
+    tables.append(_table_splits(truth))
     return Report(values, tables, sentences, pictures)
 
 
@@ -311,6 +312,27 @@ def _table_alive(by_metric: Mapping[str, Any]) -> Table:
     )
     header = ("shrink metric", "combinations alive", "random ensembles alive", "their Kendall τ")
     return Table("Of the ensembles that lie in the shrunk space", header, rows)
+
+
+def _table_splits(truth: Mapping[str, Any]) -> Table:
+    """What sharing costs: the fewer layers the paths have of their own, the less they differ."""
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for key, row in truth.items():
+        groups.setdefault(Architecture.from_key(key).split_point, []).append(row)
+    rows = tuple(
+        (
+            str(split),
+            str(len(group)),
+            percent(Mean.of([row["accuracy"] for row in group])),
+            percent(Mean.of([row["gain"] for row in group])),
+            str(sum(row["gain"] > 0 for row in group)),
+            number(Mean.of([row["macs"] for row in group]), 2, 1e-6, " M"),
+        )
+        for split, group in sorted(groups.items())
+    )
+    header = ("split point", "ensembles", "test accuracy", "gain over the best path")
+    header += ("better than it", "MACs")
+    return Table("The random ensembles from scratch, by split point", header, rows)
 
 
 def _table_supernets(by_name: Mapping[str, Any]) -> Table:
