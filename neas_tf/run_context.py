@@ -157,8 +157,8 @@ class Run:
         if changes:
             raise NeasError(
                 f"model_dir: {str(self.folder(stage))!r} holds another run "
-                f"({listed(changes)}); allowed is the same run again or another "
-                "folder."
+                f"({listed(changes)}); allowed is the same run again, with its --experiment, "
+                "--config_file and --params_override, or another folder."
             )
 
     def record_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:

@@ -13,6 +13,7 @@ from neas_tf.errors import NeasError
 from neas_tf.files import read_json
 from neas_tf.model_store import save_model
 from neas_tf.parse_config import load_config
+from neas_tf.pipeline import run_pipeline
 from neas_tf.preflight import EXPORT_FORMATS
 from neas_tf.run_context import open_run
 from neas_tf.stages.export_stage import export
@@ -53,6 +54,7 @@ def exported(tmp_path_factory):
     model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
     randomise(model)
     with run.writing():
+        run.record_identity("retrain", {"architecture": ARCHITECTURE.key})
         save_model(
             run.folder("retrain", "model"),
             model,
@@ -103,6 +105,19 @@ def test_fine_tuned_formats_say_how_they_were_made(exported):
     assert found["bytes"] == pytest.approx(reports["tflite"]["bytes"], rel=0.02)
     for kind in ("int8_qat", "pruned"):
         assert run.folder("export", "fine_tuning", kind, "checkpoint").exists()
+
+
+def test_the_model_of_another_run_is_refused(exported, tmp_path):
+    """As with --stage=export alone and the --experiment forgotten: nothing is written."""
+    run, _ = exported
+    config = configured(tmp_path)
+    config.data.crop_padding += 1
+    before = contents(run.model_dir)
+    with pytest.raises(
+        NeasError, match=r"holds another run \(.*allowed is the same run again, with"
+    ):
+        run_pipeline(config, str(run.model_dir), "export")
+    assert contents(run.model_dir) == before
 
 
 def test_what_is_there_is_kept(exported):

@@ -32,11 +32,17 @@ FINE_TUNED = (QAT, "pruned")
 
 
 def check_export(run: Run, alone: bool) -> None:
-    """Refuses, without writing, a folder that holds nothing to export, when run `alone`."""
-    if alone and not run.folder("retrain", "model").exists():
+    """Refuses, without writing, a folder that holds nothing to export, when run `alone`.
+
+    And one whose model another run has trained: its files would be checked on the wrong images.
+    """
+    if not alone:
+        return
+    if not run.folder("retrain", "model").exists():
         raise NeasError(
             f"stage: {str(run.model_dir)!r} holds no retrained model; run --stage=retrain first."
         )
+    run.check_identity("retrain")
 
 
 def export(run: Run) -> list[dict[str, Any]]:
