@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from neas_tf.errors import NeasError
 from neas_tf.export_files import SIGNATURE
 
+# Operations with scales that XNNPACK multiplies, and what the factor has to stay below.
+_SCALED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+_FACTOR = 256.0
 _FLOATS = (np.float32, np.float16, np.float64)
 
 
@@ -30,6 +34,9 @@ def counted(names: Iterable[str]) -> dict[str, int]:
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a TFLite file is made of and how XNNPACK takes it.
 
+    Raises:
+      NeasError: for an integer file that no device with XNNPACK can run (see `_check_scales`).
+
     Returns:
       A dict with
         `ops`: how often each operation occurs;
@@ -43,6 +50,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     tensors = {t["index"]: t for t in plain.get_tensor_details()}
     ends = {d["index"] for d in (*plain.get_input_details(), *plain.get_output_details())}
     ops = plain._get_ops_details()
+    _check_scales(ops, tensors)
     made = {int(i) for op in ops for i in op["outputs"]} | ends
     used = made | {int(i) for op in ops for i in op["inputs"] if i >= 0}
     islands = [
@@ -61,6 +69,32 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         "xnnpack_partitions": partitions,
         "not_delegated": rest,
     }
+
+
+def _check_scales(ops: list[dict[str, Any]], tensors: dict[int, dict[str, Any]]) -> None:
+    """Refuses a layer whose output spans too little: XNNPACK fails on it, or ends the process.
+
+    Its kernels multiply sums by scale of the input · scale of the weights / scale of the output,
+    and take factors below 256 only.
+    """
+    for op in ops:
+        if op["op_name"] not in _SCALED:
+            continue
+        scales = [
+            tensors[int(i)]["quantization_parameters"]["scales"]
+            for i in (op["inputs"][0], op["inputs"][1], op["outputs"][0])
+        ]
+        if any(len(scale) == 0 for scale in scales):
+            continue  # a float layer
+        factor = float(np.max(scales[0] * scales[1] / scales[2]))
+        if factor >= _FACTOR:
+            name = tensors[int(op["outputs"][0])]["name"].partition(";")[0]
+            raise NeasError(
+                f"quantize: the output of {name!r} spans too "
+                f"little of what goes in: a factor of {factor:.0f}, allowed is less than "
+                f"{_FACTOR:.0f} (XNNPACK). Such a layer has no effect any more, as squeeze-excites "
+                "may have after pruning. Try float16 or dynamic, or less sparsity."
+            )
 
 
 def _partitions(path: str | os.PathLike[str]) -> tuple[int, dict[str, int]]:
