@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,11 @@ def difference(ours: Scores, theirs: Scores, truth: Truth, resamples: int) -> In
       None while a seed or ensembles are missing.
     """
     seeds = [seed for seed in ours if seed in theirs]
-    both = [{seed: side[seed] for seed in seeds} for side in (ours, theirs)]
-    common = [key for key in truth if all(key in row for side in both for row in side.values())]
+    rows = [side[seed] for side in (ours, theirs) for seed in seeds]
+    common, x = _matrix(dict(enumerate(rows)), truth)
     if not seeds or len(common) < LEAST:
         return None
-    a, b = (_matrix(side, common)[1] for side in both)
+    a, b = np.split(x, 2)
     y = _accuracies(truth, common)
     return bootstrap(
         lambda rows: _mean_kendall(a[:, rows], y[rows]) - _mean_kendall(b[:, rows], y[rows]),
@@ -83,7 +83,7 @@ def among(scores: Scores, truth: Truth, alive: Mapping[int, list[str]]) -> dict[
     return {"ensembles": Mean.of(counts), "kendall": Mean.of(values)}
 
 
-def _matrix(scores: Scores, keys: Any) -> tuple[list[str], np.ndarray]:
+def _matrix(scores: Scores, keys: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Those ensembles that every supernet has scored, and (supernets, ensembles) accuracies."""
     common = [key for key in keys if all(key in row for row in scores.values())]
     return common, np.array([[row[key] for key in common] for row in scores.values()])
