@@ -202,10 +202,12 @@ def test_shrinks_by_slider_and_buttons(tab, page):
 def test_runs_are_compared_and_chosen(tab, two, toy):
     tab.open(two)
     assert tab.value(count("#comparison tbody tr")) == 2
-    assert "91.69 %" in tab.value(text("#comparison tbody tr"))
+    results = json.loads((CIFAR / "results.json").read_text())
+    accuracy = f"{100 * results['ensemble_accuracy']:.2f} %"
+    assert accuracy in tab.value(text("#comparison tbody tr"))
     assert tab.value(text("#summary h2")) == "Summary of cifar10_cpu"
     assert tab.value(count("#scatter .pt[data-n]")) == 288
-    assert "confusion matrix and path disagreement" in tab.value(text("#test .missing"))
+    assert tab.value(count("#confusion rect.cell")) == 100
     tab.value("document.querySelectorAll('#comparison button')[1].click()")
     assert tab.value(text("#summary h2")) == "Summary of toy"
     assert tab.value(count("#scatter .pt[data-n]")) == len(read_run(toy).candidates)
@@ -312,3 +314,11 @@ def test_an_empty_folder_says_what_is_missing(tab, tmp_path):
     tab.open(tmp_path / "empty.html")
     assert tab.value(count(".missing")) == 4
     assert "search/history.jsonl" in tab.value(text("#remarks"))
+
+
+def test_a_run_without_its_confusion_says_so(tab, toy, tmp_path):
+    folder = shutil.copytree(toy, tmp_path / "toy")
+    (folder / "retrain/confusion.json").unlink()
+    write_page(tmp_path / "page.html", [read_run(folder)])
+    tab.open(tmp_path / "page.html")
+    assert "confusion matrix and path disagreement" in tab.value(text("#test .missing"))

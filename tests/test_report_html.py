@@ -266,7 +266,9 @@ def test_a_published_folder_reads_as_a_run():
     assert data["search"]["total"] == len(history)
     assert data["figures"]["ensemble"] == results["ensemble_accuracy"]
     assert data["architecture"] == results["architecture"] == data["search"]["winner"]
-    assert set(data["metrics"]) == {"supernet", "retrain"} and len(data["shrinks"]) == 4
+    assert set(data["metrics"]) == {"supernet", "retrain"}
+    # The start, and each shrink the run has written.
+    assert len(data["shrinks"]) == 1 + len(list((folder / "shrink").glob("shrink_*.json")))
     assert run.timing == json.loads((folder / "summary.json").read_text())["wall_time"]["stages"]
     assert [stage["state"] for stage in data["stages"]] == ["done"] * 4
     # Made by python -m neas_tf.report --model_dir=docs/results/cifar10_cpu --output_dir=…
