@@ -321,7 +321,7 @@ def _check_folder(model_dir: str, foreign: bool = False) -> Path:
         if folder.exists() and not folder.is_dir():
             raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
         used = folder.is_dir() and not foreign and not _is_unused(folder)
-        if used and not _is_run(folder):
+        if used and not settings_file(folder):
             raise NeasError(
                 f"model_dir: {str(folder)!r} holds files of something else (no params.yaml of a "
                 "run); allowed is an empty or new folder, or one of an earlier run."
@@ -341,16 +341,14 @@ def _is_unused(folder: Path) -> bool:
     return all(path.name == LOCK_FILE or is_leftover(path) for path in folder.iterdir())
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether params.yaml is there and ours; Model Garden's own runs have one as well."""
+def settings_file(folder: Path) -> Path | None:
+    """The params.yaml of a run's folder, or None; Model Garden's own runs have one as well."""
     path = folder / "params.yaml"
-    if not path.is_file():
-        return False
     try:
         settings = load_yaml(path.read_text(encoding="utf-8"), "params.yaml")
-    except (NeasError, UnicodeDecodeError):
-        return False
-    return {"num_paths", "space", "supernet"} <= set(settings)
+    except (NeasError, OSError, ValueError):  # a ValueError is of no UTF-8, or a \0 in the path
+        return None
+    return path if {"num_paths", "space", "supernet"} <= set(settings) else None
 
 
 def _unwritable(folder: Path, error: OSError) -> NeasError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -14,8 +15,12 @@ from neas_tf.stopping import EXIT_CODE, Terminated, terminating
 NAME = "neas_tf.train"
 parse_flags = command_line.flags_parser(NAME)
 
+_NEW = "neas_quickstart"  # a new folder's experiment
 _EXPERIMENT = flags.DEFINE_string(
-    "experiment", "neas_quickstart", "neas_quickstart, neas_cifar10 or neas_imagenet."
+    "experiment",
+    None,
+    "neas_quickstart, neas_cifar10 or neas_imagenet; without it a run goes on with the settings in "
+    f"its folder, and a new one is {_NEW}.",
 )
 _MODEL_DIR = flags.DEFINE_string(
     "model_dir", None, "Folder of the run; an interrupted run goes on from what it holds."
@@ -53,10 +58,15 @@ def _run(argv: Sequence[str]) -> None:
     command_line.start_tensorflow(_THREADS.value, _CPUS.value)
     from neas_tf.parse_config import load_config
     from neas_tf.pipeline import run_pipeline
+    from neas_tf.run_context import settings_file
 
+    folder = resolve_user_path(_MODEL_DIR.value)
     files = [name for text in _CONFIG_FILE.value for name in text.split(",") if name]
-    config = load_config(_EXPERIMENT.value, files, _OVERRIDE.value)
-    run_pipeline(config, resolve_user_path(_MODEL_DIR.value), _STAGE.value)
+    if _EXPERIMENT.value is None and (own := settings_file(pathlib.Path(folder))):
+        console.say(f"Settings of {own} (--experiment=NAME begins with a recipe's instead).")
+        files.insert(0, str(own))
+    config = load_config(_EXPERIMENT.value or _NEW, files, _OVERRIDE.value)
+    run_pipeline(config, folder, _STAGE.value)
 
 
 if __name__ == "__main__":

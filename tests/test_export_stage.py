@@ -120,6 +120,14 @@ def test_the_model_of_another_run_is_refused(exported, tmp_path):
     assert contents(run.model_dir) == before
 
 
+def test_the_settings_in_the_folder_are_the_same_run(exported):
+    run, _ = exported
+    before = contents(run.folder("export"))
+    config = load_config("neas_quickstart", [str(run.folder("params.yaml"))])
+    run_pipeline(config, str(run.model_dir), "export")
+    assert contents(run.folder("export")) == before
+
+
 def test_what_is_there_is_kept(exported):
     run, reports = exported
     before = contents(run.folder("export"))

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import tensorflow as tf
+import yaml
 from absl import flags
 from absl.testing import flagsaver
 from tiny_run import TINY, contents, start_train
@@ -96,6 +97,34 @@ def test_bad_input(command, tmp_path):
         assert code == 2 and words in text, text
         assert len(text.splitlines()) == 1 and text.startswith("neas_tf.train: ")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.yaml", "tiny.yaml"]
+
+
+def test_a_run_goes_on_with_the_settings_in_its_folder(command, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", lambda *given: begun.append(given))
+
+    def settings(**values):
+        code, text = command(model_dir=str(tmp_path), **values)
+        assert code == 0
+        return begun.pop()[0].as_dict(), text
+
+    first, text = settings(experiment="neas_cifar10", params_override="seed=3,search.population=7")
+    assert text == "" and first["seed"] == 3
+    own = tmp_path / "params.yaml"
+    own.write_text(yaml.safe_dump(json.loads(json.dumps(first)), sort_keys=False))
+    again, text = settings(stage="search")
+    assert json.dumps(again) == json.dumps(first)
+    assert text.startswith(f"Settings of {own} (--experiment=NAME")
+    # Files and overrides count over them; a named experiment stands for itself.
+    other, _ = settings(params_override="search.population=8")
+    assert other["search"].pop("population") == 8 and first["search"].pop("population") == 7
+    assert json.dumps(other) == json.dumps(first)
+    named, text = settings(experiment="neas_quickstart")
+    assert named["seed"] == 0 and named["data"] != first["data"] and text == ""
+    # What is no run's is left for `run_pipeline` to refuse.
+    for content in ("seed: 1", "a: [", "\udcff"):
+        own.write_bytes(content.encode("utf-8", "surrogateescape"))
+        assert settings()[0] == settings(experiment="neas_quickstart")[0]
 
 
 def test_relative_folders_mean_the_callers(command, tmp_path, monkeypatch):
