@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import threading
@@ -81,8 +82,12 @@ def start_tensorflow(threads: int, logical_cpus: int = 1) -> None:
         console.quiet_libraries()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     console.say("Starting TensorFlow …")
+    # What an import makes is no garbage: the collector need not look for any in it, then or later.
+    gc.disable()
     import tensorflow as tf
 
+    gc.freeze()
+    gc.enable()
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     if logical_cpus > 1:

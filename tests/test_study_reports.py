@@ -9,13 +9,13 @@ from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
 from neas_tf.space import SearchSpace
-from neas_tf.study import homogeneous, paths, ranking, reporting, searcher
+from neas_tf.study import diversity, homogeneous, paths, ranking, reporting, searcher
 from neas_tf.study.catalogue import STUDIES
 from neas_tf.study.names import NAMES
 from neas_tf.study.rivals import RIVALS, fitted, scaled, space_settings
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.statistics import Mean
-from neas_tf.study.units import Embedding, Search, Supernet, Training, in_order
+from neas_tf.study.units import Embedding, Scores, Search, Supernet, Training, in_order
 
 PLAN = toy_plan()
 
@@ -188,6 +188,28 @@ def test_alive_ensembles_are_counted():
     alive = ranking.report(PLAN, Everything()).values["metrics"]["none"]["alive"]["ensembles"]
     dead = ranking.report(PLAN, Everything(change)).values["metrics"]["none"]["alive"]["ensembles"]
     assert (alive.mean, dead.mean) == (len(keys), 0)
+
+
+def test_settings_of_shrinking_are_compared_by_how_they_rank():
+    """A base that ranks the wrong way round is far from a setting that ranks as training does."""
+    plan = toy_plan(seeds=(0,), shrinks={"k 1": {"remove": 1}})
+
+    def change(unit, result):
+        if isinstance(unit, Scores):
+            sign = 1 if "remove" in unit.supernet.settings else -1
+            truth = [pretend(plan.training(0, key)) for key in unit.ensembles]
+            return {**result, "accuracies": [sign * row["ensemble_accuracy"] for row in truth]}
+        return result
+
+    report = diversity.report(plan, Everything(change))
+    rows = report.values["settings"]
+    assert rows["base"]["kendall"].mean == pytest.approx(-1)
+    assert rows["k 1"]["kendall"].mean == pytest.approx(1)
+    assert rows["k 1"]["kendall_less"]["base"]["value"] == pytest.approx(2)
+    assert set(rows["base"]["kendall_less"]) == {"no shrinking"}
+    assert "that of 'k 1' is +2.00 off (+2.00 to +2.00)" in report.sentences[-1]
+    alike = diversity.report(toy_plan(seeds=(0,), shrinks={"same": {}}), Everything())
+    assert "none is clearly off" in alike.sentences[-1]
 
 
 def test_top_curve_by_hand():

@@ -8,12 +8,50 @@ from typing import Any
 
 import numpy as np
 
+from neas_tf.study.plan import Plan
 from neas_tf.study.statistics import Interval, Mean, bootstrap, kendall, spearman
+from neas_tf.study.units import Lookup, Supernet, found
 
 LEAST = 5  # ensembles that a correlation needs to be worth printing
 
 Scores = Mapping[int, Mapping[str, float]]  # accuracy by supernet seed and ensemble
 Truth = Mapping[str, Mapping[str, Any]]  # by ensemble, its `accuracy` from scratch among others
+
+
+def mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
+    """What training from scratch says of the random ensembles, means over the seeds that are done.
+
+    Returns:
+      By ensemble: `accuracy`, the same `by_seed`, the `gain` over the best path, and `macs`.
+    """
+    result = {}
+    for key in plan.random_ensembles():
+        done = [
+            value
+            for seed in plan.settings.training_seeds
+            if (value := found(plan.training(seed, key), lookup)) is not None
+        ]
+        if done:
+            accuracies = [value["ensemble_accuracy"] for value in done]
+            gains = [v["ensemble_accuracy"] - max(v["path_accuracies"]) for v in done]
+            result[key] = {
+                "accuracy": float(np.mean(accuracies)),
+                "by_seed": accuracies,
+                "gain": float(np.mean(gains)),
+                "macs": done[0]["macs"],
+            }
+    return result
+
+
+def scores_of(supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup) -> Scores:
+    """By seed, the accuracies of the random ensembles under the supernets that have scored them."""
+    result = {}
+    for seed, supernet in supernets.items():
+        unit = plan.scores(supernet)
+        scored = found(unit, lookup)
+        if scored is not None:
+            result[seed] = dict(zip(unit.ensembles, scored["accuracies"], strict=True))
+    return result
 
 
 def correlations(scores: Scores, truth: Truth, resamples: int) -> dict[str, Any]:

@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
+from neas_tf.study.correlations import Scores, correlations, difference, mean_truth, scores_of
 from neas_tf.study.plan import Plan
 from neas_tf.study.reporting import Report, Table, number, percent
-from neas_tf.study.statistics import Mean, kendall
+from neas_tf.study.statistics import Mean
 from neas_tf.study.units import Found, Lookup, Search, Supernet, Training, Unit, found
 
 TITLE = "Diversity: what the settings of shrinking remove, and what that costs"
 PAPER = "section 3.2 and 4.1 (our question)"
 _BASE = "base"
-_LEAST = 5  # ensembles that a correlation needs
 
 
 def _supernet(plan: Plan, name: str, seed: int) -> Supernet:
-    shrink = {} if name == _BASE else plan.settings.shrinks[name]
-    return plan.supernet(seed, shrink=dict(shrink))
+    return plan.supernet(seed, shrink=_settings(plan, name))
+
+
+def _settings(plan: Plan, name: str) -> dict[str, Any]:
+    """What a setting changes of the base's `shrink` section."""
+    return {} if name == _BASE else dict(plan.settings.shrinks[name])
 
 
 def _search(plan: Plan, name: str, seed: int) -> Search:
@@ -53,6 +57,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables, sentences and the picture, of what is done."""
     rows = {name: _of(plan, name, lookup) for name in _names(plan)}
+    _compare(plan, rows, lookup)
     sentences = []
     base = rows[_BASE]
     for name, row in rows.items():
@@ -67,17 +72,20 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             f"Setting '{name}' shares {percent(row['overlap'], 0)} of what it drops with the base; the "
             f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict}."
         )
+    sentences += _gap_words(rows)
     if not sentences:
         sentences = ["Too little is done to compare settings."]
     shown = tuple(
         (
             name,
-            _words({} if name == _BASE else plan.settings.shrinks[name]),
+            _words(_settings(plan, name)),
             str(row["alive"].count),
             number(row["alive"], 0),
             percent(row["overlap"], 0),
             percent(row["skip"], 0),
             number(row["kendall"], 2),
+            _gap(row, "base"),
+            _gap(row, "no shrinking"),
             percent(row["supernet"]),
             percent(row["retrained"]),
             number(row["macs"], 2, 1e-6, " M"),
@@ -85,7 +93,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for name, row in rows.items()
     )
     header = ("setting", "of shrink", "supernets", "alive", "drops shared with base")
-    header += ("drops with skip", "Kendall τ", "best, supernet", "found, retrained", "its MACs")
+    header += (
+        "drops with skip",
+        "Kendall τ",
+        "τ less base's (95 %)",
+        "τ less no shrinking's (95 %)",
+    )
+    header += ("best, supernet", "found, retrained", "its MACs")
     table = Table("Mean ± standard deviation over seeds", header, shown)
     pictures = {}
     if any(row["operators"] for row in rows.values()):
@@ -94,7 +108,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
-    alive, overlap, skip, taus, supernet, trained = [], [], [], [], [], []
+    alive, overlap, skip, supernet, trained = [], [], [], [], []
     operators: dict[str, list[float]] = {}
     for seed in plan.seeds:
         result = found(_supernet(plan, name, seed), lookup)
@@ -111,7 +125,6 @@ def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
         if base is not None and drops and _drops(base):
             fewest = min(len(drops), len(_drops(base)))
             overlap.append(len(drops & _drops(base)) / fewest)
-        taus += _kendall(plan, name, seed, lookup)
         history = found(_search(plan, name, seed), lookup)
         if history is not None:
             supernet.append(history["candidates"][history["best"]][1])
@@ -122,7 +135,6 @@ def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
         "alive": Mean.of(alive),
         "overlap": Mean.of(overlap),
         "skip": Mean.of(skip),
-        "kendall": Mean.of(taus),
         "supernet": Mean.of(supernet),
         "retrained": Mean.of([result["ensemble_accuracy"] for result in trained]),
         "macs": Mean.of([result["macs"] for result in trained]),
@@ -139,19 +151,52 @@ def _drops(supernet: Mapping[str, Any]) -> frozenset[tuple[int, tuple[str, ...]]
     )
 
 
-def _kendall(plan: Plan, name: str, seed: int, lookup: Lookup) -> list[float]:
-    """τ against what the ranking study has trained by now."""
-    unit = plan.scores(_supernet(plan, name, seed))
-    scores = found(unit, lookup)
-    if scores is None:
+def _scored(plan: Plan, shrink: Mapping[str, Any], lookup: Lookup) -> Scores:
+    supernets = {seed: plan.supernet(seed, shrink=dict(shrink)) for seed in plan.seeds}
+    return scores_of(supernets, plan, lookup)
+
+
+def _compare(plan: Plan, rows: dict[str, dict[str, Any]], lookup: Lookup) -> None:
+    """Adds τ against what the ranking study has trained by now, and its differences with intervals."""
+    truth = mean_truth(plan, lookup)
+    scores = {name: _scored(plan, _settings(plan, name), lookup) for name in rows}
+    # The supernets that drop nothing are those of the ranking study, where it has them.
+    others = {"base": scores[_BASE], "no shrinking": _scored(plan, {"metric": "none"}, lookup)}
+    resamples = plan.settings.resamples
+    for name, row in rows.items():
+        row["kendall"] = correlations(scores[name], truth, resamples)["kendall"]
+        row["kendall_less"] = {
+            other: {"value": gap.value, "low": gap.low, "high": gap.high}
+            for other, theirs in others.items()
+            if scores[name] is not theirs
+            and (gap := difference(scores[name], theirs, truth, resamples)) is not None
+        }
+
+
+def _gap_words(rows: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Which settings rank otherwise than the base by more than chance."""
+    gaps = {
+        name: row["kendall_less"]["base"]
+        for name, row in rows.items()
+        if "base" in row["kendall_less"]
+    }
+    if not gaps:
         return []
-    x, y = [], []
-    for key, accuracy in zip(unit.ensembles, scores["accuracies"], strict=True):
-        truth = found(plan.training(plan.settings.training_seeds[0], key), lookup)
-        if truth is not None:
-            x.append(accuracy)
-            y.append(truth["ensemble_accuracy"])
-    return [kendall(x, y)] if len(x) >= _LEAST else []
+    clear = [
+        f"that of '{name}' is {gap['value']:+.2f} off ({gap['low']:+.2f} to {gap['high']:+.2f})"
+        for name, gap in gaps.items()
+        if gap["low"] > 0 or gap["high"] < 0
+    ]
+    found_ = "; ".join(clear) or "none is clearly off"
+    return [
+        f"Kendall τ of {len(gaps)} settings against the base's, with 95 % intervals: {found_}. "
+        "Of so many intervals one may exclude 0 by chance."
+    ]
+
+
+def _gap(row: Mapping[str, Any], other: str) -> str:
+    gap = row["kendall_less"].get(other)
+    return f"{gap['value']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f})" if gap else "–"
 
 
 def _words(settings: Mapping[str, Any]) -> str:
@@ -168,11 +213,18 @@ def _picture(rows: Mapping[str, Any]) -> bytes:
     figure = style.new_figure(max(5.6, 0.8 * len(names) + 2.2), 0.4 * len(shown) + 1.6)
     style.heading(figure, "Share of the dropped combinations that hold an operator")
     axes = figure.add_subplot()
-    axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+    most = values.max(initial=0.01)
+    axes.imshow(values, cmap=style.FADE, vmin=0, vmax=most, aspect="auto")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(shown)), list(shown))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(shown) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=1.5)
+    axes.tick_params(which="minor", length=0)
     for row, column in np.ndindex(values.shape):
-        colour = "black" if values[row, column] > 0.6 else "white"
+        colour = "white" if values[row, column] > 0.5 * most else style.INK
         text = f"{values[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     return style.to_png(figure)

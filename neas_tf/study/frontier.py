@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.report import style
@@ -148,22 +150,33 @@ def _findings(plan: Plan, summary: Mapping[tuple[str, str], Any]) -> list[str]:
 @style.styled
 def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
     figure = style.new_figure(9.0, 4.2)
-    style.heading(figure, "Accuracy against cost")
+    style.heading(figure, "Accuracy against cost", "mean and standard deviation over the seeds")
     names = list(dict.fromkeys(name for name, _ in rows))
     for place, (field, factor, label) in enumerate(
         (("macs", 1e-6, "million MACs"), ("milliseconds", 1.0, "milliseconds, one thread")), 1
     ):
         axes = figure.add_subplot(1, 2, place)
         for colour, name in zip(_COLOURS, names, strict=False):
-            points = [
-                (Mean.of([r[field] for r in results]).mean * factor, _mean_accuracy(results))
+            points = sorted(
+                (Mean.of([r[field] for r in results]).mean * factor, m.mean, np.nan_to_num(m.std))
                 for (own, _), results in rows.items()
                 if own == name and results and all(r[field] is not None for r in results)
-            ]
+                for m in [Mean.of([r["ensemble_accuracy"] for r in results])]
+            )
             if points:
-                x, y = zip(*sorted(points), strict=True)
-                style_ = "-" if name.startswith(_OWN) else "--"
-                axes.plot(x, y, style_, marker="o", ms=4, color=colour, label=name)
+                x, y, spread = zip(*points, strict=True)
+                form = "-o" if name.startswith(_OWN) else "--o"
+                axes.errorbar(
+                    x,
+                    y,
+                    spread,
+                    fmt=form,
+                    ms=4,
+                    color=colour,
+                    label=name,
+                    elinewidth=0.8,
+                    capsize=2,
+                )
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy")
         style.percent_axis(axes)
@@ -172,7 +185,3 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncol=4)
     return style.to_png(figure)
-
-
-def _mean_accuracy(results: list[dict[str, Any]]) -> float:
-    return Mean.of([r["ensemble_accuracy"] for r in results]).mean

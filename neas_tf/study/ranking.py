@@ -11,7 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from neas_tf.architecture import Architecture
 from neas_tf.report import style
-from neas_tf.study.correlations import LEAST, among, correlations, difference
+from neas_tf.study.correlations import (
+    LEAST,
+    among,
+    correlations,
+    difference,
+    mean_truth,
+    scores_of,
+)
 from neas_tf.study.plan import Plan
 from neas_tf.study.reporting import Report, Table, number, percent
 from neas_tf.study.statistics import Mean, kendall, ranking_words
@@ -19,7 +26,6 @@ from neas_tf.study.units import (
     Found,
     Lookup,
     Result,
-    Scores,
     Search,
     Supernet,
     Training,
@@ -83,7 +89,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
 
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables, sentences and the picture, of what is done."""
-    truth = _mean_truth(plan, lookup)
+    truth = mean_truth(plan, lookup)
     by_metric = {
         metric: _of_metric(plan, metric, truth, lookup) for metric in plan.settings.metrics
     }
@@ -122,7 +128,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     for metric, factor in _longer_kinds(plan):
         name = _kind_name(metric, factor)
         supernets = {seed: _longer(plan, metric, factor, seed) for seed in plan.seeds}
-        compared[metric, factor] = scores = _scores(supernets, plan, lookup)
+        compared[metric, factor] = scores = scores_of(supernets, plan, lookup)
         row = {"scores": scores, **correlations(scores, truth, plan.settings.resamples)}
         longer[name] = row
         if scores:
@@ -145,30 +151,9 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     return Report(values, tables, sentences, pictures)
 
 
-def _mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
-    """By ensemble: accuracy from scratch, the mean over the training seeds that are done."""
-    result = {}
-    for key in plan.random_ensembles():
-        done = [
-            value
-            for seed in plan.settings.training_seeds
-            if (value := found(plan.training(seed, key), lookup)) is not None
-        ]
-        if done:
-            accuracies = [value["ensemble_accuracy"] for value in done]
-            gains = [v["ensemble_accuracy"] - max(v["path_accuracies"]) for v in done]
-            result[key] = {
-                "accuracy": float(np.mean(accuracies)),
-                "by_seed": accuracies,
-                "gain": float(np.mean(gains)),
-                "macs": done[0]["macs"],
-            }
-    return result
-
-
 def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup) -> dict[str, Any]:
     supernets = {seed: _supernet(plan, metric, seed) for seed in plan.seeds}
-    scores = _scores(supernets, plan, lookup)
+    scores = scores_of(supernets, plan, lookup)
     alive: dict[int, list[str]] = {}
     last, retrained, combinations, macs = [], [], [], []
     for seed, supernet in supernets.items():
@@ -192,19 +177,6 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         **correlations(scores, truth, plan.settings.resamples),
         "alive": among(scores, truth, alive),
     }
-
-
-def _scores(
-    supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup
-) -> dict[int, dict[str, float]]:
-    """By seed, the accuracies of the ensembles under the supernets that have scored them."""
-    result = {}
-    for seed, supernet in supernets.items():
-        unit: Scores = plan.scores(supernet)
-        scored = found(unit, lookup)
-        if scored is not None:
-            result[seed] = dict(zip(unit.ensembles, scored["accuracies"], strict=True))
-    return result
 
 
 def _is_alive(key: str, supernet: Result) -> bool:
