@@ -36,7 +36,7 @@ def evaluate(
       and `test_examples`; where there are more than 5 classes, `top5` of the ensemble and
       `path_top5` too. Of equal logits the lower class wins.
     """
-    forward = tf.function(lambda images: model(images, training=False))
+    forward = tf.function(lambda images: model(images, training=False), autograph=False)
     right = right5 = examples = 0
     num_classes = 0
     for images, labels in data.batches_of(

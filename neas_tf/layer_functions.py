@@ -171,7 +171,8 @@ def _compiled(function: Callable, signature: tuple[Any, ...]) -> Callable:
     @functools.cache
     def traced():
         # A concrete function: calls are cheaper, and TensorFlow does not warn of many traces.
-        return tf.function(function, input_signature=signature).get_concrete_function()
+        made = tf.function(function, input_signature=signature, autograph=False)
+        return made.get_concrete_function()
 
     return lambda *arguments: traced()(*arguments)
 

@@ -182,7 +182,7 @@ def _measure_outputs(
     plain = build(layers, image_shape)
     probe = tf_keras.Model(plain.input, [plain.get_layer(name).output for name in wrappers])
 
-    @tf.function
+    @tf.function(autograph=False)
     def reach(batch):
         maps = probe(batch, training=False)
         return [tf.stack([tf.reduce_min(m), tf.reduce_max(m)]) for m in maps]

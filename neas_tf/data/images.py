@@ -82,7 +82,9 @@ def _resized(store: ArrayStore, decoder: Decoder) -> ArrayStore:
         to_rgb = decoder.channels == 3
         images = tf.image.grayscale_to_rgb(images) if to_rgb else tf.image.rgb_to_grayscale(images)
     specification = tf.TensorSpec([decoder.height, decoder.width, decoder.channels], tf.uint8)
-    fitted = tf.function(lambda x: tf.map_fn(decoder.fit, x, fn_output_signature=specification))
+    fitted = tf.function(
+        lambda x: tf.map_fn(decoder.fit, x, fn_output_signature=specification), autograph=False
+    )
     return ArrayStore.of(fitted(images).numpy(), store.labels)
 
 

@@ -23,6 +23,8 @@ from neas_tf.errors import check_int, fail
 
 # Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
 _SHIFT, _FLIP, _CUTOUT, _POLICY, _CROP = range(1, 6)
+# Nothing here needs AutoGraph, whose conversion of Model Garden's augmentation takes seconds.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +139,7 @@ def _from_memory(
         labels = tf.constant(part.store.labels)
         indices = None if part.indices is None else tf.constant(part.indices)
 
+    @_as_written
     def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         g = slicing.first_example(number) + tf.range(slicing.piece, dtype=tf.int64)
         if preparation.seed is None:
@@ -160,6 +163,7 @@ def _from_files(
     """Image by image, out of files or records."""
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
 
+    @_as_written
     def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
         good = tf.data.Dataset.from_tensors(element).map(
             lambda g, token, label, index: preparation.decode(
@@ -183,8 +187,10 @@ def _from_files(
     else:
         batches, first = decoded.batch(slicing.piece, drop_remainder=True), start_step
     return batches.enumerate(first * slicing.replicas).map(
-        lambda number, batch: preparation.finish(
-            *preparation.checked(part.store.names, *batch), number
+        _as_written(
+            lambda number, batch: preparation.finish(
+                *preparation.checked(part.store.names, *batch), number
+            )
         ),
         num_parallel_calls=tf.data.AUTOTUNE,
     )

@@ -277,7 +277,7 @@ def measure(
         for i in range(0, len(images) // size * size, size)
     ]
 
-    @tf.function
+    @tf.function(autograph=False)
     def forward(x, y, architecture):
         output = model(x, architecture)
         correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])

@@ -38,7 +38,9 @@ def compare_paths(
         return {}
     maps = [model.get_layer(f"path{k}_head_conv").input for k in range(1, num_paths + 1)]
     forward = tf.function(
-        tf_keras.Model(model.input, [maps, _features(model), model.output]), reduce_retracing=True
+        tf_keras.Model(model.input, [maps, _features(model), model.output]),
+        reduce_retracing=True,
+        autograph=False,
     )
     pairs = list(itertools.combinations(range(num_paths), 2))
     differ, distances, similar, features, examples = 0.0, 0.0, 0.0, [], 0
@@ -72,7 +74,7 @@ def embed(model: Any, info: data.DatasetInfo, images: int, seed: int) -> dict[st
     Returns:
       `points` [path][image] → [x, y], and the images' `labels`.
     """
-    forward = tf.function(tf_keras.Model(model.input, _features(model)))
+    forward = tf.function(tf_keras.Model(model.input, _features(model)), autograph=False)
     rows, labels, count = [], [], 0
     for batch, truth in data.make_dataset(info, "test", 100, training=False, seed=0):
         rows.append(np.stack([h.numpy() for h in forward(batch, training=False)]))
