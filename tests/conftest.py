@@ -1,6 +1,5 @@
 """What all tests share: the folder of test data, seeds, and quiet, modest libraries."""
 
-import gc
 import os
 import pathlib
 import random
@@ -27,9 +26,6 @@ for _name, _value in {
 
 SEED = 20210707
 
-# A worker collects graphs for half an hour; the default looks through all of them again and again,
-# which takes a tenth of the time.
-gc.set_threshold(50_000, 20, 50)
 
 # No deadline: the first example may trace a graph, and machines are shared.
 hypothesis.settings.register_profile("neas", deadline=None, derandomize=True)
