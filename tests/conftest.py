@@ -26,7 +26,6 @@ for _name, _value in {
 
 SEED = 20210707
 
-
 # No deadline: the first example may trace a graph, and machines are shared.
 hypothesis.settings.register_profile("neas", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("neas")

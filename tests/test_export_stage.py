@@ -108,7 +108,7 @@ def test_fine_tuned_formats_say_how_they_were_made(exported):
 
 
 def test_the_model_of_another_run_is_refused(exported, tmp_path):
-    """As with --stage=export alone and the --experiment forgotten: nothing is written."""
+    """As with --stage=export and the name of another experiment: nothing is written."""
     run, _ = exported
     config = configured(tmp_path)
     config.data.crop_padding += 1

@@ -54,6 +54,13 @@ def scores_of(supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup) -> 
     return result
 
 
+def kendalls(scores: Scores, truth: Truth) -> Mean:
+    """τ of each supernet with the truth; without any where too few ensembles have both."""
+    common, x = _matrix(scores, truth)
+    y = _accuracies(truth, common)
+    return Mean.of([kendall(row, y) for row in x] if len(common) >= LEAST else [])
+
+
 def correlations(scores: Scores, truth: Truth, resamples: int) -> dict[str, Any]:
     """Rank correlations of each supernet with the truth, and with the others.
 
@@ -67,7 +74,7 @@ def correlations(scores: Scores, truth: Truth, resamples: int) -> dict[str, Any]
     enough = len(common) >= LEAST and len(x) > 0
     pairs = itertools.combinations(x, 2) if enough else ()
     result: dict[str, Any] = {
-        "kendall": Mean.of([kendall(row, y) for row in x] if enough else []),
+        "kendall": kendalls(scores, truth),
         "spearman": Mean.of([spearman(row, y) for row in x] if enough else []),
         "between_supernets": Mean.of([kendall(a, b) for a, b in pairs]),
         "score": Mean.of([float(np.mean(row)) for row in x] if enough else []),

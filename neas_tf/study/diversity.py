@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
-from neas_tf.study.correlations import Scores, correlations, difference, mean_truth, scores_of
+from neas_tf.study.correlations import difference, kendalls, mean_truth, scores_of
 from neas_tf.study.plan import Plan
 from neas_tf.study.reporting import Report, Table, number, percent
 from neas_tf.study.statistics import Mean
@@ -21,7 +22,7 @@ from neas_tf.study.units import Found, Lookup, Search, Supernet, Training, Unit,
 
 TITLE = "Diversity: what the settings of shrinking remove, and what that costs"
 PAPER = "section 3.2 and 4.1 (our question)"
-_BASE = "base"
+_BASE, _NONE = "base", "no shrinking"
 
 
 def _supernet(plan: Plan, name: str, seed: int) -> Supernet:
@@ -84,8 +85,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             percent(row["overlap"], 0),
             percent(row["skip"], 0),
             number(row["kendall"], 2),
-            _gap(row, "base"),
-            _gap(row, "no shrinking"),
+            _gap(row, _BASE),
+            _gap(row, _NONE),
             percent(row["supernet"]),
             percent(row["retrained"]),
             number(row["macs"], 2, 1e-6, " M"),
@@ -93,13 +94,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for name, row in rows.items()
     )
     header = ("setting", "of shrink", "supernets", "alive", "drops shared with base")
-    header += (
-        "drops with skip",
-        "Kendall τ",
-        "τ less base's (95 %)",
-        "τ less no shrinking's (95 %)",
-    )
-    header += ("best, supernet", "found, retrained", "its MACs")
+    header += ("drops with skip", "Kendall τ", "τ less base's (95 %)")
+    header += ("τ less no shrinking's (95 %)", "best, supernet", "found, retrained", "its MACs")
     table = Table("Mean ± standard deviation over seeds", header, shown)
     pictures = {}
     if any(row["operators"] for row in rows.values()):
@@ -151,39 +147,36 @@ def _drops(supernet: Mapping[str, Any]) -> frozenset[tuple[int, tuple[str, ...]]
     )
 
 
-def _scored(plan: Plan, shrink: Mapping[str, Any], lookup: Lookup) -> Scores:
-    supernets = {seed: plan.supernet(seed, shrink=dict(shrink)) for seed in plan.seeds}
-    return scores_of(supernets, plan, lookup)
-
-
 def _compare(plan: Plan, rows: dict[str, dict[str, Any]], lookup: Lookup) -> None:
     """Adds τ against what the ranking study has trained by now, and its differences with intervals."""
     truth = mean_truth(plan, lookup)
-    scores = {name: _scored(plan, _settings(plan, name), lookup) for name in rows}
+    shrinks = {name: _settings(plan, name) for name in rows}
     # The supernets that drop nothing are those of the ranking study, where it has them.
-    others = {"base": scores[_BASE], "no shrinking": _scored(plan, {"metric": "none"}, lookup)}
-    resamples = plan.settings.resamples
+    scores = {
+        name: scores_of({s: plan.supernet(s, shrink=shrink) for s in plan.seeds}, plan, lookup)
+        for name, shrink in (shrinks | {_NONE: {"metric": "none"}}).items()
+    }
     for name, row in rows.items():
-        row["kendall"] = correlations(scores[name], truth, resamples)["kendall"]
-        row["kendall_less"] = {
-            other: {"value": gap.value, "low": gap.low, "high": gap.high}
-            for other, theirs in others.items()
-            if scores[name] is not theirs
-            and (gap := difference(scores[name], theirs, truth, resamples)) is not None
+        row["kendall"] = kendalls(scores[name], truth)
+        gaps = {
+            other: difference(scores[name], scores[other], truth, plan.settings.resamples)
+            for other in (_BASE, _NONE)
+            if other != name
         }
+        row["kendall_less"] = {o: dataclasses.asdict(gap) for o, gap in gaps.items() if gap}
 
 
 def _gap_words(rows: Mapping[str, dict[str, Any]]) -> list[str]:
     """Which settings rank otherwise than the base by more than chance."""
     gaps = {
-        name: row["kendall_less"]["base"]
+        name: row["kendall_less"][_BASE]
         for name, row in rows.items()
-        if "base" in row["kendall_less"]
+        if _BASE in row["kendall_less"]
     }
     if not gaps:
         return []
     clear = [
-        f"that of '{name}' is {gap['value']:+.2f} off ({gap['low']:+.2f} to {gap['high']:+.2f})"
+        f"that of '{name}' is {gap['value']:+.2f} off {_interval(gap)}"
         for name, gap in gaps.items()
         if gap["low"] > 0 or gap["high"] < 0
     ]
@@ -196,7 +189,11 @@ def _gap_words(rows: Mapping[str, dict[str, Any]]) -> list[str]:
 
 def _gap(row: Mapping[str, Any], other: str) -> str:
     gap = row["kendall_less"].get(other)
-    return f"{gap['value']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f})" if gap else "–"
+    return f"{gap['value']:+.2f} {_interval(gap)}" if gap else "–"
+
+
+def _interval(gap: Mapping[str, float]) -> str:
+    return f"({gap['low']:+.2f} to {gap['high']:+.2f})"
 
 
 def _words(settings: Mapping[str, Any]) -> str:

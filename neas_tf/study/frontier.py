@@ -6,8 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.report import style
@@ -157,26 +155,15 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
     ):
         axes = figure.add_subplot(1, 2, place)
         for colour, name in zip(_COLOURS, names, strict=False):
-            points = sorted(
-                (Mean.of([r[field] for r in results]).mean * factor, m.mean, np.nan_to_num(m.std))
+            points = [
+                (Mean.of([r[field] for r in results]).mean * factor, *_accuracy(results))
                 for (own, _), results in rows.items()
                 if own == name and results and all(r[field] is not None for r in results)
-                for m in [Mean.of([r["ensemble_accuracy"] for r in results])]
-            )
+            ]
             if points:
-                x, y, spread = zip(*points, strict=True)
-                form = "-o" if name.startswith(_OWN) else "--o"
-                axes.errorbar(
-                    x,
-                    y,
-                    spread,
-                    fmt=form,
-                    ms=4,
-                    color=colour,
-                    label=name,
-                    elinewidth=0.8,
-                    capsize=2,
-                )
+                x, y, spread = zip(*sorted(points), strict=True)
+                look = {"fmt": "-o" if name.startswith(_OWN) else "--o", "ms": 4, "color": colour}
+                axes.errorbar(x, y, spread, label=name, elinewidth=0.8, capsize=2, **look)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy")
         style.percent_axis(axes)
@@ -185,3 +172,9 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncol=4)
     return style.to_png(figure)
+
+
+def _accuracy(results: list[dict[str, Any]]) -> tuple[float, float]:
+    """Mean, and deviation, 0 of one training."""
+    mean = Mean.of([r["ensemble_accuracy"] for r in results])
+    return mean.mean, mean.std if mean.count > 1 else 0.0

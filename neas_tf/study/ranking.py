@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -207,8 +208,7 @@ def _differences(
             continue
         interval = difference(ours, theirs, truth, plan.settings.resamples)
         if interval is not None:
-            values = {"value": interval.value, "low": interval.low, "high": interval.high}
-            result[f"diversity less {_kind_name(metric, factor)}"] = values
+            result[f"diversity less {_kind_name(metric, factor)}"] = dataclasses.asdict(interval)
     return result
 
 
