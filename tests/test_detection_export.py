@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
@@ -184,7 +184,7 @@ def test_a_run_without_a_checkpoint_or_of_something_else(detector, tmp_path):
 
 def command(name, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", f"detection.{name}", *map(str, arguments)],
+        [warm.python(), "-m", f"detection.{name}", *map(str, arguments)],
         cwd=project_file(),
         capture_output=True,
         text=True,

@@ -8,9 +8,9 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
+import warm
 import yaml
 from doc_pages import BLOCK, environment
 
@@ -95,7 +95,7 @@ class Walk:
                 continue
             for old, new in smaller:
                 pending = pending.replace(old, new)
-            script = ["bash", "-euo", "pipefail"] if language == "bash" else [sys.executable]
+            script = ["bash", "-euo", "pipefail"] if language == "bash" else [warm.python()]
             done = subprocess.run(
                 [*script, "-c", pending],
                 cwd=self.folder,
