@@ -56,7 +56,7 @@ def check_content(
     if data.decoder.type != "simple_decoder":  # finds classes by their names
         return
     check = _Check(field, data, num_classes, categories or {}, images)
-    chosen = files[:: -(-len(files) // _FILES)]
+    chosen = sorted(files)[:: -(-len(files) // _FILES)]
     for file in chosen:
         for number, record in enumerate(_records(field, data, file, _RECORDS // len(chosen))):
             check.record(f"{field}: record {number} of {file!r}", record, first=number == 0)
