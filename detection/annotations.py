@@ -50,13 +50,14 @@ def read(path: str | Path, field: str = "annotations") -> Annotations:
     Raises:
       NeasError: when it cannot be read, or holds no COCO annotations of boxes.
     """
-    return parse(read_bytes(path, field, _MOST_BYTES), f"{field}: {str(path)!r}")
+    return parse(read_bytes(path, field, _MOST_BYTES), path, field)
 
 
-def parse(content: bytes, where: str) -> Annotations:
-    """Likewise, of a file's content; `where` begins a message: "annotations: 'a.json'"."""
-    text = decode_text(content, where).encode("utf-8")
-    root = parse_json(text, where, nan=True)
+def parse(content: bytes, path: str | Path, field: str = "annotations") -> Annotations:
+    """Likewise, of the content of a file."""
+    received, where = f"{field}: received {str(path)!r}", f"{field}: {str(path)!r}"
+    text = decode_text(content, received).encode("utf-8")
+    root = parse_json(text, f"{received}, which", nan=True)
     if not isinstance(root, dict):
         kind = "a list, as of detections" if isinstance(root, list) else "no object"
         raise NeasError(f"{where} holds {kind}; expected {_FILE}.")

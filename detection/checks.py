@@ -110,7 +110,7 @@ def check_annotations(task: Any) -> annotations.Annotations:
             content = stream.read()
     except tf.errors.OpError as error:
         raise NeasError(f"{field}: {path!r} cannot be read ({error.message}).") from None
-    boxes = annotations.parse(content, f"{field}: {path!r}")
+    boxes = annotations.parse(content, path, field)
     if boxes.mended:
         raise NeasError(
             f"{boxes.mended[0]}, but Model Garden's evaluator reads the file as it is; write that "

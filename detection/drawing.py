@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-import contextlib
 import io
-import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +14,9 @@ from PIL import Image
 
 from neas_tf.errors import NeasError
 from neas_tf.files import write_bytes_atomic
+from neas_tf.pictures import head, no_file, orientation
 
 PICTURES = (".jpg", ".jpeg", ".png")
-_ORIENTATION = 0x0112  # of EXIF; 1 is upright, 5 to 8 lie on their side
 # Pixels as they are stored, as Model Garden's training takes them.
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -29,6 +27,9 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises:
       NeasError: when it is none.
     """
+    what = no_file(str(path))
+    if what:  # a pipe would be waited for
+        raise NeasError(f"image: {str(path)!r} cannot be read ({what}).")
     try:
         picture = decode(Path(path).read_bytes())
     except OSError as error:
@@ -47,14 +48,11 @@ def decode(content: bytes) -> np.ndarray | None:
     return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
 
 
-def stored_size(picture: str | Path | bytes) -> tuple[tuple[int, int], int]:
-    """Reads a picture's header alone.
+def stored_size(picture: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) of a picture as it is stored, from its header alone.
 
     Args:
       picture: a path, or a file's content.
-
-    Returns:
-      (height, width) as stored, and EXIF's orientation, 1 where there is none.
 
     Raises:
       NeasError: when it is no picture.
@@ -64,27 +62,25 @@ def stored_size(picture: str | Path | bytes) -> tuple[tuple[int, int], int]:
         with warnings.catch_warnings(action="ignore"):  # of very large ones
             opened = Image.open(io.BytesIO(picture) if content else picture)
         with opened:
-            (width, height), orientation = opened.size, 1
-            # Damaged EXIF says nothing.
-            with contextlib.suppress(OSError, ValueError, TypeError, SyntaxError, struct.error):
-                orientation = int(opened.getexif().get(_ORIENTATION, 1))
-    except FileNotFoundError:
-        raise NeasError(f"image: no file at {str(picture)!r}.") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+            width, height = opened.size
+    except Exception:  # a damaged header raises errors of many kinds
         name = "the content" if content else repr(str(picture))
         raise NeasError(f"image: {name} is no picture that can be read.") from None
-    return (height, width), orientation
+    return height, width
 
 
-def size_fault(declared: tuple[int, int], stored: tuple[int, int], orientation: int) -> str:
-    """What is wrong where annotations and file disagree on a picture's (height, width), or ''."""
+def size_fault(
+    declared: tuple[int, int], stored: tuple[int, int], picture: str | Path | bytes
+) -> str:
+    """What is wrong where annotations and picture disagree on its (height, width), or ''."""
     if declared == stored:
         return ""
     (h, w), (height, width) = declared, stored
     fault = f"is stored as {width}×{height} pixels, but its annotations say {w}×{h}"
-    if orientation >= 5 and (h, w) == (width, height):
+    turned = orientation(picture if isinstance(picture, bytes) else head(str(picture)))
+    if turned >= 5 and (h, w) == (width, height):  # it lies on its side
         fault += (
-            f": they were made of the picture as EXIF orientation {orientation} turns it, whereas "
+            f": they were made of the picture as EXIF orientation {turned} turns it, whereas "
             "pixels are taken as stored; turn the file's pixels, or use the boxes of the stored "
             "picture"
         )

@@ -93,9 +93,9 @@ def find_pictures(coco: Any, images: Path) -> dict[Any, Path]:
             f"in {str(images)!r}, such as {missing[0]!r}."
         )
     for number, path in files.items():
-        image, (stored, orientation) = coco.imgs[number], stored_size(path)
+        image, stored = coco.imgs[number], stored_size(path)
         declared = (image.get("height", stored[0]), image.get("width", stored[1]))
-        fault = size_fault(declared, stored, orientation)
+        fault = size_fault(declared, stored, path)
         if fault:
             raise NeasError(f"images: {str(path)!r} {fault}.")
         for row in coco.imgToAnns.get(number, ()):

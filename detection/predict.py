@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from absl import app, flags, logging
 
-from detection.drawing import check_name, draw, read_picture, stored_size, write_picture
+from detection.drawing import check_name, draw, read_picture, write_picture
 from detection.labels import names_of_run
 from detection.letterbox import letterbox
 from detection.running import class_names, finder
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.paths import check_local_path, resolve_user_path
+from neas_tf.pictures import head, orientation
 
 FLAGS = flags.FLAGS
 
@@ -99,10 +100,10 @@ def listed(found: dict[str, np.ndarray], names: Sequence[str]) -> list[dict[str,
 
 def _warn(image: str, names: Sequence[str]) -> None:
     """Says what may surprise in the result."""
-    _, orientation = stored_size(image)
-    if orientation != 1:
+    turned = orientation(head(image))
+    if turned != 1:
         print(
-            f"warning: {image!r} is taken as it is stored; EXIF orientation {orientation} is not "
+            f"warning: {image!r} is taken as it is stored; EXIF orientation {turned} is not "
             "applied.",
             file=sys.stderr,
         )

@@ -118,7 +118,7 @@ class _Check:
     def picture(self, where: str, values: dict[str, Any], first: bool) -> None:
         encoded = values["image/encoded"][0]
         try:
-            stored, orientation = stored_size(encoded)
+            stored = stored_size(encoded)
             good = not encoded.startswith(b"GIF8")  # which Model Garden takes for an animation
             good = good and (not first or decode(encoded) is not None)
         except NeasError:
@@ -133,7 +133,7 @@ class _Check:
         )
         if -1 in (height, width):
             return
-        fault = size_fault((height, width), stored, orientation)
+        fault = size_fault((height, width), stored, encoded)
         # Boxes are shares of the sides: of a picture that was scaled they still hold, but where
         # evaluation goes by pixels.
         if fault and (not self.training or "EXIF" in fault):

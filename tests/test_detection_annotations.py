@@ -338,7 +338,7 @@ def fitted(categories, used, names=NAMES):
         "annotations": rows,
         "categories": [{"id": i, "name": name} for i, name in categories],
     }
-    clean = annotations.parse(json.dumps(value).encode(), "annotations: 'a.json'")
+    clean = annotations.parse(json.dumps(value).encode(), "a.json")
     found = annotations.fit_classes(clean, names)
     kinds = [row["category_id"] for row in found.value["annotations"]]
     assert set(kinds) <= {row["id"] for row in found.value["categories"]}
