@@ -157,7 +157,8 @@ def main(argv: Sequence[str]) -> int:
         boxes = annotations.read(resolve_user_path(FLAGS.annotations))
         named = FLAGS.labels or labels_file(model).is_file()
         boxes = annotations.fit_classes(boxes, class_names(model, FLAGS.labels) if named else ())
-        for text in (*boxes.mended, *boxes.left_out):
+        unnamed = () if named else (f"no class names are beside {str(model)!r}; ids count",)
+        for text in (*boxes.mended, *boxes.left_out, *unnamed):
             print(f"warning: {text}.", file=sys.stderr)
         find = finder(model, FLAGS.threads)
         images = Path(resolve_user_path(FLAGS.images))

@@ -420,6 +420,12 @@ def test_the_command_says_what_it_mended(run_command):
     assert code == 2 and not out and "error: annotations: category 0 ('zebra')" in err
 
 
+def test_without_names_ids_count_and_that_is_said(run_command, tmp_path):
+    (tmp_path / "detector.tflite.labels.txt").unlink()
+    code, out, err = run_command(coco_value())
+    assert code == 0 and "AP    100.0" in out and "no class names are beside" in err
+
+
 def test_the_command_takes_other_names(run_command, tmp_path):
     (tmp_path / "own.txt").write_text("background\nzebra\ndog\n")
     value = coco_value()
