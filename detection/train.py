@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from detection.labels import names_of_categories, store_names
 from neas_tf import console
 from neas_tf.command_line import flags_parser
 from neas_tf.errors import NeasError
+from neas_tf.paths import check_local_path
 
 FLAGS = flags.FLAGS
 NAME = "detection.train"
@@ -40,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         for name in ("experiment", "mode", "model_dir"):
             if not FLAGS[name].value:
                 raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+        check_local_path("model_dir", FLAGS.model_dir)
         _enter_working_folder()
         _start_tensorflow(FLAGS.threads)
         from detection.checks import check_experiment, load_experiment
@@ -47,7 +50,11 @@ def main(argv: Sequence[str]) -> int:
         config = load_experiment(
             FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
         )
-        check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+        boxes = check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+        if boxes is not None and "train" in FLAGS.mode:
+            classes = config.task.model.num_classes
+            names = names_of_categories(boxes.value["categories"], classes)
+            store_names(FLAGS.model_dir, names)
         _model_garden().main(argv)
     except NeasError as error:
         console.say(f"{NAME}: {error}")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from neas_tf import paths
+from neas_tf.errors import NeasError
 
 
 @pytest.fixture
@@ -60,3 +61,25 @@ def test_no_module_is_named_like_a_standard_one(folder):
     """Bazel 4 puts a program's own folder first on `sys.path`, so it would be shadowed."""
     names = {path.stem for path in pathlib.Path(paths.project_file(folder)).glob("*.py")}
     assert not names & sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gs://bucket/x.tflite",
+        "GS://bucket/x",
+        " s3://b/x",
+        "hdfs://host:9000/x",
+        "https://example.org/x",
+        "file:///tmp/x",
+        pathlib.Path("gs://bucket/x"),
+    ],
+)
+def test_an_address_is_no_place_to_write_to(name):
+    with pytest.raises(NeasError, match=r"^--output: received .*expected a path of this machine"):
+        paths.check_local_path("--output", name)
+
+
+@pytest.mark.parametrize("name", ["x", "/a/b.tflite", "C:/x", "./gs:/x", "a:b/c", "", "~/x"])
+def test_a_local_path_is_one(name):
+    paths.check_local_path("--output", name)
