@@ -117,8 +117,11 @@ def _server() -> str:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         address = os.path.join(folder, "socket")
         # It ends when this process does: then its stdin is at its end.
+        # The native libraries read once how much they may say; tests of that start their own.
         process = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), address], stdin=subprocess.PIPE
+            [sys.executable, os.path.abspath(__file__), address],
+            stdin=subprocess.PIPE,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         while not os.path.exists(address):
             assert process.poll() is None, "the server did not start"
