@@ -23,7 +23,7 @@ from export import common
 from neas_tf.errors import check, check_share
 from neas_tf.export_files import FINE_TUNING
 from neas_tf.model_store import LoadedInfo
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.quantizing import (
     END_TYPES,
     QAT,
@@ -109,6 +109,7 @@ def _fine_tuning(info: LoadedInfo) -> Any:
     dataset, smoothing = run_training(info, FLAGS.model_dir, FLAGS.data_dir or "")
     from neas_tf.fine_tuning import FineTuning
 
+    check_local_path("--fine_tune_dir", FLAGS.fine_tune_dir or "")
     folder = FLAGS.fine_tune_dir or Path(FLAGS.model_dir) / FINE_TUNING
     return FineTuning(
         dataset,

@@ -19,7 +19,7 @@ from neas_tf.errors import NeasError, check, fail
 from neas_tf.export_files import check_output, read_label_file
 from neas_tf.model_store import RUN_MODEL, LoadedInfo, save_model
 from neas_tf.normalisation import Normalisation
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.torch_file import READERS, open_checkpoint
 from neas_tf.torch_names import Layout, Place, arrays, differences, torch_layout, without_prefix
@@ -185,6 +185,7 @@ def main(argv: Sequence[str]) -> int:
         if values.labels:
             labels = read_label_file(resolve_user_path(values.labels))
         info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
+        check_local_path("output", values.output)
         output = Path(resolve_user_path(values.output))
         report = convert(
             resolve_user_path(values.torch_checkpoint),
