@@ -45,7 +45,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "representative_dataset",
         None,
         "For int8: images that the ranges are measured on. 'run' takes the training images of "
-        "--model_dir; else a folder of images or the name of a TFDS data set.",
+        "--model_dir; else a folder with images at any depth (those in folders named train, if "
+        "there are any), or the name of a TFDS data set.",
     )
     whole = functools.partial(flags.DEFINE_integer, flag_values=values)
     real = functools.partial(flags.DEFINE_float, flag_values=values)

@@ -136,7 +136,9 @@ def test_large_logits_may_round_in_proportion(two_paths, tmp_path):
     assert parity["max_abs_logit"] > 1000 and parity["max_abs_diff"] > 1e-4
     assert parity["tolerance"] == pytest.approx(1e-4 * parity["max_abs_logit"])
     job = export_checks.Job(info, tmp_path / "none", "tflite")
-    with pytest.raises(NeasError, match="of up to 280, differ .* by 0.029, expected at most 0.028"):
+    with pytest.raises(
+        NeasError, match=r"of up to 280, differ .* by 0.029, expected at most 0.028"
+    ):
         job._check_parity({"max_abs_diff": 0.029, "max_abs_logit": 280.0})
     with pytest.raises(NeasError, match=r"expected at most 0.0001"):
         job._check_parity({"max_abs_diff": 2e-4, "max_abs_logit": 0.5})
