@@ -117,7 +117,7 @@ def decode_text(content: bytes, where: str, errors: str = "strict") -> str:
     Args:
       content: of the file.
       where: begins the message, such as "--labels: 'labels.txt'".
-      errors: 'replace' lets through what is no UTF-8.
+      errors: 'replace' lets through what the encoding has no character for.
 
     Raises:
       NeasError: for anything else.
@@ -129,7 +129,7 @@ def decode_text(content: bytes, where: str, errors: str = "strict") -> str:
         elif b"\0" not in content[1::2]:
             encoding = "utf-16-be"
     try:
-        text = content.decode(encoding, errors if encoding == "utf-8" else "strict")
+        text = content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         line = 1 + content[: error.start].count(b"\n")
         raise NeasError(
