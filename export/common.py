@@ -13,10 +13,10 @@ from absl import app, flags
 
 from neas_tf import console
 from neas_tf.errors import NeasError, check
-from neas_tf.export_files import check_output, read_label_file
+from neas_tf.export_files import check_ending, check_output, read_label_file
 from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
 from neas_tf.normalisation import Normalisation
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.zoo import load_architecture
 
@@ -87,6 +87,10 @@ def read_labels(path: str) -> list[str]:
 def find_output(default_output: str) -> Path:
     """Where to write."""
     if FLAGS.output:
+        check_local_path("--output", FLAGS.output)
+        is_file = bool(Path(default_output).suffix)
+        if is_file and FLAGS.output.endswith("/"):
+            raise NeasError(f"--output: received {FLAGS.output!r}, expected the name of a file.")
         return Path(resolve_user_path(FLAGS.output))
     check(bool(FLAGS.model_dir), "--output", FLAGS.output, "a path, when --model_dir is not given")
     return Path(resolve_user_path(FLAGS.model_dir)) / default_output
@@ -144,6 +148,7 @@ def main(
             raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
         output = find_output(default_output)
         info, load = find_model()
+        check_ending(output, exporter.removeprefix("export_"))
         check_output(output, FLAGS.overwrite)
         arguments = (options(info) if options else {}) | test_images(info)
         from neas_tf import exporting  # TensorFlow only now: a mistake is told at once

@@ -23,7 +23,7 @@ from export import common
 from neas_tf.errors import check, check_share
 from neas_tf.export_files import FINE_TUNING
 from neas_tf.model_store import LoadedInfo
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.quantizing import (
     END_TYPES,
     QAT,
@@ -45,7 +45,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "representative_dataset",
         None,
         "For int8: images that the ranges are measured on. 'run' takes the training images of "
-        "--model_dir; else a folder of images or the name of a TFDS data set.",
+        "--model_dir; else a folder with images at any depth (those in folders named train, if "
+        "there are any), or the name of a TFDS data set.",
     )
     whole = functools.partial(flags.DEFINE_integer, flag_values=values)
     real = functools.partial(flags.DEFINE_float, flag_values=values)
@@ -109,6 +110,7 @@ def _fine_tuning(info: LoadedInfo) -> Any:
     dataset, smoothing = run_training(info, FLAGS.model_dir, FLAGS.data_dir or "")
     from neas_tf.fine_tuning import FineTuning
 
+    check_local_path("--fine_tune_dir", FLAGS.fine_tune_dir or "")
     folder = FLAGS.fine_tune_dir or Path(FLAGS.model_dir) / FINE_TUNING
     return FineTuning(
         dataset,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from neas_tf.errors import NeasError
+from neas_tf.files import decode_text
 
 _GRAPH = re.compile(r"Graph: \[(?P<path>[^\]]+)\]")
 _THREADS = re.compile(
@@ -26,14 +27,22 @@ _TITLE = re.compile(r"={10,} (?P<title>[^=]+?) ={10,}")
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs"
 _INITIAL = "Profiling Info for Benchmark Initialization"
 _SUBGRAPH = re.compile(r"Subgraph \(index: \d+\) profile:")
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# With a comma where the locale has one; a comma before a space separates the columns of a CSV.
+_NUMBER = r"[-+]?(?:\d+(?:[.,]\d+)?\.?|\.\d+)(?:[eE][-+]?\d+)?"
 # first (and in older versions start before it), avg ms, %, cdf %, mem KB, times called, name
 _TAIL = (
-    rf"(?:{_NUMBER}SEP){{1,2}}(?P<avg>{_NUMBER})SEP[^\s,%]+%SEP[^\s,%]+%SEP{_NUMBER}SEP"
+    rf"(?:{_NUMBER}SEP){{1,2}}(?P<avg>{_NUMBER})SEP[^\s;%]+%SEP[^\s;%]+%SEP{_NUMBER}SEP"
     r"(?P<times>\d+)SEP(?P<name>.*)"
 )
 _TEXT_ROW = re.compile(r"\t\s*(?P<type>[^\t]*)\t\s*" + _TAIL.replace("SEP", r"\t\s*"))
 _CSV_ROW = re.compile(r"(?P<type>.*?), " + _TAIL.replace("SEP", ", "))
+# What is left of them where an editor made spaces of tabs, or a spreadsheet wrote the CSV.
+_SPACED_ROW = re.compile(r"\s*(?P<type>\S.*?)\s+" + _TAIL.replace("SEP", r"\s+"))
+_POINT = _TAIL.replace("[.,]", "[.]").replace(r"[^\s;%]", r"[^\s,;%]")
+_SHEET_ROW = re.compile(r"(?P<type>.*?)\s*[,;]\s*" + _POINT.replace("SEP", r"\s*[,;]\s*"))
+_LONGEST = 4096  # characters of such a row
+# What terminals obey: colours, titles.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _TIMINGS = re.compile(rf"Timings \(microseconds\): count=\d+ .*avg=(?P<avg>{_NUMBER})")
 _AGREE = 0.05  # relative difference of the table's sum and the printed one
 
@@ -90,7 +99,13 @@ def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
       NeasError: when there is none, a run has no table of operators, or a table's rows do not add
         up to the sum behind it.
     """
-    text = text.replace("\r", "")
+    if "\0" in text:
+        raise NeasError(
+            f"{where} holds zero bytes; expected a text file, encoded as UTF-8 or UTF-16."
+        )
+    text = _ESCAPES.sub("", text)
+    # Old Macs' ends of lines, or Windows'.
+    text = text.replace("\r", "") if "\n" in text else text.replace("\r", "\n")
     starts = [match.start() for match in _GRAPH.finditer(text)]
     if not starts:
         return [_parse_run(text, where)]
@@ -141,19 +156,31 @@ def _primary_table(text: str) -> tuple[list[OpTime], float | None]:
         elif inside and not line.strip():
             inside = not ops
         elif inside:
-            if row := _TEXT_ROW.search(line) or _CSV_ROW.fullmatch(line.strip()):
+            if row := _row(line):
                 ops.append(_op(row))
         elif ops and (match := _TIMINGS.search(line)):
-            return ops, float(match["avg"])
+            return ops, _real(match["avg"])
         elif _SUBGRAPH.search(line) and ops:
             break
     return ops, None
 
 
+def _row(line: str) -> re.Match[str] | None:
+    bare = line.strip()
+    row = _TEXT_ROW.search(line) or _CSV_ROW.fullmatch(bare)
+    if row or len(bare) > _LONGEST:
+        return row
+    return _SPACED_ROW.fullmatch(bare) or _SHEET_ROW.fullmatch(bare)
+
+
 def _op(row: Mapping[str, str]) -> OpTime:
     # 0 calls is what old versions print for 1.
     times = max(1, int(row["times"]))
-    return OpTime(row["type"].strip(), row["name"].strip(), float(row["avg"]), times)
+    return OpTime(row["type"].strip(), row["name"].strip(), _real(row["avg"]), times)
+
+
+def _real(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def profile_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -162,7 +189,11 @@ def profile_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             kinds = (".csv", ".txt", ".log")
-            found = sorted(p for p in path.iterdir() if p.suffix in kinds)
+            found = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in kinds and not p.name.startswith(".")
+            )
             if not found:
                 raise NeasError(f"from_profile: folder {str(path)!r} holds no .csv, .txt or .log.")
             result += found
@@ -193,8 +224,9 @@ def read_latencies(
     threads: set[int] = set()
     for path in profile_files(paths):
         where = f"from_profile: {str(path)!r}"
+        # Windows' PowerShell writes UTF-16.
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = decode_text(path.read_bytes(), where, "replace")
         except OSError as error:
             raise NeasError(f"{where} cannot be read ({error.strerror}).") from None
         for profile in parse_profiles(text, where):

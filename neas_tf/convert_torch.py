@@ -5,8 +5,10 @@ python -m neas_tf.convert_torch --arch=neas_s --torch_checkpoint=314.pth.tar --o
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,16 @@ from absl import app, flags, logging
 from neas_tf import zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.export_files import check_output, read_label_file
-from neas_tf.model_store import RUN_MODEL, LoadedInfo, save_model
+from neas_tf.export_files import check_output, labels_file, read_label_file, report_file
+from neas_tf.model_store import (
+    RUN_MODEL,
+    LoadedInfo,
+    check_replaceable,
+    replace_path,
+    save_model,
+)
 from neas_tf.normalisation import Normalisation
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.torch_file import READERS, open_checkpoint
 from neas_tf.torch_names import Layout, Place, arrays, differences, torch_layout, without_prefix
@@ -27,6 +35,16 @@ from neas_tf.torch_pickle import Tensor
 
 # The output is laid out like a run, so that every command with --model_dir takes it.
 SAVED_MODEL = Path("export") / "saved_model"
+# Keys of weights and of averaged weights in the checkpoints of training programs; timm's first.
+_WEIGHTS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
+    *("weights", "params"),
+)
+_AVERAGED = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema_state", "ema"),
+    "params_ema",
+)
+_NO_WEIGHTS = ("_extra_state", "num_batches_tracked")  # these may be no tensors
 
 
 def read_checkpoint(
@@ -50,19 +68,26 @@ def read_checkpoint(
       float32 arrays in our order of axes, by the place that each fills.
 
     Raises:
-      NeasError: when the file is not sound, or not this architecture's; all that is missing,
-        extra or misshapen is listed.
+      NeasError: when the file is not sound, or not this architecture's; it counts and begins to
+        list what is missing, extra or misshapen, and says whose the weights are where that shows.
     """
     layout = torch_layout(architecture, space)
     with open_checkpoint(path, reader) as content:
-        state = without_prefix(_state_dict(content, "state_dict_ema" if use_ema else "state_dict"))
+        state = without_prefix(_state_dict(content, use_ema))
         found = differences(layout, state)
         if found:
-            raise NeasError(
-                f"torch_checkpoint: the weights in {os.fspath(path)!r} are not those of "
-                f"{architecture.name or architecture.key!r}{_fitting(space, state)}; "
-                f"{'; '.join(found)}."
-            )
+            where = f"torch_checkpoint: the weights in {_end(os.fspath(path))!r} are"
+            name = architecture.name or architecture.key
+            own = _with_own_classes(space, state)
+            if not differences(torch_layout(architecture, own), state):
+                raise NeasError(
+                    f"{where} for {own.num_classes} classes, expected {space.num_classes}; "
+                    f"--num_classes={own.num_classes} takes them."
+                )
+            other = _fitting(own, state)
+            if other and own != space:
+                other += f" with {own.num_classes} classes"
+            raise NeasError(f"{where} not those of {_end(name)!r}{other}; {'; '.join(found)}.")
         return dict(arrays(layout, state))
 
 
@@ -101,11 +126,15 @@ def convert(
       The SavedModel's report.
 
     Raises:
-      NeasError: for a file that does not fit or an output that must not be replaced.
+      NeasError: for a file that does not fit or an output that must not be replaced. Whatever ends
+        a conversion, the output is as it was before.
     """
-    folder, saved_model = Path(output) / RUN_MODEL, Path(output) / SAVED_MODEL
+    check_local_path("output", output)
+    output = Path(output)
+    folder, saved_model = output / RUN_MODEL, output / SAVED_MODEL
     if folder.exists() and not overwrite:
         raise NeasError(f"output: {str(folder)!r} is there already; --overwrite replaces it.")
+    check_replaceable(folder, info)
     check_output(saved_model, overwrite)
     weights = read_checkpoint(
         checkpoint, info.architecture, info.space, use_ema=use_ema, reader=reader
@@ -113,32 +142,94 @@ def convert(
     from neas_tf.exporting import export_saved_model
 
     model = model_from(weights, info.architecture, info.space)
-    save_model(folder, model, info.architecture, info.space, info.class_names, info.normalisation)
-    return export_saved_model(model, info, saved_model, overwrite=overwrite)
+    parts = (info.architecture, info.space, info.class_names, info.normalisation)
+    base = output if output.is_dir() else output.parent
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=base, prefix=f".{output.name}.") as temporary:
+            new = Path(temporary) / "new"
+            try:
+                save_model(new / RUN_MODEL, model, *parts)
+                report = export_saved_model(model, info, new / SAVED_MODEL)
+            except NeasError as error:
+                raise NeasError(str(error).replace(str(new), str(output))) from None
+            _put_in_place(new, output)
+    except OSError as error:
+        raise NeasError(f"output: {str(output)!r} cannot be written ({error}).") from None
+    return report
 
 
-def _state_dict(content: Any, key: str) -> Mapping[str, Tensor]:
-    """The state dict under a key, or the file itself where it is nothing but one."""
-    is_dict = isinstance(content, dict)
-    if is_dict and key in content:
-        state = content[key]
-    elif is_dict and key == "state_dict" and _is_state_dict(content):
-        state = content
-    else:
-        keys = [str(k) for k in content][:12] if is_dict else []
-        has = f"a file with {', '.join(keys)}" if keys else "a file without any"
-        raise NeasError(f"torch_checkpoint: received {has}, allowed is one with {key!r}.")
-    if not _is_state_dict(state):
-        raise NeasError(f"torch_checkpoint: {key!r} is not a mapping from names to tensors.")
-    return state
+def _put_in_place(new: Path, output: Path) -> None:
+    """Renames what was made to its place; the rest of an output that is there stays."""
+    if not output.exists():
+        os.rename(new, output)
+        return
+    exported = (labels_file(SAVED_MODEL), SAVED_MODEL, report_file(SAVED_MODEL))
+    for part in (RUN_MODEL, *exported):
+        (output / part).parent.mkdir(parents=True, exist_ok=True)
+        replace_path(new / part, output / part)
+
+
+def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:
+    """The state dict under one of the keys that programs use, or the file itself if it is one."""
+    if not isinstance(content, dict):
+        raise NeasError("torch_checkpoint: received a file without any names, expected a dict.")
+    keys = _AVERAGED if use_ema else _WEIGHTS
+    if not use_ema and _is_state_dict(content):
+        return _tensors(content)
+    found = _find(content, keys)
+    if found is not None:
+        return _tensors(found)
+    there = [key for key in keys if key in content]
+    if there:
+        raise NeasError(f"torch_checkpoint: {there[0]!r} is not a mapping from names to tensors.")
+    names = [_end(str(key)) for key in content]
+    has = f"{', '.join(names[:8])}{', …' * (len(names) > 8)}" if names else "nothing in it"
+    averaged = not use_ema and _find(content, _AVERAGED) is not None
+    hint = "; --use_ema takes its averaged weights" if averaged else ""
+    raise NeasError(
+        f"torch_checkpoint: received a file with {has}, allowed is one with {keys[0]!r}{hint}."
+    )
+
+
+def _find(content: Mapping, keys: Sequence[str], depth: int = 3) -> Mapping | None:
+    """The first state dict under the keys; programs that keep a model with more nest them."""
+    for key in keys:
+        value = content.get(key)
+        if _is_state_dict(value):
+            return value
+        if isinstance(value, dict) and depth:
+            inner = _find(value, _WEIGHTS, depth - 1)
+            if inner is not None:
+                return inner
+    return None
 
 
 def _is_state_dict(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+        and all(isinstance(k, str) for k in value)
+        and any(isinstance(v, Tensor) for v in value.values())
+        and all(isinstance(v, Tensor) or k.endswith(_NO_WEIGHTS) for k, v in value.items())
     )
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _end(text: str) -> str:
+    """As much of a text as a message has place for."""
+    return text if len(text) <= 80 else f"…{text[-79:]}"
+
+
+def _with_own_classes(space: SearchSpace, state: Mapping[str, Tensor]) -> SearchSpace:
+    """The space with as many classes as the weights have."""
+    weight = state.get("classifiers.0.weight")
+    try:
+        return dataclasses.replace(space, num_classes=weight.shape[0])
+    except (AttributeError, IndexError, NeasError):  # none, a number alone, or no sound count
+        return space
 
 
 def _fitting(space: SearchSpace, state: Mapping[str, Tensor]) -> str:
@@ -185,6 +276,7 @@ def main(argv: Sequence[str]) -> int:
         if values.labels:
             labels = read_label_file(resolve_user_path(values.labels))
         info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
+        check_local_path("output", values.output)
         output = Path(resolve_user_path(values.output))
         report = convert(
             resolve_user_path(values.torch_checkpoint),

@@ -30,6 +30,8 @@ from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
 from neas_tf.space import SearchSpace
 from neas_tf.tflite_files import runner
 
+# Largest difference of logits in float32, as a share of the largest logit where that is above 1:
+# float32 has seven digits, whatever the logits' size.
 TOLERANCE = 1e-4
 # Largest difference between an int8 graph and its emulation in training, as a share of the largest
 # logit: rounding is emulated behind each operation, but not inside of it.
@@ -44,7 +46,8 @@ class Checks(TypedDict, total=False):
 
     Attributes:
       images: (n, h, w, c) in 0..255 for the parity check; None takes smooth random ones.
-      tolerance: largest difference of logits that passes; it must be finite in any case.
+      tolerance: largest difference of logits that passes, times the largest logit where that is
+        above 1; the difference must be finite in any case.
       overwrite: whether an earlier export may be replaced.
       test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
     """
@@ -211,7 +214,7 @@ class Job:
                     self._check_trunk_once(found["ops"])
                 exported = self.reader(new) if self.reader else new
                 result = parity(model, exported, images, info.normalisation)
-                self._check_parity(result)
+                result = self._check_parity(result)
                 if network is not None:
                     found["emulation"] = self._emulation(network, exported, images)
                 if self.test is not None:
@@ -230,13 +233,17 @@ class Job:
             raise NeasError(f"export {str(output)!r}: cannot be written ({fault}).") from None
         return report
 
-    def _check_parity(self, result: dict[str, Any]) -> None:
+    def _check_parity(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The result with the `tolerance` that held, None without one."""
         difference = result["max_abs_diff"]
-        if not (np.isfinite(difference) and difference <= self.tolerance):
+        most = self.tolerance * max(1.0, result["max_abs_logit"])
+        if not (np.isfinite(difference) and difference <= most):
             raise NeasError(
-                f"export {str(self.output)!r}: its logits differ from the Keras model's by "
-                f"{difference:.3g}, allowed is {self.tolerance:.3g}; nothing was written."
+                f"export {str(self.output)!r}: its logits, of up to {result['max_abs_logit']:.3g}, "
+                f"differ from the Keras model's by {difference:.3g}, expected at most {most:.3g}; "
+                "nothing was written."
             )
+        return {**result, "tolerance": most if np.isfinite(most) else None}
 
     def _emulation(self, network: Any, exported: Any, images: np.ndarray) -> dict[str, float]:
         """How near the device's integers are to the fake quantization that was trained."""
@@ -270,8 +277,11 @@ def _mean_logits(model: Any, images: np.ndarray, normalisation: Normalisation) -
 def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
     if callable(exported):
         return exported
-    if str(exported).endswith(".keras"):
-        return _keras_runner(exported)
+    # Told by what it is: a name may end with anything.
+    if os.path.isfile(exported):
+        with open(exported, "rb") as stream:
+            if stream.read(4) == b"PK\3\4":  # a zip file from its first byte on
+                return _keras_runner(exported)
     if os.path.isdir(exported):
         import tensorflow as tf
 

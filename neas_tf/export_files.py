@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.files import decode_text, read_bytes, read_json
+from neas_tf.errors import NeasError, check
+from neas_tf.files import check_writable, decode_text, read_bytes, read_json
 from neas_tf.model_store import LoadedInfo, library_versions
+from neas_tf.paths import check_local_path
 
 FORMAT = "neas-export/1"
 SIGNATURE = "serving_default"
+# Kinds of exports: what their names end with, what they are, who writes them.
+_KINDS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "tflite": ((".tflite",), "a TFLite file", "export/to_tflite.py"),
+    "keras": ((".keras", ".h5"), "a Keras file", "export/to_keras.py"),
+    "saved_model": ((".pb",), "a SavedModel's folder", "export/to_saved_model.py"),
+}
 _MOST_LABELS = 1 << 24  # bytes
 # Inside a model_dir: checkpoints and logs of pruning and quantization-aware training.
 FINE_TUNING = Path("export") / "fine_tuning"
@@ -67,14 +74,37 @@ def read_label_file(path: str | os.PathLike[str], field: str = "labels") -> list
     return lines
 
 
+def check_ending(output: str | os.PathLike[str], kind: str) -> None:
+    """Refuses a name that ends as another kind of export's does, which would mislead its readers.
+
+    Args:
+      output: file or folder to write.
+      kind: 'tflite', 'saved_model' or 'keras'.
+    """
+    name = os.path.basename(os.fspath(output).rstrip("/"))
+    if kind == "keras":
+        kinds = (".keras", ".weights.h5")
+        check(name.endswith(kinds), "output", name, f"a file that ends with {' or '.join(kinds)}")
+        return
+    name = name.lower()
+    for other, (endings, what, command) in _KINDS.items():
+        if other != kind and name.endswith(endings):
+            raise NeasError(
+                f"output: received {os.fspath(output)!r}, a name of {what}, which {command} "
+                f"writes; expected one of {_KINDS[kind][1]}."
+            )
+
+
 def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Refuses an output where something lies that an export must not replace.
 
     Raises:
       NeasError: when the output, its report or its labels exist, unless they are an earlier
-        export's and `overwrite` is set.
+        export's and `overwrite` is set; and for a place that takes no files.
     """
+    check_local_path("output", output)
     output = Path(output)
+    check_writable("output", output)
     there = [
         p
         for p in (output, report_file(output), labels_file(output))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from neas_tf.errors import NeasError, check
 from neas_tf.model_store import LoadedInfo
 from neas_tf.paths import resolve_user_path
 
 RUN = "run"
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = "") -> Any:
@@ -97,16 +98,20 @@ def representative_images(
     """Training images as an exported model takes them.
 
     Args:
-      name: as for `open_data`; also any folder with JPEG or PNG files, at any depth.
+      name: as for `open_data`, but of a folder its pictures at any depth, whatever the folders
+        are called; those in folders named `train` only, where there are some.
       info: of the model.
       count: of images; fewer where there are fewer.
       model_dir, data_dir: as for `open_data`.
 
     Returns:
       float32 (n, h, w, c) in 0..255.
+
+    Raises:
+      NeasError: when there are no such data, or no picture of a folder can be decoded.
     """
     folder = Path(resolve_user_path(name))
-    if name != RUN and folder.is_dir() and not (folder / "train").is_dir():
+    if name != RUN and folder.is_dir():
         return _images_of_folder(folder, info, count)
     return training_pixels(open_data(name, info, model_dir, data_dir), count)
 
@@ -154,25 +159,53 @@ def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
 
     from neas_tf.data.decoding import Decoder
 
-    paths = sorted(
-        Path(root) / file
-        for root, _, files in os.walk(folder)
-        for file in files
-        if file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
-    )
+    paths = _pictures(folder)
     if not paths:
         raise NeasError(
-            f"representative_dataset: {str(folder)!r} holds no image; allowed are files "
-            f"{', '.join(_EXTENSIONS)}."
+            f"representative_dataset: {str(folder)!r} holds no image; expected files "
+            f"{', '.join(_EXTENSIONS)}, at any depth."
         )
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    first = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     decoder = Decoder(*info.space.input_size, info.space.input_channels)
-    images = []
-    for i in chosen:
+    images: list[np.ndarray] = []
+    bad: list[str] = []
+    # Evenly over all; what cannot be decoded is made up for with others.
+    for i in dict.fromkeys((*first.tolist(), *range(len(paths)))):
+        if len(images) == len(first):
+            break
         try:
-            images.append(decoder.fixed(tf.io.read_file(str(paths[i]))).numpy())
-        except tf.errors.InvalidArgumentError:
-            raise NeasError(
-                f"representative_dataset: {str(paths[i])!r} cannot be decoded."
-            ) from None
+            # Opened by Python, as names that are no UTF-8 are nothing to TensorFlow.
+            images.append(decoder.fixed(tf.constant(paths[i].read_bytes())).numpy())
+        except (OSError, tf.errors.OpError):
+            bad.append(str(paths[i]))
+    if not images:
+        raise NeasError(
+            f"representative_dataset: {bad[0]!r} cannot be decoded, nor can any other of the "
+            f"{len(bad)} images of {str(folder)!r}; expected JPEG or PNG files."
+        )
+    if bad:
+        logging.warning(
+            "representative_dataset: %d images cannot be decoded and are left out, such as %r.",
+            *(len(bad), bad[0]),
+        )
     return np.stack(images).astype(np.float32)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder and of those in it; of folders named train only, if one has any."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:  # links may lead round in a circle
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        found += [
+            path
+            for name in sorted(files)
+            if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+            if (path := Path(root, name)).is_file()
+        ]
+    training = [p for p in found if "train" in p.relative_to(folder).parts[:-1]]
+    return training or found

@@ -25,7 +25,7 @@ from neas_tf.export_checks import (
     predict_exported,
     random_images,
 )
-from neas_tf.export_files import check_output
+from neas_tf.export_files import check_ending, check_output
 from neas_tf.model_store import LoadedInfo, library_versions
 from neas_tf.quantizing import QAT, check_quantization
 from neas_tf.rewrites import MOBILE_REWRITES, Rewrites
@@ -75,6 +75,8 @@ def export_saved_model(
       NeasError: when the output is refused or the parity check fails; nothing is written then.
     """
 
+    check_ending(output, "saved_model")
+
     def write(target: Path) -> dict[str, Any]:
         return {"ops": write_saved_model(deployed_model(model, info), info, target)}
 
@@ -114,6 +116,7 @@ def export_tflite(
       fine_tuning: for int8_qat and pruning.
       sparsity: share of zeros that the kernels are pruned to beforehand; 0 does not prune.
     """
+    check_ending(output, "tflite")
     has_images = representative is not None and len(representative) > 0
     check_quantization(quantize, input_type, output_type, has_images)
     check_output(output, checks.get("overwrite", False))  # before hours of training
@@ -162,10 +165,8 @@ def export_keras(
     """
     import keras
 
-    name = str(output)
-    kinds = (".keras", ".weights.h5")
-    check(name.endswith(kinds), "output", name, f"a file that ends with {' or '.join(kinds)}")
-    whole = name.endswith(".keras")
+    check_ending(output, "keras")
+    whole = str(output).endswith(".keras")
 
     def write(target: Path) -> dict[str, Any]:
         if whole:

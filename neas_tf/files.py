@@ -58,6 +58,40 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any, indent: int | No
     write_text_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def check_writable(field: str, path: str | os.PathLike[str], kind: str = "") -> None:
+    """Refuses a place where nothing can be written, before any work is spent; leaves nothing there.
+
+    Args:
+      field: begins the message, such as "output".
+      path: of the file or folder to write; it and its parents may be missing.
+      kind: 'file' refuses what is there and no regular file: a folder, a device.
+
+    Raises:
+      NeasError: for a name that is empty or too long, and a folder that takes no files.
+    """
+    path = Path(path)
+    where = f"{field}: {str(path)!r}"
+    if path.name in ("", ".."):
+        raise NeasError(f"{where} names nothing to write; expected a name of its own.")
+    try:
+        if kind == "file" and path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise NeasError(f"{where} is {what}; expected the name of a file.")
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+        if not nearest.is_dir():
+            raise NeasError(f"{where} cannot be written, as {str(nearest)!r} is a file.")
+        # Longer than all names that are written beside it: only the system knows what it takes.
+        with tempfile.NamedTemporaryFile(
+            dir=nearest, prefix=f".{path.name}.labels.txt.", suffix=".tmp"
+        ):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise NeasError(
+            f"{where} cannot be written ({reason}); expected a place that takes files."
+        ) from None
+
+
 def system_fault(error: BaseException) -> str:
     """The system's words in TensorFlow's exception for a file that it cannot write; '' for others.
 
@@ -83,7 +117,7 @@ def decode_text(content: bytes, where: str, errors: str = "strict") -> str:
     Args:
       content: of the file.
       where: begins the message, such as "--labels: 'labels.txt'".
-      errors: 'replace' lets through what is no UTF-8.
+      errors: 'replace' lets through what the encoding has no character for.
 
     Raises:
       NeasError: for anything else.
@@ -95,7 +129,7 @@ def decode_text(content: bytes, where: str, errors: str = "strict") -> str:
         elif b"\0" not in content[1::2]:
             encoding = "utf-16-be"
     try:
-        text = content.decode(encoding, errors if encoding == "utf-8" else "strict")
+        text = content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         line = 1 + content[: error.start].count(b"\n")
         raise NeasError(

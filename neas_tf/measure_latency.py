@@ -20,7 +20,7 @@ from neas_tf import console
 from neas_tf.benchmark_profile import read_latencies
 from neas_tf.describe import load_space, parse_size
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.files import write_bytes_atomic
+from neas_tf.files import check_writable, write_bytes_atomic
 from neas_tf.folder_lock import lock_folder
 from neas_tf.latency_table import LatencyTable, milliseconds
 from neas_tf.latency_timing import (
@@ -38,7 +38,7 @@ from neas_tf.latency_work import (
     make_table,
     read_manifest,
 )
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.space import SearchSpace
 
 
@@ -222,13 +222,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(values: flags.FlagValues) -> None:
+    for name in ("output", "write_models", "models"):
+        check_local_path(name, getattr(values, name) or "")
     if values.write_models:
         _write_models(values)
         return
     check(bool(values.output), "output", values.output, "the file of the table, such as lut.json")
     output = Path(resolve_user_path(values.output))
-    if output.exists() and not values.overwrite:
-        raise NeasError(f"output: {str(output)!r} exists; allowed is a new file, or --overwrite.")
+    check_writable("output", output, "file")
+    picture = output.with_suffix(".png")
+    check(picture != output, "output", str(output), "a name like lut.json; the picture ends so")
+    check_writable("output", picture, "file")
+    for path in (output, picture):
+        if path.exists() and not values.overwrite:
+            raise NeasError(f"output: {str(path)!r} exists; allowed is a new file, or --overwrite.")
     if values.from_profile:
         _write(_of_profiles(values), output)
         return
@@ -239,6 +246,7 @@ def _run(values: flags.FlagValues) -> None:
     models = list_models(request, values.fit, values.validate)
     folder = resolve_user_path(values.models) if values.models else f"{output}.work"
     work = WorkFolder(Path(folder), request, models)
+    check_writable("models", work.folder / MANIFEST)
     work.check()
     work.folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(work.folder):
@@ -252,6 +260,7 @@ def _write_models(values: flags.FlagValues) -> None:
     request = find_request(values)
     models = list_models(request, values.fit, values.validate)
     folder = Path(resolve_user_path(values.write_models))
+    check_writable("write_models", folder / MANIFEST)
     build(WorkFolder(folder, request, models))
     print(f"{folder}: {len(models)} models and {MANIFEST}")
 

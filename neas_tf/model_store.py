@@ -110,7 +110,7 @@ def save_model(
     )
     if tuple(model_slots(model)) != weight_slots(architecture, space):
         raise NeasError(f"model: its layers are not those of architecture {architecture.key!r}.")
-    _check_replaceable(folder, info)
+    check_replaceable(folder, info)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -229,7 +229,8 @@ def _to_dict(info: LoadedInfo) -> dict[str, Any]:
     }
 
 
-def _check_replaceable(folder: Path, info: LoadedInfo) -> None:
+def check_replaceable(folder: Path, info: LoadedInfo) -> None:
+    """Raises `NeasError` where a folder holds anything but a model of which `info` is true."""
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):

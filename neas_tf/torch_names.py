@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 
@@ -22,6 +23,10 @@ _BATCH_NORM = {
     "moving_variance": "running_var",
 }
 _COUNTER = "num_batches_tracked"
+# What PyTorch's wrappers put into names, at any place; and what models call one that they hold.
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_HOLDERS = frozenset({"model", "backbone", "net", "network", "encoder", "student"})
+_FIRST = 2  # names that a message lists of many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,18 +130,43 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with `module.`, which training on several GPUs leaves, taken off every name."""
-    result = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """The same with the names that the authors' model has.
+
+    What training programs put around a model stands in its weights' names: `module.` (several
+    GPUs), `_orig_mod.` (torch.compile), the name of a model that holds this one (`model.`,
+    `backbone.`), several of them, or any other beginning that all names have.
+
+    Raises:
+      NeasError: when two weights have one name then.
+    """
+    plain = [_plain_name(name) for name in state]
+    while len(plain) > 1 and all("." in name for name in plain):
+        if len({name.partition(".")[0] for name in plain}) > 1:
+            break
+        plain = [name.partition(".")[2] for name in plain]
+    result = dict(zip(plain, state.values(), strict=True))
     if len(result) < len(state):
-        twice = [name for name in state if f"module.{name}" in state]
+        twice = [name for name, count in collections.Counter(plain).items() if count > 1]
+        longest = max((n for n, p in zip(state, plain, strict=True) if p == twice[0]), key=len)
+        prefix = longest.removesuffix(twice[0])
         raise NeasError(
-            f"torch_checkpoint: holds weights with and without 'module.': {', '.join(twice)}."
+            f"torch_checkpoint: holds weights with and without {prefix!r}: {_first(twice)}."
         )
     return result
 
 
+def _plain_name(name: str) -> str:
+    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    while len(parts) > 2 and parts[0] in _HOLDERS:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
 def differences(layout: Layout, state: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a state dict from being the layout's: missing, extra, misshapen; none if it is."""
+    """What keeps a state dict from being the layout's: missing, extra, misshapen; none if it is.
+
+    Each kind is counted and its first names are given.
+    """
     wanted = {weight.name: weight.shape for weight in layout.weights.values()}
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted and name not in layout.unused]
@@ -146,7 +176,13 @@ def differences(layout: Layout, state: Mapping[str, Tensor]) -> list[str]:
         if name in state and state[name].shape != shape
     ]
     kinds = (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-    return [f"{kind} ({len(found)}): {', '.join(found)}" for kind, found in kinds if found]
+    return [f"{kind} ({len(found)}): {_first(found)}" for kind, found in kinds if found]
+
+
+def _first(names: list[str]) -> str:
+    """The first names of a list, in few words."""
+    shown = [name if len(name) <= 70 else f"{name[:69]}…" for name in names[:_FIRST]]
+    return ", ".join(shown) + ", …" * (len(names) > _FIRST)
 
 
 def to_keras(place: Place, numbers: np.ndarray) -> np.ndarray:
@@ -171,7 +207,8 @@ def arrays(layout: Layout, state: Mapping[str, Tensor]) -> Iterator[tuple[Place,
         tensor = state[weight.name]
         real = tensor.dtype in ("<f4", "<f8", "<f2", "bfloat16")
         check(real, f"torch_checkpoint: {weight.name}", tensor.dtype, "floating-point numbers")
-        numbers = tensor.array().astype(np.float32)
+        with np.errstate(over="ignore"):  # of float64; infinity is refused
+            numbers = tensor.array().astype(np.float32)
         finite = bool(np.isfinite(numbers).all())
         check(finite, f"torch_checkpoint: {weight.name}", "NaN or infinity", "finite numbers")
         if place[3].endswith("moving_variance") and numbers.min() < 0:

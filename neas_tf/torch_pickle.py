@@ -38,8 +38,20 @@ _METADATA = (
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
     "torch.Size",
     "torch.device",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.PurePosixPath",
+    "datetime.datetime",
+)
+_DICTS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict")
+# Types that such things mention; nothing is made of them.
+_TYPES = frozenset(
+    {"numpy.ndarray", *(f"torch.{kind}" for kind in ("float32", "float16", "bfloat16", "float64"))}
+    | {f"{m}.{t}" for m in ("builtins", "__builtin__") for t in ("list", "dict", "int", "float")}
 )
 _MARK = object()
 _MOST_DIMENSIONS, _LARGEST = 32, 1 << 40  # of a tensor, and of each of its sides and strides
@@ -201,7 +213,7 @@ def _name(text: str) -> Name:
     kind = text.removeprefix("torch.").removesuffix("Storage")
     allowed = text == f"torch.{kind}Storage" and kind in _STORAGES
     allowed |= text in _TENSORS or text in _METADATA
-    if allowed or text in ("collections.OrderedDict", f"{_REBUILD}parameter"):
+    if allowed or text in (*_DICTS, f"{_REBUILD}parameter") or text in _TYPES:
         return Name(text)
     raise NeasError(
         f"torch_checkpoint: received a file that calls for {text[:80]!r}, allowed are tensors and "
@@ -212,11 +224,13 @@ def _name(text: str) -> Name:
 
 def _made(name: Name, arguments: tuple) -> Any:
     """What stands for the call of a name."""
-    if name.text == "collections.OrderedDict":
+    if name.text == "collections.defaultdict":
+        return {}
+    if name.text in _DICTS:
         result: dict = {}
         if arguments:
             (pairs,) = arguments
-            _fill(result, _of(pairs, list))
+            _fill(result, pairs.items() if type(pairs) is dict else _of(pairs, list))
         return result
     if name.text == f"{_REBUILD}parameter":
         return _of(arguments[0], Tensor)

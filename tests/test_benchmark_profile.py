@@ -1,5 +1,6 @@
 """Profiles of `benchmark_model`, in texts that were written after its sources, not on a phone."""
 
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,51 @@ def test_a_log_with_several_runs_and_windows_line_ends():
     first, second = parse_profiles(text.replace("\n", "\r\n"))
     assert first.nanoseconds == pytest.approx(EXPECTED)
     assert second.nanoseconds == pytest.approx(750_000) and second.model == "/sdcard/fit_000.tflite"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-16"),
+        lambda text: b"\xfe\xff" + text.replace("\n", "\r\n").encode("utf-16-be"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("utf-16-be"),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: text.replace("\t", "    ").encode(),
+        lambda text: text.expandtabs(8).encode(),
+        lambda text: text.replace("INFO:", "\x1b[1;32mINFO:\x1b[0m").encode(),
+        lambda text: "\n".join(f"\x1b[36m{row}\x1b[m" for row in text.split("\n")).encode(),
+        lambda text: (
+            b"* daemon started successfully *\n\xff\n" + text.encode() + b"\n[ 1%] pulled\n"
+        ),
+        lambda text: "\n".join(f"11-28 18:44 77 I tflite: {r}" for r in text.split("\n")).encode(),
+    ],
+)
+@pytest.mark.parametrize("old", [True, False], ids=["old", "new"])
+def test_what_shells_and_editors_make_of_it(change, old, tmp_path):
+    path = tmp_path / "profile.txt"
+    path.write_bytes(change(printed(OPS, old=old)))
+    found, threads = read_latencies([path], KNOWN)
+    assert found == {"probe_000.tflite": pytest.approx(EXPECTED)} and threads == {2}
+
+
+def test_commas_for_decimals_and_tables_of_spreadsheets():
+    decimal = re.sub(r"(\d)\.(\d{3})\b", r"\1,\2", tables(OPS))
+    assert "1,250" in decimal
+    spaced = decimal.replace("\t", "  ")
+    sheet = tables(OPS, csv=True).replace(", ", ",")
+    for text in (decimal, spaced, sheet, sheet.replace(",", ";")):
+        (profile,) = parse_profiles(text)
+        assert [op.milliseconds for op in profile.ops] == [op[1] for op in OPS]
+        assert profile.nanoseconds == pytest.approx(EXPECTED)
+
+
+def test_what_is_no_text_is_told(tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"PK\3\4\0\0\0\1\2" * 50 + b"\0a")
+    with pytest.raises(NeasError, match="zero bytes; expected a text file, encoded as UTF-8"):
+        read_latencies([tmp_path], KNOWN)
 
 
 def test_the_inside_of_a_delegate_is_not_counted_twice():

@@ -226,6 +226,142 @@ def test_prefix_half_precision_ema_and_bare_state_dicts(tmp_path):
     np.testing.assert_array_equal(model_from(found, architecture, SPACE)(images()), model(images()))
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "module.module.",
+        "model.",
+        "model.net.",
+        "backbone.",
+        "model._orig_mod.",
+        "neas.trunk.",
+    ],
+)
+def test_prefixes_of_wrappers_are_taken_off(prefix, tmp_path):
+    architecture, path = ENSEMBLES["one_path"], tmp_path / "c.pth.tar"
+
+    def change(state):
+        for key in list(state):
+            state[prefix + key] = state.pop(key)
+
+    model = written(architecture, path, change=change)
+    found = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
+    np.testing.assert_array_equal(found(images()), model(images()))
+
+
+def test_wrappers_within_names_are_taken_off(tmp_path):
+    """torch.compile of a part: only its own weights bear the word."""
+    architecture, path = ENSEMBLES["two_paths"], tmp_path / "c.pth.tar"
+
+    def change(state):
+        for key in list(state):
+            if key.startswith("blocks.0."):
+                state[key.replace("blocks.0.", "blocks.0._orig_mod.")] = state.pop(key)
+            elif key.endswith("num_batches_tracked"):
+                del state[key]
+
+    model = written(architecture, path, change=change)
+    found = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
+    np.testing.assert_array_equal(found(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "use_ema"),
+    [
+        (lambda s: {"model": s, "epoch": 3}, False),
+        (lambda s: {"model": "neas_s", "model_state": s}, False),
+        (lambda s: {"model_state_dict": s, "optimizer": {"state": {0: {"step": 1}}}}, False),
+        (lambda s: {"state_dict": {"module": s}}, False),
+        (lambda s: {"state_dict": s, "scheduler": {"milestones": counter()}}, False),
+        (lambda s: {"ema": s}, True),
+        (lambda s: {"ema": {"module": s, "decay": 0.9}, "model": {"x": 1}}, True),
+        (lambda s: {**s, "bn1.num_batches_tracked": 7, "_extra_state": None}, False),
+    ],
+)
+def test_keys_of_other_training_programs(wrap, use_ema, tmp_path):
+    architecture, path = ENSEMBLES["one_path"], tmp_path / "c.pth.tar"
+    model = written(architecture, path)
+    state = torch_checkpoints.state_dict(model, architecture, SPACE)
+    torch_checkpoints.write(path, wrap({k: v.astype("<f8") for k, v in state.items()}))
+    found = read_checkpoint(path, architecture, SPACE, use_ema=use_ema)
+    np.testing.assert_array_equal(model_from(found, architecture, SPACE)(images()), model(images()))
+    if use_ema:
+        with pytest.raises(NeasError, match=r"--use_ema takes its averaged|not a mapping"):
+            read_checkpoint(path, architecture, SPACE)
+
+
+def counter():
+    """What a MultiStepLR keeps."""
+    return torch_checkpoints.call(torch_checkpoints.name("collections", "Counter"), {30: 1})
+
+
+def test_refusals_are_short_and_name_the_cause(tmp_path):
+    space = dataclasses.replace(PAPER, input_size=(32, 32), num_classes=20)
+    path = tmp_path / "c.pth.tar"
+    architecture = zoo.load_architecture("neas_s")
+    written(architecture, path, space=space)
+    said = []
+    for name, classes in (("neas_s", 1000), ("neas_l", 1000), ("neas_l", 20)):
+        wanted = dataclasses.replace(space, num_classes=classes)
+        with pytest.raises(NeasError) as caught:
+            read_checkpoint(path, zoo.load_architecture(name), wanted)
+        said.append(str(caught.value))
+    assert said[0].endswith("are for 20 classes, expected 1000; --num_classes=20 takes them.")
+    assert "not those of 'neas_l' but those of 'neas_s' with 20 classes; missing (" in said[1]
+    assert "not those of 'neas_l' but those of 'neas_s'; missing (" in said[2]
+    torch_checkpoints.write(path, {f"layer{i}.{'x' * 200}": np.zeros(1, "<f4") for i in range(999)})
+    with pytest.raises(
+        NeasError, match=r"missing \(\d+\): conv_stem.weight, .*, …; extra \(999\)"
+    ) as caught:
+        read_checkpoint(path, architecture, space)
+    assert max(map(len, (*said, str(caught.value)))) < 600
+
+
+def test_a_conversion_that_ends_early_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    from neas_tf import exporting
+
+    architecture, path, output = ENSEMBLES["one_path"], tmp_path / "c.pth.tar", tmp_path / "o" / "p"
+    info = LoadedInfo(architecture, SPACE, tuple("abcde"), Normalisation())
+    written(architecture, path)
+    export = exporting.export_saved_model
+
+    def contents():
+        files = (p for p in tmp_path.rglob("*") if p.is_file())
+        return {p: p.read_bytes() for p in files}
+
+    def stopped(*args, **kwargs):
+        export(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    def refused(model, info, where, **kwargs):
+        raise NeasError(f"export {str(where)!r}: its logits differ.")
+
+    for _ in range(2):  # the second time over an earlier conversion
+        before = contents()
+        monkeypatch.setattr(exporting, "export_saved_model", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            convert(path, output, info, overwrite=True)
+        monkeypatch.setattr(exporting, "export_saved_model", refused)
+        with pytest.raises(NeasError, match=f"export '{output}/export/saved_model': its"):
+            convert(path, output, info, overwrite=True)
+        assert contents() == before
+        monkeypatch.setattr(exporting, "export_saved_model", export)
+        convert(path, output, info, overwrite=True)
+        (output / "notes.txt").write_text("mine")
+        written(architecture, path, seed=3)
+    convert(path, output, info, overwrite=True)
+    assert sorted(p.name for p in output.iterdir()) == ["export", "notes.txt", "retrain"]
+    assert sorted(p.name for p in (output / "export").iterdir()) == [
+        "saved_model",
+        "saved_model.json",
+        "saved_model.labels.txt",
+    ]
+
+
 def test_all_that_does_not_fit_is_listed(tmp_path):
     architecture, path = ENSEMBLES["two_paths"], tmp_path / "c.pth.tar"
 

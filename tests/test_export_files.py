@@ -6,7 +6,7 @@ import pytest
 from small_ensembles import ENSEMBLES, SPACE
 
 from neas_tf.errors import NeasError
-from neas_tf.export_files import labels_text, read_label_file
+from neas_tf.export_files import check_ending, labels_text, read_label_file
 from neas_tf.model_store import LoadedInfo
 from neas_tf.normalisation import Normalisation
 
@@ -63,3 +63,26 @@ def test_what_is_no_label_file_is_told(content, message, tmp_path):
 def test_a_missing_label_file(tmp_path):
     with pytest.raises(NeasError, match="--labels: no file at"):
         read_label_file(tmp_path / "none", "--labels")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "right"),
+    [
+        ("x.tflite", "tflite", True),
+        ("x", "tflite", True),
+        ("x.keras", "tflite", False),
+        ("x.H5", "tflite", False),
+        ("x.weights.h5", "keras", True),
+        ("x.h5", "keras", False),
+        ("v1.keras/x.tflite", "tflite", True),
+        ("v1.2", "saved_model", True),
+        ("v1.keras/", "saved_model", False),
+        ("x.TFLITE", "saved_model", False),
+    ],
+)
+def test_a_name_that_promises_another_kind_is_refused(name, kind, right):
+    if right:
+        check_ending(name, kind)
+    else:
+        with pytest.raises(NeasError, match=r"^output: received"):
+            check_ending(name, kind)

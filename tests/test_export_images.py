@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -75,6 +77,52 @@ def test_a_folder_with_classes(tmp_path):
     assert images.shape == (5, 24, 20, 3) and np.all(images == 10)
     pixels, labels = test_pixels(open_data(str(tmp_path), INFO), 8, INFO)
     assert np.all(pixels == 20) and sorted(labels) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("files", "values"),
+    [
+        (["train/a/0.png", "train/b/1.png"], [0, 50]),
+        (["test/a/0.png"], [0]),
+        (["train/a/0.png", "test/a/1.png", "2.png"], [0]),
+        (["images/train/0.png", "images/val/1.png", "labels/train/0.txt"], [0]),
+        (["train/notes.txt", "other/deep/er/1.png"], [50]),
+        (["a/.hidden.png", ".cache/1.png", "__MACOSX/2.png", "b/3.PNG"], [150]),
+    ],
+)
+def test_folders_laid_out_in_any_way(files, values, tmp_path):
+    for number, name in enumerate(files):
+        if name.endswith("txt"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("0 0.5 0.5 1 1")
+        else:
+            write_image(tmp_path / name, 50 * number)
+    images = representative_images(str(tmp_path), INFO, 8)
+    assert images[:, 0, 0, 0].tolist() == values
+
+
+def test_what_is_no_picture_is_made_up_for(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / f"{i}.png", 50 * i)
+    (tmp_path / "0.png").write_bytes(b"no image")
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:40])
+    (tmp_path / "dir.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "round").symlink_to(tmp_path)
+    os.rename(tmp_path / "2.png", os.fsencode(tmp_path) + b"/2\xff.png")
+    assert representative_images(str(tmp_path), INFO, 3)[:, 0, 0, 0].tolist() == [100, 50, 150]
+
+
+def test_pixels_are_taken_as_stored(tmp_path):
+    """EXIF's orientation 6 (lying on a side) turns nothing, as in training."""
+    picture = np.zeros((24, 20, 3), np.uint8)
+    picture[:12] = 255
+    jpeg = tf.io.encode_jpeg(picture, quality=100, chroma_downsampling=False).numpy()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    marker = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    (tmp_path / "x.jpg").write_bytes(jpeg[:2] + marker + jpeg[2:])
+    image = representative_images(str(tmp_path), INFO, 1)[0]
+    assert image[:10].min() > 240 and image[-10:].max() < 15
 
 
 def test_missing_data_are_named(tmp_path):

@@ -126,6 +126,24 @@ def test_a_failed_parity_check_leaves_nothing(export, two_paths, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_large_logits_may_round_in_proportion(two_paths, tmp_path):
+    """float32 rounds logits of some thousands by more than 1e-4; a wrong graph is off by more."""
+    model, info = make(ENSEMBLES["two_paths"])
+    for layer in model.layers:
+        if "classifier" in layer.name:
+            layer.set_weights([1e4 * weight for weight in layer.get_weights()])
+    parity = export_tflite(model, info, tmp_path / "out")["parity"]
+    assert parity["max_abs_logit"] > 1000 and parity["max_abs_diff"] > 1e-4
+    assert parity["tolerance"] == pytest.approx(1e-4 * parity["max_abs_logit"])
+    job = export_checks.Job(info, tmp_path / "none", "tflite")
+    with pytest.raises(
+        NeasError, match=r"of up to 280, differ .* by 0.029, expected at most 0.028"
+    ):
+        job._check_parity({"max_abs_diff": 0.029, "max_abs_logit": 280.0})
+    with pytest.raises(NeasError, match=r"expected at most 0.0001"):
+        job._check_parity({"max_abs_diff": 2e-4, "max_abs_logit": 0.5})
+
+
 def test_parity_sees_not_a_number(two_paths, tmp_path, monkeypatch):
     model, info = two_paths
     nothing = {

@@ -259,6 +259,9 @@ def test_profiles_of_a_phone_give_a_table(measured, tmp_path):
         (["--output=NEW", "--models=KEPT"], "belongs to another measurement"),
         (["--output=NEW", "--models=USED"], "a new or empty folder"),
         (["--output=NEW", "extra"], "flags only"),
+        (["--output=s3://bucket/lut.json"], "which is an address"),
+        (["--output=/dev/null", "--overwrite"], "no regular file"),
+        (["--output=lut.png"], "a name like lut.json"),
     ],
 )
 def test_bad_input_is_one_sentence(measured, tmp_path, flags, text):

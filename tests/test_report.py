@@ -283,6 +283,8 @@ def test_command(whole, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([f"--model_dir={tmp_path}", f"--output_dir={tmp_path / 'file' / 'x'}"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert main([f"--model_dir={folder}", "--output_dir=gs://bucket/report"]) == 2
+    assert "which is an address" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -227,6 +227,13 @@ def test_folders_of_something_else_are_refused(tmp_path, name, text, words):
     assert contents(tmp_path) == before
 
 
+def test_an_address_is_no_folder_of_studies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NeasError, match="model_dir: received 'gs://b/x', which is an address"):
+        Store("gs://b/x", BASE)
+    assert not contents(tmp_path)
+
+
 def test_a_unit_file_of_another_study_is_refused(tmp_path):
     first, second = Store(tmp_path / "a", BASE), Store(tmp_path / "b", {**BASE, "num_paths": 3})
     unit = Supernet(0)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from neas_tf.errors import NeasError, check
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _place(folders: Sequence[str], output_dir: str | None) -> str:
     if output_dir is not None:
+        check_local_path("output_dir", output_dir)
         return resolve_user_path(output_dir)
     allowed = "a folder when there are several --model_dir"
     check(len(folders) == 1, "output_dir", output_dir, allowed)

@@ -23,6 +23,7 @@ from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.folder_lock import is_leftover, lock_folder
+from neas_tf.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
 
 STUDY_FORMAT = "neas-study/1"
@@ -36,6 +37,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     Raises:
       NeasError: for a folder of something else.
     """
+    check_local_path("model_dir", folder)
     folder = Path(folder).absolute()
     path = folder / "study.json"
     try:
@@ -79,6 +81,7 @@ class Store:
         base: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
     ):
+        check_local_path("model_dir", folder)
         self.folder = Path(folder).absolute()
         self._base = json.loads(json.dumps(base, allow_nan=False))
         self._known: dict[str, Result] = {}
