@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from neas_tf import console
-from neas_tf.command_line import flags_parser
+from neas_tf.command_line import exit_code, flags_parser
 from neas_tf.errors import NeasError
+from neas_tf.paths import check_literal, literal_path
 
 FLAGS = flags.FLAGS
 NAME = "detection.train"
@@ -33,29 +34,30 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks the settings, then runs Model Garden's main program; 2 after bad input."""
-    try:
-        if len(argv) > 1:
-            raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
-        for name in ("experiment", "mode", "model_dir"):
-            if not FLAGS[name].value:
-                raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
-        _enter_working_folder()
-        _start_tensorflow(FLAGS.threads)
-        from detection.checks import check_experiment, load_experiment
+    """Checks the settings, then runs Model Garden's main program; returns the exit code.
 
-        config = load_experiment(
-            FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
-        )
-        check_experiment(config, FLAGS.mode, FLAGS.model_dir)
-        _model_garden().main(argv)
-    except NeasError as error:
-        console.say(f"{NAME}: {error}")
-        return 2
-    except KeyboardInterrupt:
-        console.say(f"\n{NAME}: stopped; the same command goes on from the last checkpoint.")
-        return 130
-    return 0
+    It is 2 after bad input and where nothing can be written.
+    """
+    return exit_code(NAME, FLAGS.model_dir, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+    for name in ("experiment", "mode", "model_dir"):
+        if not FLAGS[name].value:
+            raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+    _enter_working_folder()
+    check_literal("model_dir", FLAGS.model_dir)
+    _start_tensorflow(FLAGS.threads)
+    from detection.checks import check_experiment, load_experiment
+
+    config = load_experiment(FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or "")
+    check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+    if "train" in FLAGS.mode and "://" not in FLAGS.model_dir:
+        os.makedirs(FLAGS.model_dir, exist_ok=True)
+    FLAGS.model_dir = literal_path(FLAGS.model_dir)
+    _model_garden().main(argv)
 
 
 def _enter_working_folder() -> None:

@@ -26,6 +26,7 @@ from neas_tf.files import system_fault, write_json_atomic, write_text_atomic
 from neas_tf.model_store import LoadedInfo, replace_path
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator, operator_steps
+from neas_tf.paths import literal_path
 from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
 from neas_tf.space import SearchSpace
 from neas_tf.tflite_files import runner
@@ -275,7 +276,7 @@ def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
     if os.path.isdir(exported):
         import tensorflow as tf
 
-        loaded = tf.saved_model.load(str(exported))
+        loaded = tf.saved_model.load(literal_path(exported))
         serve = loaded.signatures[SIGNATURE]
 
         def run_saved_model(image, _keeps_variables_alive=loaded):
