@@ -65,7 +65,9 @@ def load_detector(model_dir: str, checkpoint: str = "") -> tuple[Any, cfg.Experi
         raise NeasError(f"checkpoint: {path!r} holds none; train first.")
     model = NeasRetinaNetTask(config.task).build_model()
     try:
-        status = tf.train.Checkpoint(model=model, **model.checkpoint_items).read(literal_path(found))
+        status = tf.train.Checkpoint(model=model, **model.checkpoint_items).read(
+            literal_path(found)
+        )
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -12,8 +12,8 @@ from typing import Any
 
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
-from neas_tf.files import read_json
-from neas_tf.model_store import LoadedInfo, library_versions
+from neas_tf.files import read_json, write_json_atomic, write_text_atomic
+from neas_tf.model_store import LoadedInfo, library_versions, replace_path
 
 FORMAT = "neas-export/1"
 SIGNATURE = "serving_default"
@@ -60,6 +60,23 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
             "overwriting."
         )
     raise NeasError(f"output {str(there[0])!r}: is there already and is not an export of ours.")
+
+
+def put_in_place(new: Path, output: Path, report: dict[str, Any], labels: str) -> None:
+    """Renames an export to `output`, with its report and class names; all is written beforehand.
+
+    Args:
+      new: the export, in a `temporary_folder` of `output`.
+      output: its place.
+      report, labels: what lies beside it.
+    """
+    write_json_atomic(report_file(new), report)
+    write_text_atomic(labels_file(new), labels)
+    # The report first, for it says whose the rest is; the export last: where it is, the files
+    # that belong to it are too.
+    os.replace(report_file(new), report_file(output))
+    os.replace(labels_file(new), labels_file(output))
+    replace_path(new, output)
 
 
 def describe_export(
