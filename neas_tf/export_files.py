@@ -72,11 +72,15 @@ def put_in_place(new: Path, output: Path, report: dict[str, Any], labels: str) -
     """
     write_json_atomic(report_file(new), report)
     write_text_atomic(labels_file(new), labels)
-    # The report first, for it says whose the rest is; the export last: where it is, the files
-    # that belong to it are too.
-    os.replace(report_file(new), report_file(output))
+    again = report_file(output).exists()
+    # Killed between these lines: a new report must not be beside an old export, and an export
+    # without any report would not be known for ours.
+    if not again:
+        os.replace(report_file(new), report_file(output))
     os.replace(labels_file(new), labels_file(output))
     replace_path(new, output)
+    if again:
+        os.replace(report_file(new), report_file(output))
 
 
 def describe_export(
