@@ -162,6 +162,7 @@ def export_keras(
     holds the weights of the trainable form, `build_ensemble(architecture, space, keras=keras)`.
     """
     import keras
+    from keras.src.saving import saving_lib  # the public one writes to paths only
 
     name = str(output)
     kinds = (".keras", ".weights.h5")
@@ -171,8 +172,8 @@ def export_keras(
     def write(target: Path) -> dict[str, Any]:
         if whole:
             twin = deployed_model(model, info, keras=keras)
-            content = io.BytesIO()  # HDF5 in it: see `weights_content`
-            keras.saving.save_model(twin, content)
+            content = io.BytesIO()  # there is HDF5 in it: see `weights_content`
+            saving_lib.save_model(twin, content)
             target.write_bytes(content.getvalue())
         else:
             twin = build_ensemble(info.architecture, info.space, keras=keras, dtype="float32")
