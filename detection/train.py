@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags
 
 from neas_tf import console
 from neas_tf.command_line import exit_code, flags_parser
 from neas_tf.errors import NeasError
+from neas_tf.files import system_fault
+from neas_tf.folder_lock import sweep_part
 from neas_tf.paths import check_literal, literal_path
 
 FLAGS = flags.FLAGS
@@ -56,8 +59,14 @@ def _run(argv: Sequence[str]) -> None:
     check_experiment(config, FLAGS.mode, FLAGS.model_dir)
     if "train" in FLAGS.mode and "://" not in FLAGS.model_dir:
         os.makedirs(FLAGS.model_dir, exist_ok=True)
-    FLAGS.model_dir = literal_path(FLAGS.model_dir)
-    _model_garden().main(argv)
+    folder = FLAGS.model_dir
+    FLAGS.model_dir = literal_path(folder)
+    try:
+        _model_garden().main(argv)
+    except Exception as error:
+        if system_fault(error) and os.path.isdir(folder):
+            sweep_part(Path(folder))  # half a checkpoint would keep the disk full
+        raise
 
 
 def _enter_working_folder() -> None:

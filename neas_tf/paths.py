@@ -62,7 +62,7 @@ def literal_path(path: str | os.PathLike[str]) -> str:
     if not _is_pattern(text) or _SCHEME.match(text):
         return text
     folder, name = (text, "") if os.path.isdir(text) else os.path.split(text)
-    if _is_pattern(name):
+    if _is_pattern(name) and os.path.exists(f"{text}.index"):
         fail("checkpoint", text, "a prefix whose name has none of *, ?, [ and \\")
     if not _is_pattern(folder) or not os.path.isdir(folder):
         return text
