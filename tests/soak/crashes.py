@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .faults import FILLER
 from .sittings import Nursery
 from .tables import count_rows
 from .trials import Trial, reference_run
@@ -194,6 +195,14 @@ def _must_tell(trial: Trial) -> None:
         trial.events[-1] |= {"survived": False, "why": f"nothing was said: {log[-300:]}"}
 
 
+# Moments at which a disk fills up: the model (HDF5), both exports. The sizes miss most of them.
+FILLED = (
+    r"folder after retrain/\.model\.",
+    r"folder after export/\.model\.tflite\.",
+    r"folder after export/\.saved_model\.",
+)
+
+
 def full_disk(trial: Trial, reference: pathlib.Path) -> list[str]:
     """A file system that is too small, then larger, until the run fits."""
     trial.folder.mkdir(parents=True)
@@ -213,10 +222,17 @@ def full_disk(trial: Trial, reference: pathlib.Path) -> list[str]:
             _remount(trial.folder, f"size={size}k")
             trial.refuse("full disk")
         _remount(trial.folder, "size=64m")
+        for match in FILLED:
+            trial.refuse("full disk", fault={"match": match, "action": "full"})
+            (trial.folder / FILLER).unlink(missing_ok=True)
         trial.finish(reference)
     finally:
         subprocess.run(["umount", str(trial.folder)], check=True)
-    return [f"full disk: a tmpfs of {', '.join(map(str, sizes))} KiB, one after the other (ENOSPC)"]
+    steps = ", ".join(map(str, sizes))
+    return [
+        f"full disk: a tmpfs of {steps} KiB, one after the other (ENOSPC), then a larger one that is "
+        "filled up when the model and each of the two exports begin to be written"
+    ]
 
 
 def _remount(folder: pathlib.Path, option: str) -> None:
