@@ -10,11 +10,13 @@ from typing import Any
 import tensorflow as tf
 from official.core import exp_factory, input_reader
 
-from detection import experiments
+from detection import annotations, experiments
 from detection.backbone import architecture_and_space
 from detection.initialising import check_modules, find_checkpoint, newest_checkpoint
 from detection.levels import check_levels, level_layers
+from detection.records import check_content
 from detection.task import padded_size
+from neas_tf import console
 from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.model_store import read_info
 from neas_tf.parse_config import apply_override, check_known, load_file, read_overrides
@@ -59,13 +61,16 @@ def _without_stages(override: Mapping[str, Any]) -> dict[str, Any]:
     return nodes[0]
 
 
-def check_experiment(config: Any, mode: str, model_dir: str) -> None:
-    """Checks sizes, levels, files and the folder.
+def check_experiment(config: Any, mode: str, model_dir: str) -> annotations.Annotations | None:
+    """Checks sizes, levels, files, what they hold, and the folder.
 
     Args:
       config: of `load_experiment`.
       mode: of Model Garden's flag; `train…` needs the training records, `…eval…` the others.
       model_dir: of the run; may hold an earlier sitting of the same model.
+
+    Returns:
+      The annotations that evaluation will judge by, where there are any.
 
     Raises:
       NeasError: names the setting and what was wrong with it.
@@ -73,17 +78,61 @@ def check_experiment(config: Any, mode: str, model_dir: str) -> None:
     task = config.task
     check_sizes(task)
     check_backbone(task)
+    boxes = check_annotations(task) if "eval" in mode and task.annotation_file else None
+    if boxes and task.validation_data.tfds_name:
+        file = task.annotation_file
+        raise NeasError(
+            f"task.annotation_file: received {file!r}, expected '' with "
+            "task.validation_data.tfds_name, whose own boxes count."
+        )
     parts = {"train_data": "train" in mode, "validation_data": "eval" in mode}
     for part, needed in parts.items():
         if needed:
-            check_records(f"task.{part}", getattr(task, part))
-    if "eval" in mode and task.annotation_file:
-        path = task.annotation_file
-        found = tf.io.gfile.exists(path)
-        check(found, "task.annotation_file", path, "an existing file of COCO annotations, or none")
+            check_records(f"task.{part}", getattr(task, part), task.model.num_classes, boxes)
     if "train" in mode:
         check_initial(task)
         check_same_model(task, model_dir)
+    return boxes
+
+
+def check_annotations(task: Any) -> annotations.Annotations:
+    """Checks the annotation file, which Model Garden's evaluator will read as it is.
+
+    Raises:
+      NeasError: when that could not take it, or would misunderstand it; or when it has more
+        classes than the detector.
+    """
+    field, path = "task.annotation_file", task.annotation_file
+    found = tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    check(found, field, path, "an existing file of COCO annotations, or none")
+    try:
+        with tf.io.gfile.GFile(path, "rb") as stream:
+            content = stream.read()
+    except tf.errors.OpError as error:
+        raise NeasError(f"{field}: {path!r} cannot be read ({error.message}).") from None
+    boxes = annotations.parse(content, path, field)
+    if boxes.mended:
+        raise NeasError(
+            f"{boxes.mended[0]}, but Model Garden's evaluator reads the file as it is; write that "
+            "into the file."
+        )
+    ids = [category["id"] for category in boxes.value["categories"]]
+    check(
+        max(ids) < task.model.num_classes,
+        "task.model.num_classes",
+        task.model.num_classes,
+        f"at least {max(ids) + 1}, the largest class id of task.annotation_file plus 1",
+    )
+    if min(row["category_id"] for row in boxes.value["annotations"]) < 1:
+        raise NeasError(
+            f"{field}: {path!r} has boxes of category {min(ids)}; expected ids from 1, as 0 is the "
+            "background."
+        )
+    words = [row["id"] for row in boxes.value["images"] if isinstance(row["id"], str)]
+    check(not words, f"{field}: images", words[:1], "ids that are whole numbers")
+    for text in boxes.left_out:
+        console.say(f"warning: {text}.")
+    return boxes
 
 
 def check_sizes(task: Any) -> None:
@@ -137,11 +186,22 @@ def check_backbone(task: Any) -> None:
     )
 
 
-def check_records(field: str, data: Any) -> None:
-    """Checks that patterns match files.
+def check_records(
+    field: str,
+    data: Any,
+    num_classes: int | None = None,
+    boxes: annotations.Annotations | None = None,
+) -> None:
+    """Checks that patterns match files, and looks into them.
+
+    Args:
+      field: `task.train_data` or `task.validation_data`.
+      data: its settings.
+      num_classes: of the detector; None looks into none.
+      boxes: of `check_annotations`, where there are any.
 
     Raises:
-      NeasError: for a pattern without a file, or no data at all.
+      NeasError: for a pattern without a file, no data at all, or records of something else.
     """
     if data.tfds_name:
         return
@@ -158,6 +218,14 @@ def check_records(field: str, data: Any) -> None:
             f"{field}.input_path: no file matches {str(pattern)!r}; allowed is a pattern of "
             "TFRecords, such as 'coco/train*'."
         )
+    if num_classes is None:
+        return
+    categories, images = {}, None
+    if boxes is not None:
+        categories = {row["id"]: row["name"] for row in boxes.value["categories"]}
+        if not data.is_training:
+            images = {row["id"] for row in boxes.value["images"]}
+    check_content(field, data, files, num_classes, categories=categories, images=images)
 
 
 def check_initial(task: Any) -> None:

@@ -3,32 +3,88 @@
 from __future__ import annotations
 
 import colorsys
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from neas_tf.errors import NeasError
 from neas_tf.files import write_bytes_atomic
+from neas_tf.pictures import head, no_file, orientation
 
 PICTURES = (".jpg", ".jpeg", ".png")
+# Pixels as they are stored, as Model Garden's training takes them.
+_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """Reads a picture as RGB, uint8 (h, w, 3).
+    """Reads a picture as RGB, uint8 (h, w, 3); EXIF's orientation is not applied.
 
     Raises:
       NeasError: when it is none.
     """
+    what = no_file(str(path))
+    if what:  # a pipe would be waited for
+        raise NeasError(f"image: {str(path)!r} cannot be read ({what}).")
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        picture = decode(Path(path).read_bytes())
     except OSError as error:
         raise NeasError(f"image: {str(path)!r} cannot be read ({error.strerror}).") from None
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         raise NeasError(f"image: {str(path)!r} is no picture that can be read.")
-    return np.ascontiguousarray(picture[..., ::-1])
+    return picture
+
+
+def decode(content: bytes) -> np.ndarray | None:
+    """A picture file's content as RGB, uint8 (h, w, 3), as stored; None when it is no picture."""
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED) if content else None
+    except cv2.error:  # of more pixels than OpenCV takes
+        return None
+    return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
+
+
+def stored_size(picture: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) of a picture as it is stored, from its header alone.
+
+    Args:
+      picture: a path, or a file's content.
+
+    Raises:
+      NeasError: when it is no picture.
+    """
+    content = isinstance(picture, bytes)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of very large ones
+            opened = Image.open(io.BytesIO(picture) if content else picture)
+        with opened:
+            width, height = opened.size
+    except Exception:  # a damaged header raises errors of many kinds
+        name = "the content" if content else repr(str(picture))
+        raise NeasError(f"image: {name} is no picture that can be read.") from None
+    return height, width
+
+
+def size_fault(
+    declared: tuple[int, int], stored: tuple[int, int], picture: str | Path | bytes
+) -> str:
+    """What is wrong where annotations and picture disagree on its (height, width), or ''."""
+    if declared == stored:
+        return ""
+    (h, w), (height, width) = declared, stored
+    fault = f"is stored as {width}×{height} pixels, but its annotations say {w}×{h}"
+    turned = orientation(picture if isinstance(picture, bytes) else head(str(picture)))
+    if turned >= 5 and (h, w) == (width, height):  # it lies on its side
+        fault += (
+            f": they were made of the picture as EXIF orientation {turned} turns it, whereas "
+            "pixels are taken as stored; turn the file's pixels, or use the boxes of the stored "
+            "picture"
+        )
+    return fault
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:

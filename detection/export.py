@@ -14,10 +14,10 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from detection.drawing import PICTURES, read_picture
-from detection.labels import read_labels
+from detection.labels import names_of_categories, names_of_run, read_labels
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import check_output
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +38,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("check_images", 10, "How many of them are compared.", 1)
     flags.DEFINE_integer("calibration_images", 100, "For int8: how many measure the ranges.", 1)
-    flags.DEFINE_string("labels", None, "Text file, a class name a line; default: COCO's.")
+    flags.DEFINE_string(
+        "labels", None, "Text file, a class name a line; default: the run's, or ids."
+    )
     flags.DEFINE_float(
         "score_threshold",
         None,
@@ -58,7 +60,11 @@ def list_pictures(folder: str | None) -> list[Path]:
     check(bool(folder), "images", folder, "a folder of pictures")
     path = Path(resolve_user_path(folder))
     found = path.iterdir() if path.is_dir() else ()
-    files = sorted(file for file in found if file.suffix.lower() in PICTURES)
+    files = sorted(
+        file
+        for file in found
+        if file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+    )
     check(bool(files), "images", folder, f"a folder with {', '.join(PICTURES)} files")
     return files
 
@@ -71,17 +77,25 @@ def main(argv: Sequence[str]) -> int:
         check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
         for name in ("model_dir", "output"):
             check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+        check_local_path("output", FLAGS.output)
         output = Path(resolve_user_path(FLAGS.output))
         check_output(output, FLAGS.overwrite)
         files = list_pictures(FLAGS.images)
-        names = read_labels(FLAGS.labels)
+        if FLAGS.labels:
+            read_labels(FLAGS.labels)  # a mistake is told before TensorFlow starts
         print("Starting TensorFlow …", file=sys.stderr, flush=True)
         from detection.exporting import check_format, export
         from detection.serving import load_detector
 
         check_format(output, FLAGS.quantize, True)
         checkpoint = resolve_user_path(FLAGS.checkpoint)
-        model, config = load_detector(resolve_user_path(FLAGS.model_dir), checkpoint)
+        model_dir = resolve_user_path(FLAGS.model_dir)
+        model, config = load_detector(model_dir, checkpoint)
+        classes = config.task.model.num_classes
+        names = names_of_run(model_dir, classes, FLAGS.labels)
+        if not names:
+            print("warning: the run keeps no class names; --labels gives them.", file=sys.stderr)
+            names = names_of_categories((), classes)
         calibration = files[: FLAGS.calibration_images] if FLAGS.quantize == "int8" else []
         report = export(
             model,

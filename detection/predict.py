@@ -17,11 +17,12 @@ import numpy as np
 from absl import app, flags, logging
 
 from detection.drawing import check_name, draw, read_picture, write_picture
-from detection.labels import read_labels
+from detection.labels import names_of_run
 from detection.letterbox import letterbox
 from detection.running import class_names, finder
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import check_local_path, resolve_user_path
+from neas_tf.pictures import head, orientation
 
 FLAGS = flags.FLAGS
 
@@ -32,6 +33,9 @@ def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "Instead: folder of a run, its last checkpoint.")
     flags.DEFINE_string("image", None, "A picture: JPEG or PNG.")
     flags.DEFINE_string("output", None, "Where the picture with boxes goes.")
+    flags.DEFINE_string(
+        "labels", None, "Text file, a class name a line; default: the export's or the run's."
+    )
     flags.DEFINE_float("score_threshold", 0.3, "Boxes below it are not drawn.", 0, 1)
     flags.DEFINE_integer("threads", 1, "Threads of a TFLite file.", 1)
     flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
@@ -48,14 +52,19 @@ def main(argv: Sequence[str]) -> int:
             raise NeasError("Give either --model or --model_dir.")
         for name in ("image", "output"):
             check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+        check_local_path("output", FLAGS.output)
         output = Path(resolve_user_path(FLAGS.output))
         check_name(output)
-        picture = read_picture(resolve_user_path(FLAGS.image))
+        image = resolve_user_path(FLAGS.image)
+        picture = read_picture(image)
         if FLAGS.model:
             model = Path(resolve_user_path(FLAGS.model))
-            found, names = finder(model, FLAGS.threads)(picture), class_names(model)
+            names = class_names(model, FLAGS.labels)
+            found = finder(model, FLAGS.threads)(picture)
         else:
-            found, names = _of_run(resolve_user_path(FLAGS.model_dir), picture)
+            model_dir = resolve_user_path(FLAGS.model_dir)
+            found, names = _of_run(model_dir, picture, FLAGS.labels)
+        _warn(image, names)
         keep = np.asarray(found["scores"]) >= FLAGS.score_threshold
         found = {key: np.asarray(value)[keep] for key, value in found.items()}
         write_picture(output, draw(picture, **found, names=names))
@@ -89,8 +98,23 @@ def listed(found: dict[str, np.ndarray], names: Sequence[str]) -> list[dict[str,
     return rows
 
 
-def _of_run(model_dir: str, picture: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
-    """What the Keras model of a run finds."""
+def _warn(image: str, names: Sequence[str]) -> None:
+    """Says what may surprise in the result."""
+    turned = orientation(head(image))
+    if turned != 1:
+        print(
+            f"warning: {image!r} is taken as it is stored; EXIF orientation {turned} is not "
+            "applied.",
+            file=sys.stderr,
+        )
+    if not names:
+        print("warning: the run keeps no class names; --labels gives them.", file=sys.stderr)
+
+
+def _of_run(
+    model_dir: str, picture: np.ndarray, labels: str | None = None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What the Keras model of a run finds, and the names of its classes where they are known."""
     print("Starting TensorFlow …", file=sys.stderr, flush=True)
     import tensorflow as tf
 
@@ -98,11 +122,12 @@ def _of_run(model_dir: str, picture: np.ndarray) -> tuple[dict[str, np.ndarray],
     from detection.serving import Detector, load_detector
 
     model, config = load_detector(model_dir)
+    names = names_of_run(model_dir, config.task.model.num_classes, labels)
     detector = Detector(model, config.task)
     image, place = letterbox(picture, detector.inside, detector.frame)
     outputs = detector.detect(tf.constant(image[None]))
     found = trimmed({name: value.numpy() for name, value in outputs.items()})
-    return {**found, "boxes": place.to_picture(found["boxes"])}, read_labels()
+    return {**found, "boxes": place.to_picture(found["boxes"])}, names
 
 
 if __name__ == "__main__":

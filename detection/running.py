@@ -11,7 +11,7 @@ import numpy as np
 
 from detection.labels import read_labels
 from detection.letterbox import letterbox
-from neas_tf.errors import NeasError
+from neas_tf.errors import NeasError, check
 from neas_tf.export_files import SIGNATURE, labels_file, report_file
 from neas_tf.files import read_json
 from neas_tf.paths import literal_path
@@ -36,9 +36,21 @@ def read_report(model: Path) -> dict[str, Any]:
     return report
 
 
-def class_names(model: Path) -> list[str]:
-    """Names by class id, from the file beside an exported detector."""
-    return read_labels(str(labels_file(model)))
+def class_names(model: Path, labels: str | None = None) -> list[str]:
+    """Names by class id, from the file beside an exported detector, or from one that is given.
+
+    Raises:
+      NeasError: when the file cannot be read, or the given one has another number of names.
+    """
+    beside = labels_file(model)
+    if not labels:
+        return read_labels(str(beside))
+    names = read_labels(labels)
+    if beside.is_file():
+        count = len(read_labels(str(beside)))
+        expected = f"{count} names, the first that of the background"
+        check(len(names) == count, "labels", f"{len(names)} names", expected)
+    return names
 
 
 def trimmed(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from absl import app, flags
 
+from detection.labels import names_of_categories, store_names
 from neas_tf import console
 from neas_tf.command_line import exit_code, flags_parser
 from neas_tf.errors import NeasError
 from neas_tf.files import system_fault
 from neas_tf.folder_lock import sweep_part
-from neas_tf.paths import check_literal, literal_path
+from neas_tf.paths import check_literal, check_local_path, literal_path
 
 FLAGS = flags.FLAGS
 NAME = "detection.train"
@@ -50,15 +51,20 @@ def _run(argv: Sequence[str]) -> None:
     for name in ("experiment", "mode", "model_dir"):
         if not FLAGS[name].value:
             raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+    check_local_path("model_dir", FLAGS.model_dir)
     _enter_working_folder()
     check_literal("model_dir", FLAGS.model_dir)
     _start_tensorflow(FLAGS.threads)
     from detection.checks import check_experiment, load_experiment
 
     config = load_experiment(FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or "")
-    check_experiment(config, FLAGS.mode, FLAGS.model_dir)
-    if "train" in FLAGS.mode and "://" not in FLAGS.model_dir:
+    boxes = check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+    if "train" in FLAGS.mode:
         os.makedirs(FLAGS.model_dir, exist_ok=True)
+        if boxes is not None:
+            classes = config.task.model.num_classes
+            names = names_of_categories(boxes.value["categories"], classes)
+            store_names(FLAGS.model_dir, names)
     folder = FLAGS.model_dir
     FLAGS.model_dir = literal_path(folder)
     try:

@@ -13,7 +13,7 @@ from absl import app, flags
 
 from neas_tf import console
 from neas_tf.errors import NeasError, check
-from neas_tf.export_files import check_output
+from neas_tf.export_files import check_output, read_label_file
 from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import resolve_user_path
@@ -81,10 +81,7 @@ def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
 
 def read_labels(path: str) -> list[str]:
     """Class names of a text file, one a line."""
-    try:
-        return Path(resolve_user_path(path)).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NeasError(f"--labels: {path!r} cannot be read ({error}).") from None
+    return read_label_file(resolve_user_path(path), "--labels")
 
 
 def find_output(default_output: str) -> Path:

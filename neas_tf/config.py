@@ -156,6 +156,10 @@ class ShrinkConfig(hyperparams.Config):
       min_pair_count: every alive pair of operators is seen at least so often.
       shrink_shared_layers: whether layers that never split lose operators too.
       min_combinations: T, stop at so many combinations.
+      batch_norm: `batch` normalises measured images with the moments of their own batch, as training
+        does; `recalculated` with the moments of all measured images, as the search does.
+      count_orders: whether `remove` counts a combination once for each order of its operators, as
+        the paper's A_N^K does, so that for K = 2 half as many go at a time.
     """
 
     metric: str = "diversity"
@@ -170,6 +174,8 @@ class ShrinkConfig(hyperparams.Config):
     min_pair_count: int = 5
     shrink_shared_layers: bool = False
     min_combinations: int = 1
+    batch_norm: str = "batch"
+    count_orders: bool = False
 
 
 @dataclasses.dataclass

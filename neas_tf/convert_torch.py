@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from neas_tf import zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.export_files import check_output
+from neas_tf.export_files import check_output, read_label_file
 from neas_tf.model_store import RUN_MODEL, LoadedInfo, save_model
 from neas_tf.normalisation import Normalisation
 from neas_tf.paths import resolve_user_path
@@ -181,7 +181,9 @@ def main(argv: Sequence[str]) -> int:
             {"input_size": values.input_size, "num_classes": values.num_classes}
         )
         architecture = zoo.load_architecture(values.arch, space)
-        labels = _labels(values.labels) if values.labels else map(str, range(space.num_classes))
+        labels = map(str, range(space.num_classes))
+        if values.labels:
+            labels = read_label_file(resolve_user_path(values.labels))
         info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
         output = Path(resolve_user_path(values.output))
         report = convert(
@@ -200,13 +202,6 @@ def main(argv: Sequence[str]) -> int:
     print(f"cost         {report['macs']:,} MACs, {report['params']:,} parameters")
     print(f"parity       SavedModel − model ≤ {report['parity']['max_abs_diff']:.1e}")
     return 0
-
-
-def _labels(path: str) -> list[str]:
-    try:
-        return Path(resolve_user_path(path)).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NeasError(f"labels: {path!r} cannot be read ({error}).") from None
 
 
 if __name__ == "__main__":

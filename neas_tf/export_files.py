@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError
-from neas_tf.files import read_json, write_json_atomic, write_text_atomic
+from neas_tf.files import (
+    decode_text,
+    read_bytes,
+    read_json,
+    write_json_atomic,
+    write_text_atomic,
+)
 from neas_tf.model_store import LoadedInfo, library_versions, replace_path
 
 FORMAT = "neas-export/1"
 SIGNATURE = "serving_default"
+_MOST_LABELS = 1 << 24  # bytes
 # Inside a model_dir: checkpoints and logs of pruning and quantization-aware training.
 FINE_TUNING = Path("export") / "fine_tuning"
 
@@ -34,6 +42,35 @@ def labels_file(output: Path) -> Path:
 def labels_text(info: LoadedInfo) -> str:
     """Class names, one a line, in the order of the logits."""
     return "".join(f"{name}\n" for name in info.class_names)
+
+
+def read_label_file(path: str | os.PathLike[str], field: str = "labels") -> list[str]:
+    """The class names of a text file, one a line: the first is that of class 0.
+
+    Every reader of label files is this one: `labels_text` of ours, and what editors write (UTF-8
+    or UTF-16, with or without a byte order mark, lines that end as on Unix, Windows or old Macs).
+    Only these ends separate names: a form feed or U+2028 inside of a name stays in it. Empty lines
+    at the end are dropped; a name may occur twice, as ImageNet's "crane" does.
+
+    Args:
+      path: of the file.
+      field: begins a message, such as "--labels".
+
+    Raises:
+      NeasError: for a file that cannot be read, is no text, holds nothing, or has an empty line
+        between names, which could be left out or stand for a class.
+    """
+    where = f"{field}: {os.fspath(path)!r}"
+    lines = re.split("\r*\n|\r", decode_text(read_bytes(path, field, _MOST_LABELS), where))
+    while lines and not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or "\0" in line:
+            what = "holds a zero byte" if "\0" in line else "is empty"
+            raise NeasError(f"{where}: line {number} {what}; expected a class name on every line.")
+    if not lines:
+        raise NeasError(f"{where}: holds no name; expected a class name on every line.")
+    return lines
 
 
 def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> None:

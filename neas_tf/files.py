@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -24,6 +25,13 @@ OLD = "old"  # in a temporary folder: what was at the target before
 MOST_BYTES = 1 << 28  # of a file of JSON; a search's history has about 1 kB a candidate
 _MOST_LEVELS = 100  # of nested values
 _MOST_DIGITS = 300  # of a whole number: any such number is a finite float too
+# UTF-32's mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -158,6 +166,38 @@ def system_fault(error: BaseException) -> str:
 def read_json(path: str | os.PathLike[str], what: str = "file", nan: bool = False) -> Any:
     """Reads JSON, or raises a `NeasError` that names the file and the fault; see `parse_json`."""
     return parse_json(read_bytes(path, what), f"{what}: {str(path)!r}", nan)
+
+
+def decode_text(content: bytes, where: str, errors: str = "strict") -> str:
+    """The text of a file that people or their tools wrote: UTF-8, UTF-16 or UTF-32.
+
+    Windows' Notepad and PowerShell write UTF-8 with a byte order mark and UTF-16; the mark is no
+    part of the text, wherever files with one were joined. UTF-16 without a mark shows by its zero
+    bytes, all on one side of the pairs.
+
+    Args:
+      content: of the file.
+      where: begins the message, such as "--labels: 'labels.txt'".
+      errors: 'replace' lets through what is no UTF-8.
+
+    Raises:
+      NeasError: for anything else.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in content and len(content) % 2 == 0:
+        if b"\0" not in content[::2]:
+            encoding = "utf-16-le"
+        elif b"\0" not in content[1::2]:
+            encoding = "utf-16-be"
+    try:
+        text = content.decode(encoding, errors if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        line = 1 + content[: error.start].count(b"\n")
+        raise NeasError(
+            f"{where}: line {line} is no {encoding.upper()} text (byte {content[error.start]:#04x} "
+            f"at {error.start:,}); expected UTF-8, or UTF-16 with a byte order mark."
+        ) from None
+    return re.sub("^\ufeff+", "", text, flags=re.MULTILINE)
 
 
 def read_bytes(path: str | os.PathLike[str], what: str, most: int = MOST_BYTES) -> bytes:

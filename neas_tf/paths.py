@@ -3,12 +3,35 @@
 import os
 import re
 
-from neas_tf.errors import NeasError, fail
+from neas_tf.errors import NeasError, fail, shown
 
 _PATTERN = re.compile(r"[*?\[\\]")  # what TensorFlow's file functions read as a pattern
 _HANDLES = "/proc/self/fd"  # Linux: an open folder's other name is <_HANDLES>/<number>
 _opened: dict[tuple[int, int], int] = {}  # folders of which `literal_path` has given the other name
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+
+# `Path` makes one slash of two. A letter alone is a drive.
+_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.\-]+:/")
+
+
+def check_local_path(field: str, text: str | os.PathLike[str]) -> None:
+    """Refuses an address, such as `gs://bucket/x`, where something is to be written.
+
+    Files are written with the system's own calls, which would make a folder named `gs:` of it.
+
+    Args:
+      field: begins the message, such as "--output".
+      text: as typed by the user, or a path made of that.
+
+    Raises:
+      NeasError: for an address. A local folder with such a name can be given as `./gs:/x`.
+    """
+    name = os.fspath(text)
+    if _ADDRESS.match(name):
+        raise NeasError(
+            f"{field}: received {shown(name)}, which is an address; expected a path of this "
+            "machine, as files are written locally (copy them there afterwards)."
+        )
 
 
 def resolve_user_path(path: str | os.PathLike[str]) -> str:

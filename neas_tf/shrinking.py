@@ -15,6 +15,7 @@ from neas_tf.shrunk_space import Combination, ShrunkSpace
 
 FORMAT = "neas-shrink/1"
 METRICS = ("diversity", "accuracy", "none")
+BATCH_NORMS = ("batch", "recalculated")
 KeepsBudget = Callable[[ShrunkSpace], bool]
 
 
@@ -37,6 +38,10 @@ class ShrinkSettings:
         combinations alive: ⌈remove · operators alive / combinations alive⌉.
       min_combinations: threshold T of Algorithm 1: shrinking stops as soon as the layers that can
         split have no more combinations than this, in the middle of a shrink if need be.
+      batch_norm: 'batch' (each measured batch's own moments) or 'recalculated' (the moments of all
+        measured images, for each ensemble).
+      count_orders: whether `remove` counts a combination once for each order of its operators (the
+        paper's A_N^K), K! times where they differ. The score is the same for all of them.
     """
 
     metric: str = "diversity"
@@ -48,6 +53,8 @@ class ShrinkSettings:
     min_pair_count: int = 4
     shrink_shared_layers: bool = False
     min_combinations: int = 0
+    batch_norm: str = "batch"
+    count_orders: bool = False
 
     def __post_init__(self):
         if self.metric not in METRICS:
@@ -60,8 +67,11 @@ class ShrinkSettings:
             _check_positive("shrink.beta", self.beta, "'auto' or a number > 0")
         _check_positive("shrink.gamma", self.gamma, "a number > 0")
         _check_positive("shrink.quality_power", self.quality_power, "a number > 0")
-        flag = self.shrink_shared_layers
-        check(isinstance(flag, bool), "shrink.shrink_shared_layers", flag, "true or false")
+        if self.batch_norm not in BATCH_NORMS:
+            unknown_name("shrink.batch_norm", self.batch_norm, BATCH_NORMS)
+        for name in ("shrink_shared_layers", "count_orders"):
+            flag = getattr(self, name)
+            check(isinstance(flag, bool), f"shrink.{name}", flag, "true or false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +122,10 @@ def choose_drops(
 
     A layer keeps at least one. Passed over is a combination that was not measured well enough, and
     one without which the budget could not be met any more. Equal scores are dropped by layer, then
-    in the order of the space.
+    in the order of the space. With `count_orders` the last one may take the count past `remove`.
+
+    For example, with K = 2 and `remove` = 3, `count_orders` drops two combinations: the first counts
+    as (a, b) and (b, a), and so does the second. Without it three go.
 
     Args:
       shrunk: the space before the shrink.
@@ -126,19 +139,25 @@ def choose_drops(
         check(shape == (len(rows),), f"scores of layer {layer}", shape, f"shape {(len(rows),)}")
     if settings.metric == "none":
         return []
-    room = shrunk.num_combinations - settings.min_combinations
+    room = shrunk.num_combinations - settings.min_combinations  # combinations, never orders
     if room <= 0:
         return []
     numbers = [layer.number for layer in shrunk.space.layers]
     splitting = [number for number in numbers if shrunk.can_split(number)]
-    quotas = [(splitting, min(settings.remove, room))]
+    quotas = [(splitting, settings.remove, room)]
     if settings.shrink_shared_layers:
         shared = [number for number in numbers if not shrunk.can_split(number)]
         singles = sum(len(shrunk.alive[number - 1]) for number in shared)
-        quotas.append((shared, -(-settings.remove * singles // shrunk.num_combinations)))
+        total = sum(
+            _weight(combination, settings)
+            for number in splitting
+            for combination in shrunk.alive[number - 1]
+        )
+        share = -(-settings.remove * singles // total)
+        quotas.append((shared, share, share))
 
     drops: list[Drop] = []
-    for pool, quota in quotas:
+    for pool, quota, most in quotas:
         candidates = []
         for number in pool:
             for place, score in enumerate(scores[number - 1]):
@@ -146,9 +165,9 @@ def choose_drops(
                 if known and not math.isnan(score):
                     candidates.append((float(score), number, place))
         alive_before = {number: shrunk.alive[number - 1] for number in pool}
-        dropped = 0
+        dropped = counted = 0
         for score, number, place in sorted(candidates):
-            if dropped == quota:
+            if counted >= quota or dropped == most:
                 break
             if len(shrunk.alive[number - 1]) == 1:
                 continue
@@ -157,8 +176,17 @@ def choose_drops(
             if keeps_budget is not None and not keeps_budget(smaller):
                 continue
             shrunk, dropped = smaller, dropped + 1
+            counted += _weight(combination, settings)
             drops.append(Drop(number, combination, score))
     return drops
+
+
+def _weight(combination: Combination, settings: ShrinkSettings) -> int:
+    """What a combination counts against `remove`: 1, or the orders that its operators have."""
+    if not settings.count_orders:
+        return 1
+    same = [math.factorial(combination.count(name)) for name in set(combination)]
+    return math.factorial(len(combination)) // math.prod(same)
 
 
 def apply_drops(shrunk: ShrunkSpace, drops: Iterable[Drop]) -> ShrunkSpace:
@@ -232,6 +260,8 @@ def shrink_report(
         "step": int(step),
         "epoch": float(epoch),
         "metric": settings.metric,
+        "batch_norm": settings.batch_norm,
+        "count_orders": settings.count_orders,
         "num_samples": measurements.num_samples,
         "beta": float(beta),
         "gamma": float(settings.gamma),

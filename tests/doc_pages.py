@@ -4,6 +4,8 @@ import os
 import re
 import sys
 
+import warm
+
 from neas_tf.paths import project_file
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -13,8 +15,10 @@ def environment(**variables: str) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": project_file(),
-        # `python` of the page is the Python of the tests.
-        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+        # `python` of the page is the Python of the tests, with the libraries loaded.
+        "PATH": os.pathsep.join(
+            [os.path.dirname(warm.python()), os.path.dirname(sys.executable), os.environ["PATH"]]
+        ),
         "MPLBACKEND": "Agg",
         **variables,
     }

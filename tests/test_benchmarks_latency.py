@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
+import warm
 
 from benchmarks import networks, tflite_latency
 from benchmarks.latency_plot import draw
@@ -199,7 +199,7 @@ def test_every_network_of_the_issue_is_there():
 
 def python(*arguments):
     environment = {**os.environ, "PYTHONPATH": project_file()}
-    command = [sys.executable, *map(str, arguments)]
+    command = [warm.python(), *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=project_file(), check=False
     )

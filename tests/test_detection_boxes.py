@@ -1,10 +1,12 @@
 """Pictures in and out of a frame, boxes compared, drawn and listed: everything without TensorFlow."""
 
+import importlib
 import itertools
 import json
 
 import numpy as np
 import pytest
+from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from detection import evaluations
 from detection.compare import backbone_name, given_top1, read_run, table, top1_of
 from detection.drawing import colour, draw, read_picture, write_picture
 from detection.evaluate import evaluate, read_annotations
+from detection.export import list_pictures
 from detection.labels import read_labels
 from detection.letterbox import FILL, Letterbox, letterbox
 from detection.matching import compare, iou
@@ -197,6 +200,37 @@ def test_coco_labels():
     assert sum(not n.startswith("unused") for n in names[1:]) == 80
     with pytest.raises(NeasError, match="labels"):
         read_labels("nowhere.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_of_any_editor(encoding, tmp_path):
+    (tmp_path / "own.txt").write_bytes("Hund\r\nKü\u2028he\r\n\r\n".encode(encoding))
+    assert read_labels(str(tmp_path / "own.txt")) == ["Hund", "Kü\u2028he"]
+
+
+def test_a_folders_pictures_are_files_that_are_not_hidden(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("b.PNG", "a.jpg", "._a.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in list_pictures(str(tmp_path))] == ["a.jpg", "b.PNG"]
+    with pytest.raises(NeasError, match=r"folder\.jpg.* cannot be read"):
+        read_picture(tmp_path / "folder.jpg")
+
+
+@pytest.mark.parametrize("name", ["predict", "export", "train"])
+def test_addresses_are_refused_where_files_are_written(name, tmp_path, monkeypatch, capsys):
+    module = importlib.import_module(f"detection.{name}")
+    place = "model_dir" if name == "train" else "output"
+    values = flags.FlagValues()
+    names = ("model", "model_dir", "image", "output", "labels", "experiment", "mode")
+    for key in names:
+        flags.DEFINE_string(key, None if key == "model" else "x", "", flag_values=values)
+    values(["x", f"--{place}=gs://bucket/x.png"])
+    monkeypatch.setattr(module, "FLAGS", values)
+    assert module.main(["x"]) == 2
+    text = capsys.readouterr().err
+    assert f"{place}: received 'gs://bucket/x.png', which is an address" in text
+    assert not list(tmp_path.iterdir())
 
 
 def test_listed_and_trimmed():

@@ -3,9 +3,9 @@
 import json
 import re
 import subprocess
-import sys
 
 import pytest
+import warm
 from official.core import exp_factory
 from small_detection import ENSEMBLE, SPACE, make_coco, settings, tiny_config
 from small_ensembles import randomise
@@ -248,7 +248,7 @@ def test_the_command_ends_with_2_and_writes_nothing(coco, tmp_path):
     (tmp_path / "tiny.yaml").write_text(json.dumps(settings(coco)))
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "detection.train", "--experiment=neas_retinanet_coco_mini"),
+            *(warm.python(), "-m", "detection.train", "--experiment=neas_retinanet_coco_mini"),
             *("--mode=train", f"--model_dir={tmp_path / 'run'}"),
             *(
                 f"--config_file={tmp_path / 'tiny.yaml'}",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 
 def test_two_replicas_with_the_same_pictures_have_the_same_loss(tmp_path):
@@ -17,7 +18,7 @@ def test_two_replicas_with_the_same_pictures_have_the_same_loss(tmp_path):
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
+        [warm.python(), str(script), str(tmp_path)],
         env=environment,
         capture_output=True,
         text=True,

@@ -4,18 +4,20 @@ import dataclasses
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from full_disk import full_disk
 from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
 
+from detection import predict
 from detection.drawing import write_picture
 from detection.exporting import check_format, export
+from detection.labels import store_names
 from detection.matching import compare
 from detection.running import finder
 from detection.serving import ANCHOR_UNIT, Detector, keras_detections, load_detector, read_config
@@ -206,7 +208,7 @@ def test_a_run_without_a_checkpoint_or_of_something_else(detector, tmp_path):
 
 def command(name, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", f"detection.{name}", *map(str, arguments)],
+        [warm.python(), "-m", f"detection.{name}", *map(str, arguments)],
         cwd=project_file(),
         capture_output=True,
         text=True,
@@ -227,6 +229,21 @@ def test_predict(exported, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: output: received")
     done = command("predict", f"--model={path}", "--image=none.png", "--output=out.png")
     assert done.returncode == 2 and "none.png" in done.stderr
+
+
+def test_a_run_has_its_own_class_names_or_none(detector, tmp_path):
+    """Those of COCO would be another data set's."""
+    run = tmp_path / "run"
+    shutil.copytree(detector[0], run)
+    found, names = predict._of_run(str(run), PICTURES[0])
+    rows = predict.listed(found, names)
+    assert rows and {row["name"] for row in rows} <= {"1", "2", "3"}
+    store_names(run, NAMES)
+    found, names = predict._of_run(str(run), PICTURES[0])
+    assert {row["name"] for row in predict.listed(found, names)} <= set(NAMES)
+    (tmp_path / "own.txt").write_text("a\nb\nc\n")
+    with pytest.raises(NeasError, match=r"labels: received '3 names'.* 4 names"):
+        predict._of_run(str(run), PICTURES[0], str(tmp_path / "own.txt"))
 
 
 def test_evaluate(exported, tmp_path):

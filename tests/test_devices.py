@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 
 def run(folder: Path, replicas: int) -> dict:
@@ -26,7 +27,7 @@ def run(folder: Path, replicas: int) -> dict:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     finished = subprocess.run(
-        [sys.executable, str(script), str(folder), str(replicas)],
+        [warm.python(), str(script), str(folder), str(replicas)],
         env=environment,
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from mixed_space import MIXED
 from reference_evaluation import accuracies, supernet_logits, supernet_statistics
 from tiny_training import FIRST, SECOND, SPACE, THIRD
@@ -256,7 +257,7 @@ def test_devices_share_the_candidates():
     }
     script = Path(__file__).with_name("evaluation_devices.py")
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600
+        [warm.python(), str(script)], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split()[-1] == "equal"

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+import warm
 from benchmark_outputs import printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ ONE = Request(TINY, 1)
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "neas_tf.measure_latency", *map(str, arguments)],
+        [warm.python(), "-m", "neas_tf.measure_latency", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -111,3 +111,25 @@ def test_what_has_no_other_name_is_refused(tmp_path, monkeypatch):
     paths.check_literal("model_dir", tmp_path / "plain")
     with pytest.raises(NeasError, match=r"model_dir: received .*x\[1\]', expected a folder"):
         paths.check_literal("model_dir", tmp_path / "x[1]")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gs://bucket/x.tflite",
+        "GS://bucket/x",
+        " s3://b/x",
+        "hdfs://host:9000/x",
+        "https://example.org/x",
+        "file:///tmp/x",
+        pathlib.Path("gs://bucket/x"),
+    ],
+)
+def test_an_address_is_no_place_to_write_to(name):
+    with pytest.raises(NeasError, match=r"^--output: received .*expected a path of this machine"):
+        paths.check_local_path("--output", name)
+
+
+@pytest.mark.parametrize("name", ["x", "/a/b.tflite", "C:/x", "./gs:/x", "a:b/c", "", "~/x"])
+def test_a_local_path_is_one(name):
+    paths.check_local_path("--output", name)

@@ -8,12 +8,14 @@ import time
 import h5py
 import numpy as np
 import pytest
+import warm
 from soak.crashes import cut, newest
 from soak.sittings import EQUAL_BYTES, Nursery
 from soak.trials import Trial
-from tiny_run import TINY, contents, start_train
+from tiny_run import TINY, contents
 
 from neas_tf.folder_lock import is_leftover
+from neas_tf.paths import project_file
 
 SAME_BYTES = (*EQUAL_BYTES, "export/model.tflite.json")
 LIMIT = 300.0  # seconds that one sitting may take on a busy machine
@@ -89,7 +91,12 @@ KILLS = (
 def sitting(folder, flags, log_path, kill_when=None) -> int | None:
     """Runs the command, or kills it at a moment. Returns its exit code, None when killed."""
     with log_path.open("w") as log:
-        process = start_train(*flags, f"--model_dir={folder}", stderr=log)
+        process = warm.Process(
+            ["-m", "neas_tf.train", *flags, f"--model_dir={folder}"],
+            cwd=project_file(),
+            stdout=log.fileno(),
+            stderr=log.fileno(),
+        )
     end = time.monotonic() + LIMIT
     try:
         while process.poll() is None:

@@ -241,3 +241,34 @@ def test_shrink_refuses_foreign_measurements():
     measurements = sample(ShrunkSpace.full(SPACE, 2), 5)
     with pytest.raises(NeasError, match="measurements"):
         shrink(ShrunkSpace.full(SPACE, 3), measurements, ShrinkSettings(), index=1, step=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("paths", "remove", "gone"),
+    [(2, 0, 0), (2, 3, 2), (2, 4, 2), (2, 20, 10), (3, 6, 1), (3, 7, 2)],
+)
+def test_counted_in_orders_fewer_go(paths, remove, gone):
+    """K! orders of a combination of different operators count each, as in A_N^K."""
+    wide = dict.fromkeys(("min_split",), 1) | {"max_split": 5}
+    space = SearchSpace(**{**{n: getattr(SPACE, n) for n in SPACE.__dataclass_fields__}, **wide})
+    shrunk = ShrunkSpace.full(space, paths)
+    scores = random_scores(shrunk)
+    drops = choose_drops(shrunk, scores, settings_of(remove, count_orders=True))
+    assert len(drops) == gone
+    assert drops == choose_drops(shrunk, scores, settings_of(gone))
+
+
+def test_a_combination_that_repeats_an_operator_has_one_order():
+    shrunk = ShrunkSpace.full(SPACE, 2, heterogeneous=False)
+    scores = [np.full(len(rows), 1.0) for rows in shrunk.alive]
+    repeated = shrunk.alive[4].index(("k3e4", "k3e4"))
+    scores[4][repeated] = 0.0  # counts 1
+    scores[4][shrunk.alive[4].index(("k3e4", "skip"))] = 0.1  # counts 2
+    drops = choose_drops(shrunk, scores, settings_of(3, count_orders=True))
+    assert [drop.operators for drop in drops] == [("k3e4", "k3e4"), ("k3e4", "skip")]
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "count_orders"])
+def test_unknown_values_of_the_choices_are_refused(name):
+    with pytest.raises(NeasError, match=f"shrink.{name}: .*'no'"):
+        settings_of(**{name: "no"})

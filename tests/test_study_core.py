@@ -264,3 +264,13 @@ def test_progress_counts_what_is_needed_as_well(tmp_path):
     store.put(Supernet(0), {}, 1.0)
     assert progress([scores], store).done == (Supernet(0),)
     assert dataclasses.replace(scores, seed=1).key != scores.key
+
+
+def test_studies_begun_before_a_setting_existed_go_on_with_its_default(tmp_path):
+    newer = {**BASE, "shrink": {**BASE.get("shrink", {}), "new": 1}}
+    store = Store(tmp_path, BASE)
+    store.begin()
+    store.put(UNITS[0], {"x": 1}, 1.0)
+    assert Store(tmp_path, newer, newer).get(UNITS[0]) == {"x": 1}
+    with pytest.raises(NeasError, match=r"other settings \(shrink.new: was 1, is 2\)"):
+        Store(tmp_path, {**BASE, "shrink": {**newer["shrink"], "new": 2}}, newer)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import subprocess
-import time
 
 import pytest
 import tensorflow as tf
@@ -40,13 +39,6 @@ def test_flags(arguments, words):
     assert code == 2
     (line,) = text.splitlines()
     assert line.startswith("neas_tf.train: ") and words in line
-
-
-def test_help_is_quick():
-    begin = time.process_time()
-    process = start_train("--help")
-    code, _ = finish(process)
-    assert code in (0, 1) and time.process_time() - begin < 5
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):

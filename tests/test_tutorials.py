@@ -8,13 +8,16 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
+import warm
 import yaml
 from doc_pages import BLOCK, environment
 
+from neas_tf.cost import CostTable
 from neas_tf.paths import project_file
+from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space import SearchSpace
 
 FOLDER = pathlib.Path(project_file("docs", "tutorials"))
 PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
@@ -92,7 +95,7 @@ class Walk:
                 continue
             for old, new in smaller:
                 pending = pending.replace(old, new)
-            script = ["bash", "-euo", "pipefail"] if language == "bash" else [sys.executable]
+            script = ["bash", "-euo", "pipefail"] if language == "bash" else [warm.python()]
             done = subprocess.run(
                 [*script, "-c", pending],
                 cwd=self.folder,
@@ -132,6 +135,42 @@ def test_own_images(tmp_path):
     (first, *others) = re.findall(r"^000.png: (cat|dog|owl) ([\d.]+)%$", printed, re.MULTILINE)
     assert float(first[1]) >= max(float(share) for _, share in others)
     assert results["ensemble_accuracy"] > 0.9 and first[0] == "owl"
+
+
+def test_the_readme_on_sixty_pictures(tmp_path):
+    """README's command as it stands there, with fewer passes over 60 pictures of three classes."""
+    import image_files
+
+    text = pathlib.Path(project_file("README.md")).read_text("utf-8")
+    (command,) = re.findall(r"^python [^`]*own_images\.yaml[^`]*", text, re.MULTILINE)
+    image_files.folder(tmp_path / "photos", per_class=14)
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "photos" / "test" / name / "000.png").unlink()
+    assert sum(path.is_file() for path in (tmp_path / "photos").rglob("*")) == 60
+    (tmp_path / "configs").symlink_to(project_file("configs"))
+    few = "supernet.epochs=8,shrink.every_epochs=4,search.generations=2,retrain.epochs=10"
+    fewer = command.replace("data_dir=photos", f"data_dir=photos,{few}")
+    assert fewer != command
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", fewer],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    model_dir = tmp_path / "runs" / "mine"
+    assert json.loads((model_dir / "retrain/results.json").read_text())["test_examples"] == 18
+    assert len(list((model_dir / "shrink").glob("shrink_*.json"))) == 2
+    # The budget of the file leaves the search a choice: it lies well inside what is attainable.
+    settings = yaml.safe_load((model_dir / "params.yaml").read_text())
+    table = CostTable(SearchSpace.from_dict(settings["space"]))
+    low, high = table.attainable_range(ShrunkSpace.full(table.space, 2), "macs")
+    share = (settings["search"]["max_macs"] - low) / (high - low)
+    assert 0.2 < share < 0.8
+    assert (model_dir / "export" / "model.tflite").exists()
 
 
 def test_own_space(tmp_path):

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from cluster_runs import free_hosts
 
 from neas_tf.paths import project_file
@@ -35,7 +36,7 @@ def run_workers(folder, stage, count=2):
     hosts = free_hosts(count)
     settings = folder.parent / "settings.yaml"
     settings.write_text(SETTINGS)
-    command = [sys.executable, "-m", "neas_tf.train", f"--model_dir={folder}", f"--stage={stage}"]
+    command = [warm.python(), "-m", "neas_tf.train", f"--model_dir={folder}", f"--stage={stage}"]
     command.append(f"--config_file={settings}")
     processes = []
     for index in range(count):

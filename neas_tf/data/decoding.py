@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
+import numpy as np
 import tensorflow as tf
+
+from neas_tf.errors import NeasError
+from neas_tf.pictures import no_file
 
 # Where no crop fits after ten draws, the middle is taken, as Model Garden does.
 _ATTEMPTS = 10
@@ -18,7 +23,8 @@ class Decoder:
     """Decodes JPEG and PNG images (and what else TensorFlow can: GIF, BMP, WebP).
 
     The kind is told by the content, not by the file's name. Of an animation the first frame is
-    taken, of 16 bits the upper eight; transparency and EXIF's rotation are not regarded.
+    taken, of 16 bits the upper eight; transparency is not regarded. Pixels are taken as they are
+    stored: EXIF's orientation turns nothing, here as in TensorFlow and Model Garden's records.
 
     Attributes:
       height, width: of the result, in pixels.
@@ -42,18 +48,13 @@ class Decoder:
         with tf.control_dependencies([_within_bounds(shape)]):
             encoded = tf.identity(encoded)
         if self.channels == 3:
-            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            image = _colour(encoded)
         else:
             # Only JPEGs that are not CMYK, and PNGs, can be read as grey.
             image = tf.cond(
                 (shape[2] >= 1) & (shape[2] <= 3),
                 lambda: tf.io.decode_image(encoded, channels=1, expand_animations=False),
-                lambda: tf.image.rgb_to_grayscale(
-                    tf.ensure_shape(
-                        tf.io.decode_image(encoded, channels=3, expand_animations=False),
-                        [None, None, 3],
-                    )
-                ),
+                lambda: tf.image.rgb_to_grayscale(_colour(encoded)),
             )
         image.set_shape([None, None, self.channels])
         return image
@@ -112,8 +113,12 @@ class Decoder:
             part.set_shape([None, None, self.channels])
             return self._resize(part)
 
+        # A CMYK image cannot be read in part and as grey at once.
+        in_part = tf.io.is_jpeg(encoded)
+        if self.channels == 1:
+            in_part &= declared_shape(encoded)[2] <= 3
         return tf.cond(
-            tf.io.is_jpeg(encoded),
+            in_part,
             from_jpeg,
             lambda: self.random_crop_decoded(self.decode(encoded), seed, area),
         )
@@ -159,15 +164,62 @@ def declared_shape(encoded: tf.Tensor) -> tf.Tensor:
     """
 
     def of_header() -> tf.Tensor:
-        head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 24)]), 0, 24)
-        data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=24), tf.int32)
-        png = tf.stack([_number(data[20:24]), _number(data[16:20]), 3])
-        gif = tf.stack([data[8] + 256 * data[9], data[6] + 256 * data[7], 0])
+        head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 30)]), 0, 30)
+        data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=30), tf.int32)
         kind = tf.strings.substr(head, 0, 4)
-        other = tf.where(kind == tf.constant("GIF8"), gif, tf.zeros([3], tf.int32))
-        return tf.where(kind == tf.constant(b"\x89PNG"), png, other)
+        cases = [
+            (kind == b"\x89PNG", lambda: tf.stack([_number(data[20:24]), _number(data[16:20]), 3])),
+            (kind == b"GIF8", lambda: tf.stack([_little(data[8:10]), _little(data[6:8]), 0])),
+            (_is_webp(encoded), lambda: _webp_shape(head, data)),
+        ]
+        return tf.case(cases, default=lambda: tf.zeros([3], tf.int32))
 
     return tf.cond(tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded), of_header)
+
+
+def _webp_shape(head: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """What the first 30 bytes of a WebP image say; as `declared_shape`."""
+    kind, bits = tf.strings.substr(head, 12, 4), _little(data[21:24]) + (data[24] % 16) * (1 << 24)
+    lossless = tf.stack([bits // (1 << 14) + 1, bits % (1 << 14) + 1, 0])
+    extended = tf.stack([_little(data[27:30]) + 1, _little(data[24:27]) + 1, 0])
+    plain = tf.stack([_little(data[28:30]) % (1 << 14), _little(data[26:28]) % (1 << 14), 0])
+    return tf.where(kind == b"VP8L", lossless, tf.where(kind == b"VP8X", extended, plain))
+
+
+def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
+    padded = tf.strings.join([encoded, tf.constant(b"\0" * 12)])
+    return (tf.strings.substr(padded, 0, 4) == b"RIFF") & (
+        tf.strings.substr(padded, 8, 4) == b"WEBP"
+    )
+
+
+def _colour(encoded: tf.Tensor) -> tf.Tensor:
+    """Encoded image → uint8 (h, w, 3)."""
+
+    def without_alpha() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=4, expand_animations=False)[..., :3]
+
+    # WebP with transparency can be read with that only; other kinds drop it themselves.
+    image = tf.cond(
+        _is_clear_webp(encoded),
+        without_alpha,
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _is_clear_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether a WebP image has transparency and is no animation.
+
+    Animations must only ever be asked for with three channels, which is refused: with others,
+    TensorFlow 2.20 can write beyond its memory.
+    """
+    head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 30)]), 0, 30)
+    data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=30), tf.int32)
+    kind, flags = tf.strings.substr(head, 12, 4), data[20]
+    extended = (kind == b"VP8X") & (flags // 16 % 2 == 1) & (flags // 2 % 2 == 0)
+    lossless = (kind == b"VP8L") & (data[24] // 16 % 2 == 1)
+    return _is_webp(encoded) & (extended | lossless)
 
 
 def _within_bounds(shape: tf.Tensor) -> tf.Operation:
@@ -181,6 +233,31 @@ def _number(octets: tf.Tensor) -> tf.Tensor:
     high = tf.minimum(octets[0], 127)
     low = (octets[1] * 256 + octets[2]) * 256 + octets[3]
     return tf.where(octets[0] > 127, tf.int32.max, high * (1 << 24) + low)
+
+
+def _little(octets: tf.Tensor) -> tf.Tensor:
+    """Two or three bytes, the lowest first."""
+    return tf.reduce_sum(octets * tf.constant([1, 1 << 8, 1 << 16][: octets.shape[0]]))
+
+
+def read_image(path: str, decoder: Decoder, field: str = "data") -> np.ndarray:
+    """Reads an image file as every part of the project does; uint8 (height, width, channels).
+
+    Args:
+      path: of the file.
+      decoder: to which size.
+      field: for messages.
+
+    Raises:
+      NeasError: names the file, when it cannot be read or decoded.
+    """
+    what = no_file(path)
+    if what:
+        raise NeasError(f"{field}: {path!r} cannot be read: it is no file ({what}).")
+    try:
+        return decoder.fixed(tf.io.read_file(os.fsencode(path))).numpy()
+    except tf.errors.OpError:
+        raise NeasError(f"{field}: {path!r} cannot be decoded.") from None
 
 
 def to_uint8(image: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from neas_tf.divergence import Watch, train_or_go_back
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
 from neas_tf.grappler import safe_switches
+from neas_tf.layer_functions import statistics_of
 from neas_tf.measurements import Measurements
 from neas_tf.paths import literal_path
 from neas_tf.preflight import shrink_settings
@@ -267,7 +268,8 @@ def measure(
 ) -> Measurements:
     """Distances and accuracies of sampled ensembles on a part of the training set (Eqs. 5, 7).
 
-    BN normalises with the moments of the measured batch.
+    BN normalises with the moments of each measured batch, or (`batch_norm: recalculated`) with
+    those of all measured images, as the search does.
     """
     config = run.config.shrink
     rng = np.random.default_rng([run.config.seed, _TAG, index])
@@ -281,8 +283,20 @@ def measure(
     ]
 
     @tf.function(autograph=False)
-    def forward(x, y, architecture):
-        output = model(x, architecture)
+    def moments(x, architecture):
+        # Mean and mean square: their means over equal batches are those of all images together.
+        both = model(x, architecture).moments
+        return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
+
+    def recalculated(architecture):
+        if settings.batch_norm == "batch":
+            return None
+        each = [moments(x, architecture) for x, _ in batches]
+        return tf.nest.map_structure(lambda *m: statistics_of(tf.add_n(m), len(m)), *each)
+
+    @tf.function(autograph=False)
+    def forward(x, y, architecture, statistics):
+        output = model(x, architecture, statistics)
         correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
         return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
 
@@ -290,7 +304,9 @@ def measure(
     with console.bar(f"shrink {index}", len(ensembles), "ensembles", leave=False) as bar:
         for ensemble in ensembles:
             code = ensemble.to_array(run.space)
-            parts = [forward(x, y, tf.constant(code)) for x, y in batches]
+            drawn = tf.constant(code)
+            statistics = recalculated(drawn)
+            parts = [forward(x, y, drawn, statistics) for x, y in batches]
             codes.append(code)
             distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
             accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))

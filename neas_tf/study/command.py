@@ -95,7 +95,7 @@ def run_studies(
     limit = schedule.check_time_limit(options.time_limit)
     shard = schedule.Shard.parse(options.shard)
     base = essential_settings(config)
-    store = Store(model_dir, base)
+    store = Store(model_dir, base, essential_settings(NeasConfig()))
     runner = Runner(config, store, make_strategy(config))
     run = runner.base_run()
     plan = Plan(settings, base, run.space)

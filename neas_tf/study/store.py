@@ -66,22 +66,31 @@ class Store:
     Args:
       folder: of the studies; it may be missing or empty.
       base: the settings that all results depend on, as JSON.
+      defaults: what settings have that nobody gave; studies that were begun before a setting
+        existed ran with its default.
 
     Raises:
       NeasError: for a folder of something else or of other settings; nothing is written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], base: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        base: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ):
         self.folder = Path(folder).absolute()
         self._base = json.loads(json.dumps(base, allow_nan=False))
+        self._known: dict[str, Result] = {}
+        found = check_folder(self.folder)
+        if found is not None:
+            self._check(found, defaults or {})
+            self._base = found  # the units bear its digest
         text = json.dumps(self._base, sort_keys=True)
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._known: dict[str, Result] = {}
-        self._check()
 
-    def _check(self) -> None:
-        found = check_folder(self.folder)
-        changes = difference(found, self._base) if found is not None else []
+    def _check(self, found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        changes = difference(_completed(found, self._base, defaults), self._base)
         if changes:
             raise NeasError(
                 f"model_dir: {str(self.folder)!r} holds studies with other settings "
@@ -173,3 +182,14 @@ class Store:
                 yield False
                 return
             yield True
+
+
+def _completed(found: Any, base: Any, defaults: Any) -> Any:
+    """Recorded settings, with the defaults of those settings of the base that are newer."""
+    if not all(isinstance(value, Mapping) for value in (found, base, defaults)):
+        return found
+    newer = {key: defaults[key] for key in base if key not in found and key in defaults}
+    known = {
+        key: _completed(value, base.get(key), defaults.get(key)) for key, value in found.items()
+    }
+    return {**known, **json.loads(json.dumps(newer))}

@@ -1,0 +1,33 @@
+"""`--help` of every command answers without TensorFlow, which takes seconds to load."""
+
+import subprocess
+import sys
+
+import pytest
+
+from neas_tf.paths import project_file
+
+COMMANDS = (
+    *(("-m", f"neas_tf.{name}") for name in ("train", "describe", "evaluate", "measure_latency")),
+    *(("-m", f"neas_tf.{name}") for name in ("convert_torch", "report", "study")),
+    *((f"export/{name}.py",) for name in ("to_tflite", "to_saved_model", "to_keras")),
+    *(
+        ("-m", f"detection.{name}")
+        for name in ("train", "export", "predict", "evaluate", "compare")
+    ),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_help_loads_no_tensorflow(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command, "--help"],
+        cwd=project_file(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1) and "--" in done.stdout + done.stderr
+    loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line]
+    assert "neas_tf" in loaded
+    assert not {"tensorflow", "tf_keras", "keras", "official", "matplotlib"} & set(loaded)
