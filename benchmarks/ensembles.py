@@ -31,7 +31,7 @@ from neas_tf.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.cost import CostTable
 from neas_tf.describe import load_space
 from neas_tf.errors import NeasError, check, check_int
-from neas_tf.files import write_bytes_atomic, write_json_atomic
+from neas_tf.files import told, write_bytes_atomic, write_json_atomic
 from neas_tf.paths import project_file, resolve_user_path
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
@@ -82,9 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         report["command"] = " ".join(["python -m benchmarks.ensembles", *words])
         if args.plot:
-            write_bytes_atomic(Path(resolve_user_path(args.plot)), draw(report))
+            with told(f"--plot {args.plot!r}"):
+                write_bytes_atomic(Path(resolve_user_path(args.plot)), draw(report))
         if args.output:
-            write_json_atomic(Path(resolve_user_path(args.output)), report)
+            with told(f"--output {args.output!r}"):
+                write_json_atomic(Path(resolve_user_path(args.output)), report)
             say(summary(report))
         else:
             print(json.dumps(report, indent=1))

@@ -24,7 +24,7 @@ from benchmarks.targets import target
 from benchmarks.workers import peak_memory_gb, serve, workers
 from neas_tf.console import say
 from neas_tf.errors import NeasError, check_int
-from neas_tf.files import write_json_atomic
+from neas_tf.files import told, write_json_atomic
 from neas_tf.paths import resolve_user_path
 from neas_tf.space import SearchSpace
 from neas_tf.zoo import load_architecture
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         layouts = {k: v for k, v in LAYOUTS.items() if not args.quick or v == "channels_last"}
         result = measure(args, layouts)
         if args.output:
-            write_json_atomic(Path(resolve_user_path(args.output)), result)
+            with told(f"--output {args.output!r}"):
+                write_json_atomic(Path(resolve_user_path(args.output)), result)
         else:
             print(json.dumps(result))
     except NeasError as error:

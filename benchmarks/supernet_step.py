@@ -32,7 +32,7 @@ from benchmarks.workers import Worker, workers
 from neas_tf.console import say
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError, check_int, unknown_name
-from neas_tf.files import write_json_atomic
+from neas_tf.files import told, write_json_atomic
 from neas_tf.paths import resolve_user_path
 
 OURS = "benchmarks.supernet_worker"
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result["cases"][name] = found
             result["targets"] += targets(CASES[name], found)
         if args.output:
-            write_json_atomic(Path(resolve_user_path(args.output)), result)
+            with told(f"--output {args.output!r}"):
+                write_json_atomic(Path(resolve_user_path(args.output)), result)
         else:
             print(json.dumps(result))
     except NeasError as error:

@@ -12,7 +12,7 @@ from official.core import exp_factory, input_reader
 
 from detection import annotations, experiments
 from detection.backbone import architecture_and_space
-from detection.initialising import check_modules, find_checkpoint
+from detection.initialising import check_modules, find_checkpoint, newest_checkpoint
 from detection.levels import check_levels, level_layers
 from detection.records import check_content
 from detection.task import padded_size
@@ -250,7 +250,7 @@ def check_initial(task: Any) -> None:
 def check_same_model(task: Any, model_dir: str) -> None:
     """Refuses to go on from checkpoints of another model, which would be restored in part."""
     path = os.path.join(model_dir, PARAMS)
-    if tf.train.latest_checkpoint(model_dir) is None or not os.path.isfile(path):
+    if not newest_checkpoint(model_dir) or not os.path.isfile(path):
         return
     theirs = (load_file(path).get("task") or {}).get("model") or {}
     changed = _difference(theirs, task.model.as_dict())

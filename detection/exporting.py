@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,17 @@ from detection.quantizing import quantize_network
 from detection.running import finder, frame_runner
 from detection.serving import Detector, keras_detections
 from neas_tf.errors import NeasError, check, unknown_name
-from neas_tf.export_files import FORMAT, SIGNATURE, check_output, labels_file, report_file
-from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from neas_tf.model_store import library_versions, replace_path
+from neas_tf.export_files import (
+    FORMAT,
+    SIGNATURE,
+    check_output,
+    labels_file,
+    put_in_place,
+    report_file,
+)
+from neas_tf.files import temporary_folder, told, write_bytes_atomic, write_json_atomic
+from neas_tf.model_store import library_versions
+from neas_tf.paths import literal_path
 from neas_tf.tflite_files import inspect
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -76,42 +83,36 @@ def export(
         generator["nms_version"] = "batched"
     frames = [letterbox(p, detector.inside, detector.frame) for p in pictures]
     expected = keras_detections(model, detector, [frame for frame, _ in frames])
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            new = Path(folder) / output.name
-            found: dict[str, Any] = {}
-            if lite:
-                saved = Path(folder) / "fixed"
-                detector.save(str(saved), fixed=True)
-                shots = [letterbox(p, detector.inside, detector.frame)[0] for p in calibration]
-                write_bytes_atomic(new, _convert(saved, quantize, shots))
-                run = frame_runner(new)
-                rows = [run(frame) for frame, _ in frames]
-                found = inspect(new)
-            else:
-                detector.save(str(new), fixed=False)
-                rows, expected = _in_pictures(detector, new, pictures, frames, expected)
-            exact = quantize in ("none", "float16")
-            parity = compare(
-                expected,
-                rows,
-                least_iou=0.99 if exact else 0.5,
-                least_score=detector.threshold + _MARGIN,
-                places=detector.places,
-                margin=_MARGIN,
+    with told(f"export {str(output)!r}"), temporary_folder(output) as folder:
+        new = folder / output.name
+        found: dict[str, Any] = {}
+        if lite:
+            saved = folder / "fixed"
+            detector.save(str(saved), fixed=True)
+            shots = [letterbox(p, detector.inside, detector.frame)[0] for p in calibration]
+            write_bytes_atomic(new, _convert(saved, quantize, shots))
+            run = frame_runner(new)
+            rows = [run(frame) for frame, _ in frames]
+            found = inspect(new)
+        else:
+            detector.save(str(new), fixed=False)
+            rows, expected = _in_pictures(detector, new, pictures, frames, expected)
+        exact = quantize in ("none", "float16")
+        parity = compare(
+            expected,
+            rows,
+            least_iou=0.99 if exact else 0.5,
+            least_score=detector.threshold + _MARGIN,
+            places=detector.places,
+            margin=_MARGIN,
+        )
+        if quantize == "none" and parity["matched"] < parity["boxes"]:
+            raise NeasError(
+                f"export {str(output)!r}: it finds {parity['matched']} of the Keras model's "
+                f"{parity['boxes']} boxes; nothing was written."
             )
-            if quantize == "none" and parity["matched"] < parity["boxes"]:
-                raise NeasError(
-                    f"export {str(output)!r}: it finds {parity['matched']} of the Keras model's "
-                    f"{parity['boxes']} boxes; nothing was written."
-                )
-            report = _describe(detector, output, new, quantize, parity, found)
-            write_json_atomic(report_file(output), report)
-            write_text_atomic(labels_file(output), "".join(f"{name}\n" for name in names))
-            replace_path(new, output)
-    except OSError as error:
-        raise NeasError(f"export {str(output)!r}: cannot be written ({error}).") from None
+        report = _describe(detector, output, new, quantize, parity, found)
+        put_in_place(new, output, report, "".join(f"{name}\n" for name in names))
     return report
 
 
@@ -127,7 +128,9 @@ def check_format(output: Path, quantize: str, has_calibration: bool) -> None:
 
 def _convert(saved: Path, quantize: str, calibration: Sequence[np.ndarray]) -> bytes:
     """A SavedModel with a fixed frame as the content of a TFLite file."""
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[SIGNATURE])
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        literal_path(saved), signature_keys=[SIGNATURE]
+    )
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from detection.backbone import NeasBackboneModel, model_folder
 from neas_tf.errors import NeasError
 from neas_tf.model_store import LoadedInfo, load_model, read_info
-from neas_tf.paths import resolve_user_path
+from neas_tf.paths import literal_path, resolve_user_path
 from neas_tf.space import SearchSpace
 
 _FIELD = "task.init_checkpoint"
@@ -89,13 +90,21 @@ def find_checkpoint(path: str) -> Path | str:
     folder = model_folder(path)
     if folder is not None:
         return folder
-    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
-    if not found or not tf.io.gfile.glob(f"{found}.index"):
+    found = newest_checkpoint(path)
+    if not found:
         raise NeasError(
             f"{_FIELD}: received {path!r}, allowed is the folder of a run with a retrained or "
             "converted model, or a TensorFlow checkpoint."
         )
     return found
+
+
+def newest_checkpoint(path: str) -> str:
+    """The prefix of the newest checkpoint in a folder, or of the one that is named; '' for none."""
+    if tf.io.gfile.isdir(path):
+        found = tf.train.latest_checkpoint(literal_path(path))
+        path = os.path.join(path, os.path.basename(found)) if found else ""
+    return path if path and tf.io.gfile.exists(f"{path}.index") else ""
 
 
 def check_modules(modules: Any) -> None:

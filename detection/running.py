@@ -14,6 +14,7 @@ from detection.letterbox import letterbox
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import SIGNATURE, labels_file, report_file
 from neas_tf.files import read_json
+from neas_tf.paths import literal_path
 from neas_tf.tflite_files import interpreter
 
 KEYS = ("boxes", "classes", "scores")
@@ -88,7 +89,7 @@ def finder(model: Path, threads: int = 1) -> Finder:
 def _saved_model(model: Path) -> Finder:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(model))
+    loaded = tf.saved_model.load(literal_path(model))
     serve = loaded.signatures[SIGNATURE]
 
     def find(picture: np.ndarray, _keeps_variables_alive=loaded) -> dict[str, np.ndarray]:

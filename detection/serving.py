@@ -13,12 +13,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from detection import config as configs
 from detection.checks import PARAMS
+from detection.initialising import newest_checkpoint
 from detection.letterbox import FILL
 from detection.task import NeasRetinaNetTask, padded_size
 from neas_tf.errors import NeasError
 from neas_tf.export_files import SIGNATURE
 from neas_tf.normalisation import Normalisation
 from neas_tf.parse_config import load_file
+from neas_tf.paths import literal_path
 
 CANDIDATES = 1000
 ANCHOR_UNIT = 4096.0  # a power of two; float32 is exact up to frames of 4096 pixels
@@ -58,12 +60,14 @@ def load_detector(model_dir: str, checkpoint: str = "") -> tuple[Any, cfg.Experi
     """
     config = read_config(model_dir)
     path = checkpoint or model_dir
-    found = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path
-    if not found or not os.path.isfile(f"{found}.index"):
+    found = newest_checkpoint(path)
+    if not found:
         raise NeasError(f"checkpoint: {path!r} holds none; train first.")
     model = NeasRetinaNetTask(config.task).build_model()
     try:
-        status = tf.train.Checkpoint(model=model, **model.checkpoint_items).read(found)
+        status = tf.train.Checkpoint(model=model, **model.checkpoint_items).read(
+            literal_path(found)
+        )
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -19,6 +19,7 @@ from detection.evaluations import record
 from detection.initialising import check_modules, find_checkpoint, load_backbone
 from neas_tf.errors import NeasError
 from neas_tf.normalisation import Normalisation
+from neas_tf.paths import literal_path
 
 
 def padded_size(config: configs.NeasRetinaNetTask) -> tuple[int, int]:
@@ -77,6 +78,8 @@ class NeasRetinaNetTask(retinanet.RetinaNetTask):
                     info.normalisation.to_dict(),
                 )
             return
+        # Model Garden reads the setting itself, and TensorFlow takes a name for a pattern.
+        self._task_config = config.replace(init_checkpoint=literal_path(found))
         try:
             super().initialize(model)
         except (AssertionError, ValueError, tf.errors.OpError) as error:
@@ -85,6 +88,8 @@ class NeasRetinaNetTask(retinanet.RetinaNetTask):
                 f"task.init_checkpoint: {found!r} does not hold every weight of "
                 f"{config.init_checkpoint_modules!r} of this detector ({reason})."
             ) from None
+        finally:
+            self._task_config = config
 
     def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: Any = None) -> dict:
         """COCO's metrics, which also go to `evaluations.json` in the model_dir."""

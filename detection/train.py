@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags
 
 from detection.labels import names_of_categories, store_names
 from neas_tf import console
-from neas_tf.command_line import flags_parser
+from neas_tf.command_line import exit_code, flags_parser
 from neas_tf.errors import NeasError
-from neas_tf.paths import check_local_path
+from neas_tf.files import system_fault
+from neas_tf.folder_lock import sweep_part
+from neas_tf.paths import check_literal, check_local_path, literal_path
 
 FLAGS = flags.FLAGS
 NAME = "detection.train"
@@ -35,34 +38,41 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks the settings, then runs Model Garden's main program; 2 after bad input."""
-    try:
-        if len(argv) > 1:
-            raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
-        for name in ("experiment", "mode", "model_dir"):
-            if not FLAGS[name].value:
-                raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
-        check_local_path("model_dir", FLAGS.model_dir)
-        _enter_working_folder()
-        _start_tensorflow(FLAGS.threads)
-        from detection.checks import check_experiment, load_experiment
+    """Checks the settings, then runs Model Garden's main program; returns the exit code.
 
-        config = load_experiment(
-            FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
-        )
-        boxes = check_experiment(config, FLAGS.mode, FLAGS.model_dir)
-        if boxes is not None and "train" in FLAGS.mode:
+    It is 2 after bad input and where nothing can be written.
+    """
+    return exit_code(NAME, FLAGS.model_dir, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+    for name in ("experiment", "mode", "model_dir"):
+        if not FLAGS[name].value:
+            raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+    check_local_path("model_dir", FLAGS.model_dir)
+    _enter_working_folder()
+    check_literal("model_dir", FLAGS.model_dir)
+    _start_tensorflow(FLAGS.threads)
+    from detection.checks import check_experiment, load_experiment
+
+    config = load_experiment(FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or "")
+    boxes = check_experiment(config, FLAGS.mode, FLAGS.model_dir)
+    if "train" in FLAGS.mode:
+        os.makedirs(FLAGS.model_dir, exist_ok=True)
+        if boxes is not None:
             classes = config.task.model.num_classes
             names = names_of_categories(boxes.value["categories"], classes)
             store_names(FLAGS.model_dir, names)
+    folder = FLAGS.model_dir
+    FLAGS.model_dir = literal_path(folder)
+    try:
         _model_garden().main(argv)
-    except NeasError as error:
-        console.say(f"{NAME}: {error}")
-        return 2
-    except KeyboardInterrupt:
-        console.say(f"\n{NAME}: stopped; the same command goes on from the last checkpoint.")
-        return 130
-    return 0
+    except Exception as error:
+        if system_fault(error) and os.path.isdir(folder):
+            sweep_part(Path(folder))  # half a checkpoint would keep the disk full
+        raise
 
 
 def _enter_working_folder() -> None:

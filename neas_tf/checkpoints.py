@@ -17,10 +17,12 @@ import tensorflow as tf
 from neas_tf import console
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
+from neas_tf.paths import literal_path
 
 _STATE = "checkpoint"
 _NODES = re.compile(r"\{\{.*?\}\} ?| ?\[Op:\w+\]| ?\[\[.*?\]\]")
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
+_CHUNK = 1 << 24  # bytes
 # What a file system answers that is no sign of damage: nothing may be thrown away for it.
 _ACCESS = (
     tf.errors.PermissionDeniedError,
@@ -41,24 +43,48 @@ def damage(folder: str | os.PathLike[str], step: int) -> str:
     Raises:
       NeasError: when the system refuses to read it, which says nothing about its content.
     """
-    prefix = str(Path(folder) / f"ckpt-{step}")
+    prefix = Path(folder) / f"ckpt-{step}"
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.train.load_checkpoint(literal_path(prefix))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except _ACCESS as error:
-        raise NeasError(f"checkpoint {prefix!r}: cannot be read ({reason_of(error)}).") from None
+        raise _unreadable(prefix, error) from None
     # The reader turns some faults into exceptions of Python.
     except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
+        _check_access(prefix)
         return reason_of(error)
     return ""
+
+
+def _check_access(prefix: Path) -> None:
+    """Raises `NeasError` unless the system gives all that a checkpoint's files hold.
+
+    TensorFlow calls a table that it may not open damaged.
+    """
+    try:
+        for path in _files(prefix.parent, prefix.name):
+            with open(path, "rb") as stream:
+                while stream.read(_CHUNK):
+                    pass
+    except OSError as error:
+        raise _unreadable(prefix, error) from None
+
+
+def _unreadable(prefix: Path, error: BaseException) -> NeasError:
+    return NeasError(f"checkpoint {str(prefix)!r}: cannot be read ({reason_of(error)}).")
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.startswith(f"{name}.")]
 
 
 def settle(folder: str | os.PathLike[str]) -> int:
     """Makes the newest whole checkpoint the one that a training goes on from.
 
-    Damaged ones behind it are removed, with a line that says so. Only for who holds the run's
-    lock.
+    Damaged ones after it are removed, with a line that says so; never a whole one, nor one that
+    the system does not let us read. One that is whole, but not named in `checkpoint`, is taken
+    only where no other is. Only for who holds the run's lock.
 
     Returns:
       Its step; 0 where there is none, and the training begins anew.
@@ -69,16 +95,13 @@ def settle(folder: str | os.PathLike[str]) -> int:
     folder = Path(folder)
     steps, named = sorted(_steps(folder), reverse=True), _named(folder)
     bad: dict[int, str] = {}
-    good = 0
-    for step in steps:
-        reason = damage(folder, step)
-        if not reason:
-            good = step
-            break
-        bad[step] = reason
+    good = _newest_whole(folder, steps, bad)
     known = named is not None
     if not bad and (known or not steps):
         return good
+    if not good:
+        steps = sorted(_lying(folder), reverse=True)
+        good = _newest_whole(folder, [step for step in steps if step not in bad], bad)
     for step, reason in bad.items():
         after = f"goes on from step {good:,}" if good else "begins again at step 0"
         console.say(
@@ -88,10 +111,19 @@ def settle(folder: str | os.PathLike[str]) -> int:
         console.say(
             f"   {str(folder / _STATE)!r} was lost; the newest checkpoint is step {good:,}."
         )
-    # Without a whole one nothing may stay that could be taken for the newest later on.
-    dropped = bad if good else _lying(folder)
-    _keep(folder, [step for step in steps if step <= good], dropped)
+    # A damaged one could be taken for the newest later on.
+    _keep(folder, [step for step in steps if step <= good and step not in bad], bad)
     return good
+
+
+def _newest_whole(folder: Path, steps: Iterable[int], bad: dict[int, str]) -> int:
+    """The first of the steps whose checkpoint is whole, 0 without; notes the others in `bad`."""
+    for step in steps:
+        reason = damage(folder, step)
+        if not reason:
+            return step
+        bad[step] = reason
+    return 0
 
 
 def drop_newest(folder: str | os.PathLike[str]) -> int:
@@ -121,7 +153,7 @@ def _keep(folder: Path, kept: Iterable[int], dropped: Iterable[int]) -> None:
         else:
             (folder / _STATE).unlink(missing_ok=True)
         for step in dropped:
-            for path in folder.glob(f"ckpt-{step}.*"):
+            for path in _files(folder, f"ckpt-{step}"):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise NeasError(
@@ -136,9 +168,13 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _named(folder: Path) -> list[int] | None:
-    """None where the file is missing, unreadable or names none that is there."""
-    if not (folder / _STATE).is_file():
+    """None where the file is missing, no such list or names none that is there."""
+    try:
+        (folder / _STATE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+    except OSError as error:
+        raise _unreadable(folder / _STATE, error) from None
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except (tf.errors.OpError, ValueError):  # no text at all, or one that names nothing

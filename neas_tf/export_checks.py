@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,14 +17,14 @@ from neas_tf.export_files import (
     SIGNATURE,
     check_output,
     describe_export,
-    labels_file,
     labels_text,
-    report_file,
+    put_in_place,
 )
-from neas_tf.files import system_fault, write_json_atomic, write_text_atomic
-from neas_tf.model_store import LoadedInfo, replace_path
+from neas_tf.files import temporary_folder, told
+from neas_tf.model_store import LoadedInfo, weights_content, weights_digest
 from neas_tf.normalisation import Normalisation
 from neas_tf.operators import Operator, operator_steps
+from neas_tf.paths import literal_path
 from neas_tf.rewrites import NO_REWRITES, Rewrites, depthwise_parts
 from neas_tf.space import SearchSpace
 from neas_tf.tflite_files import runner
@@ -50,12 +49,14 @@ class Checks(TypedDict, total=False):
         above 1; the difference must be finite in any case.
       overwrite: whether an earlier export may be replaced.
       test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
+      settings: what else the export depends on, for the report, as JSON.
     """
 
     images: np.ndarray | None
     tolerance: float
     overwrite: bool
     test: tuple[np.ndarray, np.ndarray] | None
+    settings: Mapping[str, Any] | None
 
 
 def parity(
@@ -164,7 +165,7 @@ class Job:
       info: what the model is.
       output: file or folder to write.
       kind: for the report.
-      images, tolerance, overwrite, test: see `Checks`.
+      images, tolerance, overwrite, test, settings: see `Checks`.
       rewrites: that the graph has.
       reader: makes what runs the written file, where `predict_exported` cannot by itself.
       before: the model whose accuracy is the one before, where a fine-tuned one is exported.
@@ -177,6 +178,7 @@ class Job:
     tolerance: float = TOLERANCE
     overwrite: bool = False
     test: tuple[np.ndarray, np.ndarray] | None = None
+    settings: Mapping[str, Any] | None = None
     rewrites: Rewrites = NO_REWRITES
     reader: Callable[[Path], Runner] | None = None
     before: Any = None
@@ -203,34 +205,24 @@ class Job:
     ) -> dict[str, Any]:
         info, output = self.info, self.output
         images = random_images(info.space) if self.images is None else self.images
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=output.parent, prefix=f".{output.name}."
-            ) as folder:
-                new = Path(folder) / output.name
-                found = write(new)
-                if "ops" in found:
-                    self._check_trunk_once(found["ops"])
-                exported = self.reader(new) if self.reader else new
-                result = parity(model, exported, images, info.normalisation)
-                result = self._check_parity(result)
-                if network is not None:
-                    found["emulation"] = self._emulation(network, exported, images)
-                if self.test is not None:
-                    before = model if self.before is None else self.before
-                    found["accuracy"] = accuracy(before, exported, self.test, info.normalisation)
-                report = describe_export(info, output, new, self.kind, result, found)
-                # The report first, for it says whose the rest is; the export last: where it is,
-                # the files that belong to it are too.
-                write_json_atomic(report_file(output), report)
-                write_text_atomic(labels_file(output), labels_text(info))
-                replace_path(new, output)
-        except Exception as error:
-            fault = str(error) if isinstance(error, OSError) else system_fault(error)
-            if not fault:
-                raise
-            raise NeasError(f"export {str(output)!r}: cannot be written ({fault}).") from None
+        with told(f"export {str(output)!r}"), temporary_folder(output) as folder:
+            new = folder / output.name
+            found = write(new)
+            if "ops" in found:
+                self._check_trunk_once(found["ops"])
+            exported = self.reader(new) if self.reader else new
+            result = parity(model, exported, images, info.normalisation)
+            result = self._check_parity(result)
+            if network is not None:
+                found["emulation"] = self._emulation(network, exported, images)
+            before = model if self.before is None else self.before
+            found["weights"] = weights_digest(weights_content(before))
+            if self.settings is not None:
+                found["settings"] = dict(self.settings)
+            if self.test is not None:
+                found["accuracy"] = accuracy(before, exported, self.test, info.normalisation)
+            report = describe_export(info, output, new, self.kind, result, found)
+            put_in_place(new, output, report, labels_text(info))
         return report
 
     def _check_parity(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +277,7 @@ def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
     if os.path.isdir(exported):
         import tensorflow as tf
 
-        loaded = tf.saved_model.load(str(exported))
+        loaded = tf.saved_model.load(literal_path(exported))
         serve = loaded.signatures[SIGNATURE]
 
         def run_saved_model(image, _keeps_variables_alive=loaded):

@@ -13,8 +13,15 @@ from typing import Any
 
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError, check
-from neas_tf.files import check_writable, decode_text, read_bytes, read_json
-from neas_tf.model_store import LoadedInfo, library_versions
+from neas_tf.files import (
+    check_writable,
+    decode_text,
+    read_bytes,
+    read_json,
+    write_json_atomic,
+    write_text_atomic,
+)
+from neas_tf.model_store import LoadedInfo, library_versions, replace_path
 from neas_tf.paths import check_local_path
 
 FORMAT = "neas-export/1"
@@ -121,6 +128,27 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
             "overwriting."
         )
     raise NeasError(f"output {str(there[0])!r}: is there already and is not an export of ours.")
+
+
+def put_in_place(new: Path, output: Path, report: dict[str, Any], labels: str) -> None:
+    """Renames an export to `output`, with its report and class names; all is written beforehand.
+
+    Args:
+      new: the export, in a `temporary_folder` of `output`.
+      output: its place.
+      report, labels: what lies beside it.
+    """
+    write_json_atomic(report_file(new), report)
+    write_text_atomic(labels_file(new), labels)
+    again = report_file(output).exists()
+    # Killed between these lines: a new report must not be beside an old export, and an export
+    # without any report would not be known for ours.
+    if not again:
+        os.replace(report_file(new), report_file(output))
+    os.replace(labels_file(new), labels_file(output))
+    replace_path(new, output)
+    if again:
+        os.replace(report_file(new), report_file(output))
 
 
 def describe_export(

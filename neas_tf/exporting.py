@@ -7,6 +7,7 @@ computed once, and the K classifiers are one matrix product. Beside an export li
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -26,7 +27,7 @@ from neas_tf.export_checks import (
     random_images,
 )
 from neas_tf.export_files import check_ending, check_output
-from neas_tf.model_store import LoadedInfo, library_versions
+from neas_tf.model_store import LoadedInfo, library_versions, weights_content
 from neas_tf.quantizing import QAT, check_quantization
 from neas_tf.rewrites import MOBILE_REWRITES, Rewrites
 from neas_tf.serving import deployed_model, serving_model, write_saved_model
@@ -164,6 +165,7 @@ def export_keras(
     holds the weights of the trainable form, `build_ensemble(architecture, space, keras=keras)`.
     """
     import keras
+    from keras.src.saving import saving_lib  # the public one writes to paths only
 
     check_ending(output, "keras")
     whole = str(output).endswith(".keras")
@@ -171,13 +173,15 @@ def export_keras(
     def write(target: Path) -> dict[str, Any]:
         if whole:
             twin = deployed_model(model, info, keras=keras)
-            twin.save(str(target))
+            content = io.BytesIO()  # there is HDF5 in it: see `weights_content`
+            saving_lib.save_model(twin, content)
+            target.write_bytes(content.getvalue())
         else:
             twin = build_ensemble(info.architecture, info.space, keras=keras, dtype="float32")
             if model_slots(twin) != model_slots(model):
                 raise NeasError(f"model: its layers are not {info.architecture.key!r}'s.")
             twin.set_weights(model.get_weights())
-            twin.save_weights(str(target))
+            target.write_bytes(weights_content(twin))
         versions = library_versions("tensorflow", "tf-keras", "keras", "numpy")
         layers = _layers_of(twin)
         return {"form": "serving" if whole else "trainable", "layers": layers, "versions": versions}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,9 @@ from neas_tf.errors import NeasError
 
 _SYSTEM = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
-    "Permission denied|Operation not permitted|Not a directory|Input/output error"
+    "Permission denied|Operation not permitted|Not a directory|Input/output error|Stale file handle"
 )
+OLD = "old"  # in a temporary folder: what was at the target before
 MOST_BYTES = 1 << 28  # of a file of JSON; a search's history has about 1 kB a candidate
 _MOST_LEVELS = 100  # of nested values
 _MOST_DIGITS = 300  # of a whole number: any such number is a finite float too
@@ -30,22 +36,111 @@ _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a temporary file in the same folder, syncs it and renames it over `path`."""
+    """Writes a temporary file in the same folder, syncs it and renames it over `path`.
+
+    What a killed process left of an earlier try is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _sweep(path, ".tmp")
+    handle, temporary = _claimed(
+        lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    )
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Tells what the system says of a disk in a block as a `NeasError` that begins with `what`."""
+    try:
+        yield
+    except Exception as error:
+        fault = str(error) if isinstance(error, OSError) else system_fault(error)
+        if not fault:
+            raise
+        raise NeasError(f"{what}: cannot be written ({fault}).") from None
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to make it in, which goes at the end; its parents are created.
+
+    What killed processes left there of the same target is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+
+    def make() -> tuple[int, str]:
+        name = tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name
+
+    handle, name = _claimed(make)
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes a temporary file or folder of this module, unless a living process works in it.
+
+    What it had moved out of the way of something new goes back where nothing new has come.
+    """
+    try:
+        if path.is_symlink():
+            path.unlink()
+            return
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        target = path.with_name(path.name[1:-9])  # without the dots and mkdtemp's eight letters
+        if (path / OLD).exists() and not target.exists():
+            os.rename(path / OLD, target)
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:  # it is at work, or nobody can tell
+        pass
+    finally:
+        os.close(handle)
+
+
+def _sweep(target: Path, suffix: str = "") -> None:
+    name = re.compile(re.escape(f".{target.name}.") + "[a-z0-9_]{8}" + re.escape(suffix))
+    with os.scandir(target.parent) as entries:
+        found = [entry.path for entry in entries if name.fullmatch(entry.name)]
+    for path in found:
+        remove_abandoned(Path(path))
+
+
+def _claimed(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """A new file or folder, open and locked, so that no other process takes it for abandoned."""
+    while True:
+        handle, path = make()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # some network drives have no locks
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return handle, path
+        else:
+            if os.path.exists(path):
+                return handle, path
+        os.close(handle)  # who sweeps was faster
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:

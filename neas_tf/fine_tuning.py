@@ -22,13 +22,13 @@ from official.modeling import optimization
 from neas_tf import checkpoints, console, data
 from neas_tf.averaging import create_slots
 from neas_tf.config import RetrainConfig, StageTrainerConfig
-from neas_tf.differences import difference
 from neas_tf.ensemble import build_ensemble, fold_for_deployment, trunk_variables
 from neas_tf.errors import NeasError, check, check_int, check_share
 from neas_tf.export_images import training_pixels
-from neas_tf.files import read_json, write_json_atomic
+from neas_tf.files import write_json_atomic
+from neas_tf.fine_tuning_folder import FORMAT, IDENTITY_FILE, check_identity
 from neas_tf.flat_model import FlatLayer, flat_layers
-from neas_tf.folder_lock import lock_folder
+from neas_tf.folder_lock import lock_folder, sweep_part
 from neas_tf.model_store import LoadedInfo
 from neas_tf.pruned_model import (
     is_prunable,
@@ -43,8 +43,6 @@ from neas_tf.rewrites import Rewrites
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training_loop import TrainingLoop
 
-IDENTITY_FILE = "fine_tuning.json"
-FORMAT = "neas-fine-tuning/1"
 # Settings of the data that change what the training sees, besides which images there are.
 _AUGMENTATION = (
     *("augment", "crop_padding", "flip", "cutout", "crop_area", "auto_augment", "rand_augment"),
@@ -67,6 +65,7 @@ class FineTuning:
       seed: draws order and augmentation of the images.
       label_smoothing: of the targets, as in the retraining.
       calibration_images: training images on which the ranges of int8 are first measured.
+      set_aside: whether another fine-tuning in the folder is moved out of the way, not refused.
     """
 
     data: data.DatasetInfo
@@ -77,6 +76,7 @@ class FineTuning:
     seed: int = 0
     label_smoothing: float = 0.0
     calibration_images: int = 256
+    set_aside: bool = False
 
     def __post_init__(self):
         check(self.epochs > 0, "fine_tune_epochs", self.epochs, "more than 0")
@@ -310,7 +310,7 @@ def _begin(
         },
     }
     identity = json.loads(json.dumps(identity))  # as it is read back
-    _check_identity(tuning.folder / kind, identity)
+    check_identity(tuning.folder / kind, identity, tuning.set_aside)
     return identity
 
 
@@ -353,6 +353,7 @@ def _train(
             f"   Fine-tuning ({kind}): {trainer.train_steps:,} steps of {tuning.batch_size}, "
             f"rate {identity['rate']:g}, in {folder}"
         )
+        sweep_part(folder)
         checkpoints.settle(folder)
         loop = TrainingLoop(
             cfg.ExperimentConfig(task=EnsembleTaskConfig(), trainer=trainer, runtime=runtime),
@@ -378,23 +379,3 @@ def _digest(model: Any) -> str:
     for value in model.get_weights():
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
-
-
-def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuses a folder with another fine-tuning, or with results of nobody knows what."""
-    path = folder / IDENTITY_FILE
-    if not path.exists():
-        if any(folder.glob("ckpt-*.index")):
-            raise NeasError(
-                f"fine_tune_dir: {str(folder)!r} holds checkpoints without {path.name}."
-            )
-        return
-    found = read_json(path, "fine-tuning")
-    if not isinstance(found, Mapping):
-        raise NeasError(f"fine-tuning: {str(path)!r} holds no JSON object.")
-    changes = difference(found, dict(identity))
-    if changes:
-        raise NeasError(
-            f"fine_tune_dir: {str(folder)!r} holds another fine-tuning ({'; '.join(changes[:4])}); "
-            "allowed is the same one again, another folder, or to remove this one first."
-        )

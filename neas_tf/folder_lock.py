@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neas_tf.errors import NeasError
+from neas_tf.files import remove_abandoned
 
 LOCK_FILE = ".lock"
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -98,10 +99,17 @@ def sweep(folder: Path) -> None:
     """Removes what a killed process left half-written; only for who holds the lock."""
     for name in _FOLDERS:
         part = folder / name
-        if not part.is_dir():
-            continue
-        for path in filter(is_leftover, list(part.iterdir())):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        # The commands of export/ fine-tune there without the run's lock, but with one of its own.
+        if part.is_dir() and not (name and is_at_work(part)):
+            sweep_part(part)
+
+
+def sweep_part(folder: Path) -> None:
+    """`sweep` for a folder alone, of which the lock is held too."""
+    for path in filter(is_leftover, list(folder.iterdir())):
+        if path.name.startswith("."):
+            remove_abandoned(path)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

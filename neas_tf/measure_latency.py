@@ -20,7 +20,7 @@ from neas_tf import console
 from neas_tf.benchmark_profile import read_latencies
 from neas_tf.describe import load_space, parse_size
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.files import check_writable, write_bytes_atomic
+from neas_tf.files import check_writable, told, write_bytes_atomic
 from neas_tf.folder_lock import lock_folder
 from neas_tf.latency_table import LatencyTable, milliseconds
 from neas_tf.latency_timing import (
@@ -211,7 +211,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if argv[1:]:
             fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
-        _run(values)
+        with told("latency table"):
+            _run(values)
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,19 +7,31 @@ versions) and `weights.weights.h5` (tf_keras, trainable form, averaged weights a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib
 import importlib.metadata
+import io
 import os
 import platform
 import shutil
-import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import neas_tf
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check
-from neas_tf.files import read_json, write_json_atomic
+from neas_tf.files import (
+    OLD,
+    read_json,
+    temporary_folder,
+    told,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from neas_tf.normalisation import Normalisation
 from neas_tf.space import SearchSpace
 
@@ -111,17 +123,13 @@ def save_model(
     if tuple(model_slots(model)) != weight_slots(architecture, space):
         raise NeasError(f"model: its layers are not those of architecture {architecture.key!r}.")
     check_replaceable(folder, info)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
-            write_json_atomic(new / ARCHITECTURE_FILE, architecture.to_dict())
-            write_json_atomic(new / MODEL_FILE, _to_dict(info))
-            model.save_weights(str(new / WEIGHTS_FILE))
-            replace_path(new, folder)
-    except OSError as error:
-        raise NeasError(f"model folder {str(folder)!r}: cannot be written ({error}).") from None
+    with told(f"model folder {str(folder)!r}"), temporary_folder(folder) as temporary:
+        new = temporary / "new"
+        new.mkdir()
+        write_json_atomic(new / ARCHITECTURE_FILE, architecture.to_dict())
+        write_json_atomic(new / MODEL_FILE, _to_dict(info))
+        write_bytes_atomic(new / WEIGHTS_FILE, weights_content(model))
+        replace_path(new, folder)
     return folder
 
 
@@ -189,24 +197,67 @@ def load_weights(
     return model
 
 
+def weights_content(model: Any) -> bytes:
+    """What `model.save_weights` would write into a `.weights.h5` file; of tf_keras or of Keras 3.
+
+    It is made in memory: HDF5 ends the whole process where it cannot write to a disk.
+    """
+    library = type(model).__module__.partition(".")[0]
+    saving = importlib.import_module(f"{library}.src.saving.saving_lib")
+    content: dict[str, bytes] = {}
+    # What a store knows of an archive is this method; it then writes into memory.
+    archive = types.SimpleNamespace(writestr=content.__setitem__)
+    store = saving.H5IOStore(WEIGHTS_FILE, archive=archive, mode="w")
+    saving._save_state(model, store, None, "", set())
+    store.close()
+    return content[WEIGHTS_FILE]
+
+
+def weights_digest(weights: str | os.PathLike[str] | bytes) -> str:
+    """SHA-256 of the arrays in a `.weights.h5` file, or in what it holds, whatever wrote them.
+
+    Raises:
+      NeasError: when the file cannot be read.
+    """
+    import h5py
+
+    arrays: dict[str, np.ndarray] = {}
+
+    def take(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            arrays[name] = np.ascontiguousarray(node[()])
+
+    try:
+        source = io.BytesIO(weights) if isinstance(weights, bytes) else weights
+        with h5py.File(source, "r") as file:
+            file.visititems(take)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise NeasError(f"weights {str(weights)!r}: cannot be read ({reason}).") from None
+    digest = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name}\0{value.dtype.str}{value.shape}\0".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
 def replace_path(new: Path, target: Path) -> None:
     """Renames a file or folder to `target`; what was there goes only after that has worked.
 
-    `new` lies in a temporary folder of its own beside `target`, where the old one waits meanwhile.
+    `new` lies in a `temporary_folder` of `target`, where an old folder waits meanwhile.
     """
     _sync(new)
-    old = None
-    if target.exists():
-        old = new.parent / "old"
-        os.rename(target, old)
+    if not target.is_dir() or target.is_symlink():
+        os.replace(new, target)
+        return
+    old = new.parent / OLD
+    os.rename(target, old)
     try:
         os.rename(new, target)
     except OSError:
-        if old is not None:
-            os.rename(old, target)
+        os.rename(old, target)
         raise
-    if old is not None:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    shutil.rmtree(old)
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.export_files import SIGNATURE
+from neas_tf.paths import literal_path
 
 QAT = "int8_qat"  # the SavedModel holds the ranges: quantization-aware training has put them there
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8", QAT)
@@ -67,7 +68,7 @@ def convert(
 
     check_quantization(quantize, input_type, output_type, images is not None and len(images) > 0)
     converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(saved_model), signature_keys=[SIGNATURE]
+        literal_path(saved_model), signature_keys=[SIGNATURE]
     )
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -26,6 +26,7 @@ from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
 from neas_tf.parse_config import load_yaml
+from neas_tf.paths import check_literal
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
 from neas_tf.run_record import digest_of, note_sitting
@@ -317,6 +318,7 @@ def _check_folder(model_dir: str, foreign: bool = False) -> Path:
     if "://" in model_dir or not model_dir.strip() or "\0" in model_dir:
         raise NeasError(f"model_dir: received {model_dir!r}, allowed is a folder of this machine.")
     folder = Path(model_dir).absolute()
+    check_literal("model_dir", folder)
     try:
         if folder.exists() and not folder.is_dir():
             raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from neas_tf import console
 from neas_tf.errors import NeasError
+from neas_tf.files import told
 from neas_tf.model_store import LoadedInfo
 from neas_tf.quantizing import INTEGER, convert
 from neas_tf.rewrites import Rewrites
@@ -48,7 +49,10 @@ class Conversion:
                 batch_size=1,
                 probabilities=self.quantize not in INTEGER,
             )
-        with tempfile.TemporaryDirectory() as folder:
+        with (
+            told("TFLite conversion: the temporary folder"),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             saved = Path(folder) / "model"
             with console.native_noise_off():
                 write_saved_model(network, self.info, saved, 1)

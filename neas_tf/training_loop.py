@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from neas_tf.checkpoints import latest_step, reason_of
 from neas_tf.divergence import Watch
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
+from neas_tf.paths import literal_path
 from neas_tf.waiting import WaitingTrainer
 
 # (first step, input_context) → batches from that step on.
@@ -79,16 +81,18 @@ class TrainingLoop:
         )
         self._bar = console.bar(title, self.total, "steps", self.first_step, disable=not chief)
         self._steps_per_epoch = steps_per_epoch
+        if chief:
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             runner = train_lib.OrbitExperimentRunner(
                 strategy,
                 task,
                 "train",
                 experiment,
-                str(folder),
+                literal_path(folder),
                 trainer=self.trainer,
                 save_summary=chief,
-                controller_cls=_Controller,
+                controller_cls=functools.partial(_Controller, folder),
                 train_actions=[self._progress],
             )
         except tf.errors.OpError as error:
@@ -103,7 +107,7 @@ class TrainingLoop:
         # would the workers save at the same steps, which takes all of them.
         runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
         if self.first_step and not chief:
-            path = tf.train.latest_checkpoint(str(folder))
+            path = tf.train.latest_checkpoint(literal_path(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
@@ -157,7 +161,8 @@ class TrainingLoop:
 class _Controller(orbit.Controller):
     """Orbit's, whose files are written or the run ends with a sentence."""
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, folder: Path, **kwargs: Any):
+        self._folder = folder  # under the name that people know
         super().__init__(**kwargs)
         self.summary_manager = _Summaries(self.summary_manager, self._writing)
 
@@ -167,12 +172,12 @@ class _Controller(orbit.Controller):
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
-        folder = self.checkpoint_manager.directory
+        folder = self._folder
         try:
             yield
         except tf.errors.OpError as error:
             raise NeasError(
-                f"{what}: {folder!r} cannot be written ({reason_of(error)}); the "
+                f"{what}: {str(folder)!r} cannot be written ({reason_of(error)}); the "
                 f"last whole checkpoint is that of step {latest_step(folder):,}."
             ) from None
 

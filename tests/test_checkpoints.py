@@ -1,6 +1,7 @@
 """The newest whole checkpoint is found, whatever became of the others."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from neas_tf import checkpoints
 from neas_tf.checkpoints import damage, latest_step, reason_of, settle
+from neas_tf.paths import literal_path
 
 DATA = "ckpt-9.data-00000-of-00001"
 
@@ -27,6 +29,11 @@ def value_at(folder) -> float:
     """The first number of the checkpoint that TensorFlow takes for the newest."""
     path = tf.train.latest_checkpoint(str(folder))
     return float(tf.train.load_variable(path, "value/.ATTRIBUTES/VARIABLE_VALUE")[0])
+
+
+def copy(folder, step, to):
+    for path in list(folder.glob(f"ckpt-{step}.*")):
+        (folder / path.name.replace(f"-{step}.", f"-{to}.")).write_bytes(path.read_bytes())
 
 
 def flip(path):
@@ -79,13 +86,46 @@ def test_several_damaged_ones(folder, capsys):
 
 
 def test_all_damaged(folder, capsys):
-    for path in list(folder.glob("ckpt-3.*")):  # whole, but no longer the run's
-        (folder / path.name.replace("-3.", "-2.")).write_bytes(path.read_bytes())
     for step in (3, 6, 9):
         (folder / f"ckpt-{step}.index").write_bytes(b"")
     assert settle(folder) == latest_step(folder) == 0
     assert "begins again at step 0" in capsys.readouterr().err
     assert not list(folder.iterdir())
+
+
+def test_a_whole_one_is_never_removed(folder, capsys):
+    """Not even one that is not named, where all that are named are damaged."""
+    copy(folder, 9, 12)
+    for step in (3, 6, 9):
+        (folder / f"ckpt-{step}.index").write_bytes(b"")
+    assert settle(folder) == latest_step(folder) == 12 and value_at(folder) == 3.0
+    assert capsys.readouterr().err.count("goes on from step 12.") == 3
+    assert {p.name for p in folder.iterdir()} == {
+        "checkpoint",
+        "ckpt-12.index",
+        "ckpt-12.data-00000-of-00001",
+    }
+
+
+@pytest.mark.parametrize("name", ["rate[0.1]", "a*b", "what?", "{x}", "back\\slash"])
+def test_a_folder_that_looks_like_a_pattern(tmp_path, name, capsys):
+    folder = tmp_path / name
+    value = tf.Variable(np.arange(5, dtype=np.float32))
+    folder.mkdir()
+    where = literal_path(folder)
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(value=value), where, 2)
+    for step in (3, 6, 9):
+        value.assign_add(tf.ones_like(value))
+        manager.save(checkpoint_number=step)
+    assert sorted(p.name for p in folder.iterdir() if p.suffix == ".index") == [
+        "ckpt-6.index",
+        "ckpt-9.index",
+    ]
+    assert settle(folder) == latest_step(folder) == 9 and not damage(folder, 6)
+    assert value_at(where) == 3.0 and not capsys.readouterr().err
+    flip(folder / DATA)
+    assert settle(folder) == 6 and value_at(where) == 2.0
+    assert not (folder / DATA).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 80, b"\xff\xfe", b"nonsense {", None])
@@ -100,8 +140,7 @@ def test_a_lost_list_of_checkpoints(folder, content, capsys):
 
 def test_one_that_was_never_named_is_not_taken(folder):
     """Killed between the files of a checkpoint and the list: the list is right."""
-    for path in list(folder.glob("ckpt-9.*")):
-        (folder / path.name.replace("-9.", "-12.")).write_bytes(path.read_bytes())
+    copy(folder, 9, 12)
     assert settle(folder) == latest_step(folder) == 9
 
 
@@ -113,6 +152,32 @@ def test_what_may_not_be_read_is_not_damaged(folder, monkeypatch):
     with pytest.raises(checkpoints.NeasError, match=r"ckpt-9'.*cannot be read"):
         settle(folder)
     assert (folder / DATA).exists()
+
+
+@pytest.mark.parametrize("file", [DATA, "ckpt-9.index", "checkpoint"])
+def test_a_file_that_the_system_does_not_give_is_not_damaged(folder, file, monkeypatch):
+    """TensorFlow itself calls an index that it may not open damaged."""
+    before = sorted(p.name for p in folder.iterdir())
+    (folder / file).rename(folder / "elsewhere")
+    (folder / file).symlink_to("not mounted")
+    if file == "checkpoint":
+        refuse_to_read(monkeypatch, folder / file)
+    with pytest.raises(checkpoints.NeasError, match="cannot be read"):
+        settle(folder)
+    (folder / file).unlink()
+    (folder / "elsewhere").rename(folder / file)
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def refuse_to_read(monkeypatch, path):
+    read = Path.read_bytes
+
+    def refuse(self):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
 
 
 def test_reasons_are_short():

@@ -207,6 +207,24 @@ def test_a_tensorflow_checkpoint_that_lacks_weights(coco, tmp_path):
         task.initialize(task.build_model())
 
 
+@pytest.mark.parametrize("name", ["ckpt-1", ""])
+def test_a_tensorflow_checkpoint_in_a_folder_that_looks_like_a_pattern(name, coco, tmp_path):
+    import tensorflow as tf
+
+    folder = tmp_path / "rate[0.1]"
+    source = NeasRetinaNetTask(tiny_config(coco).task).build_model()
+    randomise(source.backbone)
+    tf.train.Checkpoint(backbone=source.backbone).save(str(folder / "ckpt"))
+    config = tiny_config(coco, init_checkpoint=str(folder / name))
+    check_experiment(config, "train", str(tmp_path / "run"))
+    task = NeasRetinaNetTask(config.task)
+    model = task.build_model()
+    task.initialize(model)
+    for one, other in zip(model.backbone.weights, source.backbone.weights, strict=True):
+        assert (one.numpy() == other.numpy()).all()
+    assert task.task_config.init_checkpoint == str(folder / name)
+
+
 def test_a_folder_says_architecture_and_space(coco, classifier):
     config = tiny_config(coco)
     config.task.model.backbone.neas.architecture = str(classifier[0])

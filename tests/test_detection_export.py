@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import warm
+from full_disk import full_disk
 from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
@@ -58,6 +59,26 @@ def exported(detector, tmp_path_factory):
         report = export(model, config.task, folder / name, pictures=PICTURES, names=NAMES)
         result[name] = (folder / name, report)
     return result
+
+
+@pytest.mark.parametrize("name", ["d.tflite", "saved"])
+def test_a_full_disk_leaves_nothing(name, detector, tmp_path):
+    _, model, config = detector
+    with full_disk(60_000), pytest.raises(NeasError, match=r"cannot be written .*File too large"):
+        export(model, config.task, tmp_path / name, pictures=PICTURES[:1], names=NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_looks_like_a_pattern(detector, tmp_path):
+    folder, model, config = detector
+    run = shutil.copytree(folder, tmp_path / "rate[0.1]")
+    loaded, _ = load_detector(str(run))
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    again, _ = load_detector(str(run), str(run / "ckpt-1"))
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+    export(model, config.task, run / "d.tflite", pictures=PICTURES[:1], names=NAMES)
+    assert finder(run / "d.tflite")(PICTURES[0])["scores"].size
 
 
 @pytest.mark.parametrize("name", ["detector.tflite", "saved_model"])

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import stat
@@ -64,6 +66,50 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_json_atomic(path, 2)
     assert json.loads(path.read_text()) == 1
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_is_being_written(tmp_path):
+    """A living process holds the lock of its temporary file."""
+    left, living = tmp_path / ".a.json.ab_c12xy.tmp", tmp_path / ".a.json.zz_c12xy.tmp"
+    other = tmp_path / ".b.json.ab_c12xy.tmp"
+    for path in (left, living, other):
+        path.write_text("half")
+    with living.open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        files.write_json_atomic(tmp_path / "a.json", 1)
+    assert set(tmp_path.iterdir()) == {living, other, tmp_path / "a.json"}
+    files.write_json_atomic(tmp_path / "a.json", 2)
+    assert set(tmp_path.iterdir()) == {other, tmp_path / "a.json"}
+
+
+def test_a_temporary_folder(tmp_path):
+    target = tmp_path / "deep" / "model"
+    with files.temporary_folder(target) as mine:
+        (mine / "new").mkdir()
+        with files.temporary_folder(target) as second:  # of another thread or process
+            assert mine.is_dir() and second != mine
+        assert (mine / "new").is_dir()
+    assert list(target.parent.iterdir()) == []
+
+
+def test_what_was_moved_out_of_the_way_comes_back(tmp_path):
+    """Killed between two renames, a process leaves the old folder in its temporary one."""
+    left = tmp_path / ".model.ab_c12xy"
+    (left / files.OLD).mkdir(parents=True)
+    (left / files.OLD / "weights").write_text("good")
+    with files.temporary_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model" / "weights").read_text() == "good" and not left.exists()
+
+
+def test_what_the_system_says_is_told_and_the_rest_is_not(tmp_path):
+    with (
+        pytest.raises(NeasError, match=r"^x: cannot be written \(.*No space left"),
+        files.told("x"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(KeyError), files.told("x"):
+        raise KeyError("No space left on device")
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])

@@ -51,20 +51,25 @@ def exported(tmp_path_factory):
     """A run after its export stage, and the reports by format."""
     folder = tmp_path_factory.mktemp("stage")
     run = open_run(configured(folder), str(folder / "run"), strategy())
-    model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
-    randomise(model)
     with run.writing():
-        run.record_identity("retrain", {"architecture": ARCHITECTURE.key})
-        save_model(
-            run.folder("retrain", "model"),
-            model,
-            ARCHITECTURE,
-            run.space,
-            run.info.class_names,
-            run.info.normalisation.to_dict(),
-        )
+        trained(run)
         reports = export(run)
     return run, dict(zip(FILES, reports, strict=True))
+
+
+def trained(run, seed=0):
+    """What the retraining stage leaves for this one."""
+    model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
+    randomise(model, seed)
+    run.record_identity("retrain", {"architecture": ARCHITECTURE.key})
+    save_model(
+        run.folder("retrain", "model"),
+        model,
+        ARCHITECTURE,
+        run.space,
+        run.info.class_names,
+        run.info.normalisation.to_dict(),
+    )
 
 
 def test_every_format_is_tested_here():
@@ -134,6 +139,42 @@ def test_what_is_there_is_kept(exported):
     with run.writing():
         assert export(run) == list(reports.values())
     assert contents(run.folder("export")) == before
+
+
+def test_an_export_of_another_model_or_of_other_settings_is_made_again(tmp_path, capsys):
+    plain = {"formats": ["tflite"], "parity_examples": 2, "test_examples": 0}
+    run = open_run(configured(tmp_path, **plain), str(tmp_path / "run"), strategy())
+    path = run.folder("export", "model.tflite")
+    report = path.with_name("model.tflite.json")
+
+    def again(why):
+        before = path.stat().st_ino
+        (found,) = export(run)
+        said = capsys.readouterr().err
+        assert (f"is made again: {why}" in said) == bool(why), said
+        assert (path.stat().st_ino != before) == bool(why)
+        assert read_json(report) == found
+        return found
+
+    with run.writing():
+        trained(run)
+        (first,) = export(run)
+        again("")
+        trained(run, seed=1)
+        assert again("it was made of other weights")["sha256"] != first["sha256"]
+        run.config.export.test_examples = 4
+        changed = again("its settings were others (test_examples: was 0, is 4)")
+        assert changed["accuracy"]["examples"] == 4
+        # Made by hand of the same weights: its user wanted it so.
+        by_hand = {key: value for key, value in changed.items() if key != "settings"}
+        report.write_text(json.dumps(by_hand))
+        assert again("") == by_hand
+        report.write_text(json.dumps({**by_hand, "quantize": "float16"}))
+        again('its settings were others (quantize: was "float16", is "none")')
+        # From before reports said so.
+        old = {key: value for key, value in changed.items() if key != "weights"}
+        report.write_text(json.dumps(old))
+        again("its report does not say which weights it was made of")
 
 
 @pytest.mark.parametrize(

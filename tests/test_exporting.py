@@ -1,25 +1,29 @@
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_disk import full_disk
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import export_checks
 from neas_tf.cost import CostTable
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
+from neas_tf.export_files import put_in_place
 from neas_tf.exporting import (
     check_output,
     expected_convolutions,
+    export_keras,
     export_saved_model,
     export_tflite,
     parity,
     predict_exported,
     random_images,
 )
-from neas_tf.model_store import LoadedInfo
+from neas_tf.model_store import LoadedInfo, weights_content, weights_digest
 from neas_tf.normalisation import Normalisation
 from neas_tf.rewrites import MOBILE_REWRITES
 
@@ -188,6 +192,54 @@ def test_what_is_there_is_not_overwritten(two_paths, tmp_path):
     with pytest.raises(NeasError, match="cannot be written"):
         export_saved_model(model, info, path / "below")
     assert path.read_bytes() == b"an earlier export"
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.tflite", "saved_model"])
+def test_a_full_disk_leaves_nothing(name, two_paths, tmp_path):
+    model, info = two_paths
+    kinds = {"m.tflite": export_tflite, "saved_model": export_saved_model}
+    with full_disk(2000), pytest.raises(NeasError, match=r"cannot be written .*File too large"):
+        kinds.get(name, export_keras)(model, info, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exports_in_a_folder_that_looks_like_a_pattern(two_paths, tmp_path):
+    """The parity check loads the SavedModel, which TensorFlow does not find by itself."""
+    model, info = two_paths
+    folder = tmp_path / "rate[0.1]"
+    assert export_saved_model(model, info, folder / "saved_model")["parity"]["examples"]
+    assert (folder / "saved_model" / "saved_model.pb").exists()
+
+
+def test_a_report_says_which_weights_it_is_of(two_paths, tmp_path):
+    model, info = two_paths
+    report = export_saved_model(model, info, tmp_path / "m", settings={"a": 1})
+    assert report["settings"] == {"a": 1}
+    assert report["weights"] == weights_digest(weights_content(model))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_new_report_is_never_beside_an_old_export(there, tmp_path, monkeypatch):
+    """Killed in the middle: the export stage goes by what the report says."""
+    output, new = tmp_path / "m.tflite", tmp_path / "t" / "m.tflite"
+    if there:
+        output.write_text("old")
+        (tmp_path / "m.tflite.json").write_text("old")
+    new.parent.mkdir()
+    new.write_text("new")
+    moves = []
+    replace = os.replace
+
+    def moved(source, target):
+        if str(source).startswith(str(new)):
+            moves.append(os.path.basename(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", moved)
+    put_in_place(new, output, {}, "a\n")
+    last = moves[-1]
+    assert last == ("m.tflite.json" if there else "m.tflite") and len(moves) == 3
+    assert output.read_text() == "new"
 
 
 def test_parity_wants_images(two_paths, tmp_path):

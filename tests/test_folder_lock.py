@@ -13,10 +13,12 @@ import pytest
 
 from neas_tf import paths
 from neas_tf.errors import NeasError
+from neas_tf.files import temporary_folder
 from neas_tf.folder_lock import LOCK_FILE, is_at_work, is_leftover, lock_folder, sweep
 
 _HOLD = """
 import pathlib, sys, time
+from neas_tf.files import temporary_folder
 from neas_tf.folder_lock import lock_folder
 with lock_folder(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
@@ -130,3 +132,18 @@ def test_sweep(tmp_path):
         "params.yaml",
         "mine.txt",
     }
+
+
+def test_sweep_leaves_what_belongs_to_a_living_process(tmp_path):
+    """The commands of export/ write into a run's folder without its lock."""
+    export = tmp_path / "export"
+    with temporary_folder(export / "model.tflite") as mine:
+        sweep(tmp_path)
+        assert mine.is_dir()
+    tuning = export / "fine_tuning" / "pruned"
+    (tuning / "ckpt-3_temp").mkdir(parents=True)
+    with lock_folder(tuning):
+        sweep(tmp_path)
+        assert (tuning / "ckpt-3_temp").is_dir()
+    sweep(tmp_path)
+    assert not (tuning / "ckpt-3_temp").exists()

@@ -4,11 +4,19 @@ import os
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 from small_ensembles import ENSEMBLES, SPACE, images, randomise
 
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
-from neas_tf.model_store import load_model, load_weights, read_info, save_model
+from neas_tf.model_store import (
+    load_model,
+    load_weights,
+    read_info,
+    save_model,
+    weights_content,
+    weights_digest,
+)
 from neas_tf.normalisation import Normalisation
 
 ARCHITECTURE = ENSEMBLES["two_paths"]
@@ -95,18 +103,33 @@ def test_parts_must_agree(model, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_model(model, tmp_path, monkeypatch):
-    save_model(tmp_path / "m", model, ARCHITECTURE, SPACE, NAMES, PLAIN)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_leaves_what_was_there(there, model, tmp_path):
+    """HDF5 itself would end the process."""
+    if there:
+        save_model(tmp_path / "m", model, ARCHITECTURE, SPACE, NAMES, PLAIN)
     before = listing(tmp_path)
-
-    def full(path):
-        raise OSError("disk full")
-
     other = build_ensemble(ARCHITECTURE, SPACE)
-    monkeypatch.setattr(other, "save_weights", full)
-    with pytest.raises(NeasError, match="disk full"):
+    with full_disk(10_000), pytest.raises(NeasError, match=r"cannot be written .*File too large"):
         save_model(tmp_path / "m", other, ARCHITECTURE, SPACE, NAMES, PLAIN)
-    assert listing(tmp_path) == before
+    assert listing(tmp_path) == before and os.listdir(tmp_path) == ["m"] * there
+
+
+def test_weights_made_in_memory_are_those_of_the_library(model, tmp_path):
+    path = tmp_path / "w.weights.h5"
+    model.save_weights(str(path))
+    content = weights_content(model)
+    assert weights_digest(content) == weights_digest(path)
+    (tmp_path / "again.weights.h5").write_bytes(content)
+    again = load_weights(ARCHITECTURE, SPACE, tmp_path / "again.weights.h5")
+    for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert weights_digest(weights_content(build_ensemble(ARCHITECTURE, SPACE))) != weights_digest(
+        path
+    )
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(NeasError, match=r"w\.weights\.h5'.* cannot be read"):
+        weights_digest(path)
 
 
 def test_damaged_folders_are_named(model, tmp_path):

@@ -66,6 +66,56 @@ def test_no_module_is_named_like_a_standard_one(folder):
 @pytest.mark.parametrize(
     "name",
     [
+        "rate[0.1]",
+        "a*b",
+        "what?",
+        "back\\slash",
+        "[",
+        b"caf\xe9".decode("utf-8", "surrogateescape"),
+    ],
+)
+def test_a_folder_that_looks_like_a_pattern_has_another_name(tmp_path, name):
+    folder = tmp_path / name / "supernet"
+    folder.mkdir(parents=True)
+    (folder / "ckpt-3.index").write_text("x")
+    found = paths.literal_path(folder)
+    assert not set("*?[\\") & set(found) and found.isascii() and os.path.samefile(found, folder)
+    assert paths.literal_path(folder) == found
+    prefix = paths.literal_path(folder / "ckpt-3")
+    assert prefix == f"{found}/ckpt-3" and os.path.samefile(
+        f"{prefix}.index", folder / "ckpt-3.index"
+    )
+    # Another folder under the same path is another one.
+    (folder / "ckpt-3.index").unlink()
+    folder.rmdir()
+    folder.mkdir()
+    assert os.path.samefile(paths.literal_path(folder), folder)
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/{demo}", "a]b", "späße", "gs://bucket/[x]/run", "no/such[1]"]
+)
+def test_other_folders_keep_their_name(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    if "://" not in path and "no/" not in path:
+        (tmp_path / path).mkdir(parents=True)
+    assert paths.literal_path(path) == path
+    assert paths.literal_path(f"{path}/ckpt-1") == f"{path}/ckpt-1"
+
+
+def test_what_has_no_other_name_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "model[1].index").write_text("x")
+    with pytest.raises(NeasError, match=r"checkpoint: received .*model\[1\]'.* none of \*"):
+        paths.literal_path(tmp_path / "model[1]")
+    monkeypatch.setattr(paths, "_HANDLES", str(tmp_path / "missing"))
+    paths.check_literal("model_dir", tmp_path / "plain")
+    with pytest.raises(NeasError, match=r"model_dir: received .*x\[1\]', expected a folder"):
+        paths.check_literal("model_dir", tmp_path / "x[1]")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         "gs://bucket/x.tflite",
         "GS://bucket/x",
         " s3://b/x",

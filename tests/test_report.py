@@ -1,6 +1,7 @@
 """The report of whole, partial and damaged runs. Pixels are for people: none is compared here."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import synthetic_run
 
 from neas_tf.architecture import Architecture
+from neas_tf.model_store import weights_digest
 from neas_tf.report import (
     format_markdown,
     format_summary,
@@ -20,6 +22,7 @@ from neas_tf.report import (
 )
 from neas_tf.report.__main__ import main
 from neas_tf.report.curves_plot import draw_training_curves
+from neas_tf.report.layouts import export_reports
 from neas_tf.report.search_plot import draw_search
 from neas_tf.report.style import to_png
 from neas_tf.report.summary import count, duration, file_size
@@ -301,3 +304,46 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     assert "--model_dir" in done.stdout
     assert time.monotonic() - start < 5, "a second on an idle machine"
+
+
+@pytest.fixture
+def trained(copy):
+    """The run with a model beside its results; the exports say that they are of it."""
+    import h5py
+
+    model = copy / "retrain" / "model"
+    model.mkdir()
+    with h5py.File(model / "weights.weights.h5", "w") as file:
+        file["a"] = [1.0]
+    digest = weights_digest(model / "weights.weights.h5")
+    for path in export_reports(copy):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "weights": digest}))
+    return copy
+
+
+def test_exports_of_another_training_are_left_out(trained):
+    whole = read_run(trained)
+    assert whole.exports and whole.problems == [] and whole.confusion is not None
+    path, *_ = export_reports(trained)
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "weights": "another"}))
+    other = read_run(trained)
+    assert len(other.exports) == len(whole.exports) - 1
+    assert other.problems == [f"export/{path.name}: is left out, it was made of other weights."]
+    # From before reports said so: told by the time.
+    del value["weights"]
+    path.write_text(json.dumps(value))
+    assert len(read_run(trained).exports) == len(whole.exports)
+    os.utime(path, (1, 1))
+    assert "is older than retrain/model" in read_run(trained).problems[0]
+
+
+def test_a_training_that_began_again_has_no_exports_and_no_confusion_yet(trained):
+    shutil.rmtree(trained / "retrain" / "model")
+    assert read_run(trained).exports  # a folder that was made smaller
+    (trained / "retrain" / "results.json").unlink()
+    begun = read_run(trained)
+    assert begun.exports == () and begun.confusion is None
+    assert {p.split(": ")[1] for p in begun.problems} == {
+        "is left out, it is of an earlier training."
+    }

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 import tensorflow as tf
@@ -11,11 +12,14 @@ from tiny_run import TINY, QuickEvaluator, contents, give_supernet
 from neas_tf.errors import NeasError
 from neas_tf.latency_table import NANOSECONDS
 from neas_tf.parse_config import load_config
+from neas_tf.paths import literal_path
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
 from neas_tf.run_context import open_run
 from neas_tf.stages import search_stage
+from neas_tf.stages.supernet_stage import load_supernet
+from neas_tf.supernet import Supernet
 
 
 def opened(folder: pathlib.Path, override: str):
@@ -143,3 +147,19 @@ def test_without_a_table_nothing_changes(tmp_path):
     context = json.loads(run.folder("search", "state.json").read_text())["search"]["context"]
     assert "latency_table" not in context and "max_latency_ms" not in context
     assert not run.folder("search", "latency_table.json").exists()
+
+
+def test_the_supernet_in_a_folder_that_looks_like_a_pattern(tmp_path):
+    place = tmp_path / "rate[0.1]"
+    place.mkdir()
+    run = give_supernet(opened(place, ""))
+    folder = run.folder("supernet")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    source = Supernet(run.space, run.config.num_paths, name="supernet")
+    source.variables[0].assign_add(tf.ones_like(source.variables[0]))
+    checkpoint = tf.train.Checkpoint(model=source)
+    tf.train.CheckpointManager(checkpoint, literal_path(folder), 1).save(checkpoint_number=40)
+    loaded = load_supernet(run)
+    for one, other in zip(loaded.variables, source.variables, strict=True):
+        assert bool(tf.reduce_all(one == other)), one.name

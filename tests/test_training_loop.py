@@ -49,6 +49,8 @@ def test_supernet_resumes_exactly(tmp_path):
 
 
 def test_retraining_with_dropout_and_average_resumes_exactly(tmp_path):
+    """In a folder, too, whose name TensorFlow reads as a pattern."""
+    tmp_path = tmp_path / "rate[0.1]"
     results = []
     for name, stops in (("straight", (6,)), ("interrupted", (3, 6))):
         for stop in stops:

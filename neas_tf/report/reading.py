@@ -17,7 +17,8 @@ from neas_tf.cost import Cost, CostTable
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.files import read_json
 from neas_tf.latency_table import LatencyTable, load_table
-from neas_tf.report.layouts import LATENCY_FILE, export_reports, find
+from neas_tf.model_store import RUN_MODEL, WEIGHTS_FILE, weights_digest
+from neas_tf.report.layouts import LATENCY_FILE, export_reports, find, is_published
 from neas_tf.report.records import Candidate, Shrink, find_key, number
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
@@ -119,8 +120,9 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
     if run.alive is None and run.shrinks:
         run.alive = run.shrinks[-1].alive
     run.results = _part(run, "retrain/results.json", _read_mapping)
-    # Runs from before this file existed are whole without it, so its absence is no lack.
-    if find(model_dir, CONFUSION_FILE).exists():
+    # Runs from before this file existed are whole without it, so its absence is no lack. Without
+    # the results it is an earlier test's, or half of one.
+    if run.results is not None and find(model_dir, CONFUSION_FILE).exists():
         run.confusion = _part(run, CONFUSION_FILE, read_confusion)
     _read_winner(run)
     run.exports = tuple(_read_exports(run))
@@ -305,13 +307,32 @@ def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
         run.missing.append("export/*.json")
     result = []
     for path in paths:
-        value = _guard(run, f"export/{path.name}", lambda path=path: _read_mapping(path))
+        name = f"export/{path.name}"
+        value = _guard(run, name, lambda path=path: _read_mapping(path))
         if value is None:
+            continue
+        if why := _guard(run, name, lambda path=path, value=value: _foreign(run, path, value)):
+            run.problems.append(f"{name}: is left out, {why}.")
             continue
         file = value.get("file")
         file = file if isinstance(file, str) and file else path.name.removesuffix(".json")
         result.append({**value, "file": Path(file).name, "on_disk": _size(path.parent, file)})
     return result
+
+
+def _foreign(run: RunFiles, path: Path, report: Mapping[str, Any]) -> str:
+    """Why an export is not of the run's model, '' where it is, or where nobody can tell."""
+    retrain, model = run.model_dir / "retrain", run.model_dir / RUN_MODEL / WEIGHTS_FILE
+    if is_published(run.model_dir) or not retrain.is_dir():
+        return ""
+    if not model.is_file():
+        return "" if run.results else "it is of an earlier training"
+    weights = report.get("weights")
+    if weights is not None:
+        return "" if weights == weights_digest(model) else "it was made of other weights"
+    # From before reports said so.
+    late = path.stat().st_mtime < model.stat().st_mtime
+    return "it is older than retrain/model and does not say what it was made of" if late else ""
 
 
 def _size(folder: Path, file: str) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tf_keras
 
 from neas_tf import console, export_images, exporting, model_store
+from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
-from neas_tf.export_files import FINE_TUNING
+from neas_tf.export_files import FINE_TUNING, report_file
 from neas_tf.files import read_json
 from neas_tf.quantizing import QAT
 from neas_tf.resolving import with_augmentation
@@ -27,6 +29,7 @@ _FILES = {
     "saved_model": "saved_model",
     "keras": "model.keras",
 }
+_FLOAT = ("tflite", "saved_model", "keras", "pruned")
 # These train the model on.
 FINE_TUNED = (QAT, "pruned")
 
@@ -46,7 +49,9 @@ def check_export(run: Run, alone: bool) -> None:
 
 
 def export(run: Run) -> list[dict[str, Any]]:
-    """Writes the formats of `export.formats` into `export/`; what is there already is kept.
+    """Writes the formats of `export.formats` into `export/`.
+
+    What is there already is kept where it was made of the run's model, with these settings.
 
     Returns:
       The reports, one a format.
@@ -55,13 +60,18 @@ def export(run: Run) -> list[dict[str, Any]]:
     console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
     reports, loaded = [], None
     with run.timed("export"), _float32():
+        weights = model_store.weights_digest(
+            run.model_dir / model_store.RUN_MODEL / model_store.WEIGHTS_FILE
+        )
         for name in run.config.export.formats:
             output = run.folder("export", _FILES[name])
-            report = output.with_name(output.name + ".json")
-            if output.exists() and report.exists():
-                reports.append(read_json(report, "export report"))
+            found, why = _made_before(run, name, output, weights)
+            if found is not None and not why:
+                reports.append(found)
                 console.say(f"   {output} was written before.")
                 continue
+            if why:
+                console.say(f"   {output} is made again: {why}.")
             loaded = loaded or _load(run)
             reports.append(_export(run, name, output, *loaded))
             parity = reports[-1]["parity"]
@@ -70,6 +80,48 @@ def export(run: Run) -> list[dict[str, Any]]:
                 f"{parity['max_abs_diff']:.1e} from the trained model."
             )
     return reports
+
+
+def _made_before(
+    run: Run, name: str, output: Path, weights: str
+) -> tuple[dict[str, Any] | None, str]:
+    """The report of a format's export, None without one, and why it is not this model's, or ''."""
+    report = report_file(output)
+    if not (output.exists() and report.exists()):
+        return None, ""
+    found = read_json(report, "export report")
+    if not isinstance(found, dict) or found.get("weights") is None:
+        return None, "its report does not say which weights it was made of"
+    if found["weights"] != weights:
+        return None, "it was made of other weights"
+    settings = _settings(run, name)
+    # Without settings it was made by a command of export/, with those that its user wanted.
+    made = found.get("settings", {**settings, "quantize": found.get("quantize")})
+    changes = difference(made, settings)
+    if changes:
+        return None, f"its settings were others ({listed(changes)})"
+    return found, ""
+
+
+def _settings(run: Run, name: str) -> dict[str, Any]:
+    """What an export of the run's model depends on besides its weights.
+
+    Checks are no part of it where they could cost a training.
+    """
+    settings = run.config.export
+    kind = name.removeprefix("tflite_")
+    value: dict[str, Any] = {"quantize": "none" if kind in _FLOAT else kind}
+    if kind in FINE_TUNED:
+        names = ("fine_tune_epochs", "fine_tune_rate", "fine_tune_batch")
+        value |= {field: getattr(settings, field) for field in names}
+    else:
+        names = ("parity_examples", "test_examples")
+        value |= {field: getattr(settings, field) for field in names}
+    if kind in ("int8", QAT):
+        value["calibration_images"] = settings.calibration_images
+    if kind == "pruned":
+        value["sparsity"] = settings.sparsity
+    return value
 
 
 @contextlib.contextmanager
@@ -87,13 +139,14 @@ def _load(run: Run) -> tuple[Any, model_store.LoadedInfo, dict[str, Any]]:
     """The model, what it is, and the arguments that all formats share."""
     model, info = model_store.load_model(run.folder("retrain", "model"))
     settings = run.config.export
-    common = {"images": pixels(run, settings.parity_examples), "overwrite": True}
+    common: dict[str, Any] = {"images": pixels(run, settings.parity_examples), "overwrite": True}
     if settings.test_examples:
         common["test"] = export_images.test_pixels(run.info, settings.test_examples, info)
     return model, info, common
 
 
 def _export(run: Run, name: str, output: Any, model: Any, info: Any, common: dict) -> dict:
+    common = common | {"settings": _settings(run, name)}
     if name == "saved_model":
         return exporting.export_saved_model(model, info, output, **common)
     if name == "keras":
@@ -123,6 +176,7 @@ def _fine_tuning(run: Run) -> Any:
         seed=run.config.seed,
         label_smoothing=retrain.label_smoothing,
         calibration_images=settings.calibration_images,
+        set_aside=True,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,14 @@ from neas_tf.divergence import Watch, reduced_rate, train_or_go_back
 from neas_tf.ensemble import build_ensemble
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic
+from neas_tf.report import write_report
 from neas_tf.resolving import resolve_steps, with_augmentation
 from neas_tf.rollbacks import OnDivergence, Rollback
 from neas_tf.run_context import Run
 from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training_loop import TrainingLoop
+
+RESULTS_FILE = Path("retrain") / "results.json"
 
 
 def chosen_architecture(run: Run) -> Architecture:
@@ -64,10 +69,10 @@ def retrain(run: Run) -> dict[str, Any]:
     """
     architecture = chosen_architecture(run)
     run.record_identity("retrain", {"architecture": architecture.key})
-    results = run.folder("retrain", "results.json")
+    results = run.model_dir / RESULTS_FILE
     cost = run.table.cost(architecture)
     what = f"{architecture.key}: {console.short_count(cost.macs)} MACs, {cost.params:,} parameters"
-    if results.exists():
+    if results.exists() and run.folder("retrain", "model").exists():
         test = read_json(results, "retrain/results.json")
         console.heading("Retrain", what, "finished before")
         console.say(f"   {_told(test)}")
@@ -75,6 +80,8 @@ def retrain(run: Run) -> dict[str, Any]:
     console.heading("Retrain", what, *_plan(run))
     with run.timed("retrain"):
         if not run.folder("retrain", "model").exists():
+            if run.is_chief:
+                _set_aside(run)
             _train(run, architecture)
         if run.is_chief:
             test, confusion = _test(run)
@@ -84,6 +91,25 @@ def retrain(run: Run) -> dict[str, Any]:
     test = read_json(results, "retrain/results.json")
     console.say(f"   {_told(test)}")
     return test
+
+
+def _set_aside(run: Run) -> None:
+    """Has the folder not show what belongs to a model that is gone as this training's own."""
+    for name in (RESULTS_FILE, CONFUSION_FILE):
+        path = run.model_dir / name
+        if path.exists():
+            earlier = path.with_suffix(".earlier.json")
+            path.replace(earlier)
+            console.say(
+                f"   {path} is of a model that is not there; it is in {earlier.name!r} now."
+            )
+    summary = run.folder("report", "summary.json")
+    shown: Any = {}
+    if summary.exists():
+        with contextlib.suppress(NeasError):
+            shown = read_json(summary, "summary")
+    if isinstance(shown, dict) and (shown.get("accuracy") or shown.get("exports")):
+        write_report(run.model_dir, run.space)
 
 
 def _test(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 from official.core import config_definitions as cfg
@@ -16,6 +18,7 @@ from neas_tf.files import read_json, write_json_atomic
 from neas_tf.grappler import safe_switches
 from neas_tf.layer_functions import statistics_of
 from neas_tf.measurements import Measurements
+from neas_tf.paths import literal_path
 from neas_tf.preflight import shrink_settings
 from neas_tf.resolving import resolve_steps, shrink_boundaries, with_augmentation
 from neas_tf.rollbacks import OnDivergence, Rollback
@@ -182,7 +185,7 @@ def load_supernet(run: Run) -> Supernet:
       NeasError: when the stage has not finished.
     """
     folder = run.folder("supernet")
-    path = tf.train.latest_checkpoint(str(folder))
+    path = tf.train.latest_checkpoint(literal_path(folder))
     if path is None or not run.folder("shrink", "alive.json").exists():
         raise NeasError(
             f"stage: {str(run.model_dir)!r} holds no finished supernet; run --stage=supernet first."
@@ -200,7 +203,7 @@ def load_supernet(run: Run) -> Supernet:
         status = tf.train.Checkpoint(model=model).restore(path)
     except tf.errors.OpError as error:
         raise NeasError(
-            f"checkpoint {path!r}: is damaged ({checkpoints.reason_of(error)}); run "
+            f"checkpoint {str(folder / Path(path).name)!r}: is damaged ({checkpoints.reason_of(error)}); run "
             "--stage=supernet, which goes on from the last one that is whole."
         ) from None
     status.expect_partial().assert_existing_objects_matched()

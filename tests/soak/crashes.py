@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .faults import FILLER
 from .sittings import Nursery
 from .tables import count_rows
 from .trials import Trial, reference_run
@@ -194,10 +195,19 @@ def _must_tell(trial: Trial) -> None:
         trial.events[-1] |= {"survived": False, "why": f"nothing was said: {log[-300:]}"}
 
 
+# Moments at which a disk fills up: the model (HDF5), both exports, the report.
+FILLED = (
+    r"folder after retrain/\.model\.",
+    r"folder after export/\.model\.tflite\.",
+    r"folder after export/\.saved_model\.",
+    r"create after report/\.summary\.json\.",
+)
+
+
 def full_disk(trial: Trial, reference: pathlib.Path) -> list[str]:
     """A file system that is too small, then larger, until the run fits."""
     trial.folder.mkdir(parents=True)
-    sizes = (16, 120, 300, 480, 600, 760, 1000, 1300, 1700)  # KiB
+    sizes = (16, 120, 300, 480, 600, 760)  # KiB; the last ones end the retraining
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={sizes[0]}k", "tmpfs", str(trial.folder)],
         capture_output=True,
@@ -213,10 +223,17 @@ def full_disk(trial: Trial, reference: pathlib.Path) -> list[str]:
             _remount(trial.folder, f"size={size}k")
             trial.refuse("full disk")
         _remount(trial.folder, "size=64m")
+        for match in FILLED:
+            trial.refuse("full disk", fault={"match": match, "action": "full"})
+            (trial.folder / FILLER).unlink(missing_ok=True)
         trial.finish(reference)
     finally:
         subprocess.run(["umount", str(trial.folder)], check=True)
-    return [f"full disk: a tmpfs of {', '.join(map(str, sizes))} KiB, one after the other (ENOSPC)"]
+    steps = ", ".join(map(str, sizes))
+    return [
+        f"full disk: a tmpfs of {steps} KiB, one after the other (ENOSPC), then a larger one that is "
+        "filled up when the model, each of the two exports and the summary begin to be written"
+    ]
 
 
 def _remount(folder: pathlib.Path, option: str) -> None:

@@ -8,6 +8,7 @@ that its events are the operations: data and index under temporary names (save),
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
+FILLER = "filler"
+
 
 class Faults:
     """Counts events and acts at one of them.
@@ -24,8 +27,8 @@ class Faults:
     Args:
       folder: only what happens below it counts.
       fault: {"at": n} or {"match": regular expression on 'kind before|after path', "nth": n}, with
-        "action": "kill", "term" or "half" (half of what is appended is written, then killed); {}
-        for none. With "stages" only events below a stage's folder count for `at`.
+        "action": "kill", "term", "half" (half of what is appended is written, then killed) or "full"
+        (the file system is filled up with the file `FILLER`, and nobody is killed); {} for none. With "stages" only events below a stage's folder count for `at`.
       journal: file that gets a line for the event that fires; with "trace" for every event.
     """
 
@@ -54,6 +57,9 @@ class Faults:
         if self.count != fault.get("at", fault.get("nth", 1)):
             return
         self._note(f"fired {text}")
+        if fault["action"] == "full":
+            fill(self.folder)
+            return
         if fault["action"] == "half" and half is not None:
             half()
         if fault["action"] == "term":
@@ -125,6 +131,13 @@ class Faults:
             self.event("append", "after", log.path)
 
         training_loop.MetricsLog.append = append_metrics
+
+
+def fill(folder: str) -> None:
+    """Leaves no room on the file system of a folder."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, FILLER), "wb", 0) as stream:
+        while stream.write(bytes(4096)):
+            pass
 
 
 def _value(name: Any) -> Any:
