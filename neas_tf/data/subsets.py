@@ -51,13 +51,12 @@ def make_arrays(
         indices = chosen if source.indices is None else source.indices[chosen]
         labels = source.store.labels[indices]
         if isinstance(source.store, FileStore):
-            paths = [source.store.paths[i] for i in indices]
             images, labels = _decode(
-                tf.data.Dataset.from_tensor_slices((paths, labels)),
+                tf.data.Dataset.from_tensor_slices((source.store.places(indices), labels)),
                 lambda path, label: (tf.io.read_file(path), label),
                 info,
                 f"{info.name}, part {part}",
-                list(map(repr, paths)),
+                [source.store.where(int(i)) for i in indices],
             )
         else:
             images = tf.gather(source.store.images, indices).numpy()
