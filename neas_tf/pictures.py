@@ -127,6 +127,7 @@ def list_pictures(folder: str, field: str = "data.data_dir") -> Listing:
                 listing.paths.append(place)
             else:
                 listing.unusable.append((place, "a folder" if kind == "folder" else kind))
+        folders.sort(key=os.path.islink)  # the folder itself counts, not a link to it
         queue += reversed(folders)
     return listing
 

@@ -41,7 +41,7 @@ def decode_all(
     try:
         try:
             images, labels, kept = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
-        except tf.errors.OpError:
+        except (tf.errors.OpError, UnicodeDecodeError):  # the latter of messages about odd names
             # One damaged image fails its batch: read image by image and leave those out. Broken
             # record files, and records without image or label, are no such thing, so these are
             # looked for first: what follows hides errors.

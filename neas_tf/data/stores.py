@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import ClassVar
 
@@ -61,7 +62,13 @@ class FileStore:
 
     def names(self, indices: tf.Tensor) -> tf.Tensor:
         """The same inside a graph; string (n,)."""
-        return tf.gather(tf.constant(self.places()), indices)
+        return tf.gather(self._all_names, indices)
+
+    @functools.cached_property
+    def _all_names(self) -> tf.Tensor:
+        with tf.init_scope(), tf.device("CPU:0"):  # one for all graphs: it can be 100 MB
+            # As text: TensorFlow's errors cannot pass on bytes that are no UTF-8.
+            return tf.constant([repr(path)[1:-1].encode() for path in self.paths])
 
     def places(self, indices: np.ndarray | None = None) -> list[bytes]:
         """Paths of all or some examples as TensorFlow takes them: names need not be UTF-8."""
