@@ -104,7 +104,14 @@ _CIFAR10: dict[str, Any] = {
 
 _IMAGENET: dict[str, Any] = {
     "runtime": {"distribution_strategy": "mirrored"},
-    "data": {"source": "tfds", "name": "imagenet2012", "augment": "imagenet"},
+    # The labels of its split `test` are not told.
+    "data": {
+        "source": "tfds",
+        "name": "imagenet2012",
+        "test_split": "validation",
+        "input_size": [224, 224],
+        "augment": "imagenet",
+    },
     "search": {"max_macs": 300_000_000, "validation_images": 10_000},
     "retrain": {"auto_augment": "v0"},
 }

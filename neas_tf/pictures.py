@@ -39,8 +39,14 @@ class Listing:
     unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     left_out: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
+    def add(self, other: Listing) -> None:
+        """Takes in what another folder holds."""
+        self.paths += other.paths
+        self.unusable += other.unusable
+        self.left_out += other.left_out
+
     def said(self) -> str:
-        """One line about what is left out; empty where nothing is."""
+        """What is left out, for a line; empty where nothing is."""
         if not self.left_out:
             return ""
         counts = collections.Counter(why for _, why in self.left_out)
@@ -69,7 +75,20 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _LITTER_FOLDERS
 
 
-def list_pictures(folder: str, field: str = "data.data_dir", deep: bool = True) -> Listing:
+def is_litter(name: str) -> bool:
+    """Whether a file's name is that of one which systems write by themselves."""
+    return name.lower() in _LITTER
+
+
+def leads_back(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    if "://" in folder:
+        return False
+    inside, target = os.path.realpath(os.path.dirname(folder)), os.path.realpath(folder)
+    return os.path.commonpath([inside, target]) == target
+
+
+def list_pictures(folder: str, field: str = "data.data_dir") -> Listing:
     """Lists the pictures of a folder and of its sub-folders; opens no file.
 
     Links are followed; a folder that they reach twice is read once.
@@ -77,7 +96,6 @@ def list_pictures(folder: str, field: str = "data.data_dir", deep: bool = True) 
     Args:
       folder: a path, or an address such as `gs://bucket/folder`.
       field: for messages.
-      deep: also in sub-folders; else these are passed over without a word.
 
     Raises:
       NeasError: when the folder, or one in it, cannot be read.
@@ -93,8 +111,6 @@ def list_pictures(folder: str, field: str = "data.data_dir", deep: bool = True) 
         for name, kind in entries(path, field):
             place = os.path.join(path, name)
             if kind == "folder" and not is_picture(name):
-                if not deep:
-                    continue
                 if is_hidden(name):
                     listing.left_out.append((place, "hidden folders"))
                 else:
@@ -103,14 +119,15 @@ def list_pictures(folder: str, field: str = "data.data_dir", deep: bool = True) 
                 if is_picture(name):
                     listing.left_out.append((place, "hidden"))
             elif not is_picture(name):
-                if name.lower() not in _LITTER:
+                if not is_litter(name):
                     ending = os.path.splitext(name)[1].lower()
                     ending = ending if ending.isprintable() and len(ending) < 12 else ""
                     listing.left_out.append((place, ending or "without an ending"))
             elif kind == "file":
                 listing.paths.append(place)
             else:
-                listing.unusable.append((place, f"a {kind}" if kind == "folder" else kind))
+                listing.unusable.append((place, "a folder" if kind == "folder" else kind))
+        folders.sort(key=os.path.islink)  # the folder itself counts, not a link to it
         queue += reversed(folders)
     return listing
 

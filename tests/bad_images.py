@@ -26,6 +26,12 @@ def sound(label: int = 1, number: int = 0) -> np.ndarray:
     return image_files.image(label, number, SIZE)
 
 
+def clear() -> np.ndarray:
+    """uint8 (24, 20, 4): the same with transparency from left to right."""
+    alpha = np.tile(np.arange(SIZE[1], dtype=np.uint8)[None, :, None] * 12, (SIZE[0], 1, 1))
+    return np.concatenate([sound(), alpha], 2)
+
+
 def sixteen_bits() -> bytes:
     pixels = sound().astype(np.uint16)[..., 0] * 257
     return encoded(pixels, "PNG")
@@ -37,6 +43,22 @@ def animated(frames: int = 3) -> bytes:
     stream = io.BytesIO()
     pictures[0].save(stream, "GIF", save_all=True, append_images=pictures[1:])
     return stream.getvalue()
+
+
+def animated_webp() -> bytes:
+    """Which TensorFlow cannot decode to three channels."""
+    stream = io.BytesIO()
+    Image.fromarray(sound()).save(
+        stream, "WEBP", save_all=True, append_images=[Image.fromarray(sound(2))]
+    )
+    return stream.getvalue()
+
+
+def webp_bomb() -> bytes:
+    """A WebP whose header says 16,383 × 16,383."""
+    data = bytearray(encoded(sound(), "WEBP"))
+    data[26:30] = struct.pack("<HH", 16383, 16383)
+    return bytes(data)
 
 
 def rotated(orientation: int = 6) -> bytes:
@@ -88,6 +110,8 @@ def decodable() -> dict[str, bytes]:
         "animated_gif_named.jpg": animated(),
         "bmp_named.png": encoded(pixels, "BMP"),
         "webp_named.jpg": encoded(pixels, "WEBP", quality=95),
+        "clear.webp": encoded(clear(), "WEBP", lossless=True, exact=True),
+        "clear_lossy.webp": encoded(clear(), "WEBP", quality=95, exact=True),
     }
 
 
@@ -104,18 +128,25 @@ def damaged() -> dict[str, bytes]:
         "broken_checksum.png": png[:60] + bytes([png[60] ^ 255]) + png[61:],
         "zeros.jpg": bytes(2000),
         "html.png": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        "animated.webp": animated_webp(),
         "bomb.png": png_bomb(),
         "bomb_gif.jpg": gif_bomb(),
         "bomb.jpg": jpeg_bomb(),
     }
 
 
-def tfds_set(root: pathlib.Path, splits: dict[str, list[tuple[bytes, int]]], classes: int = 3):
+def tfds_set(
+    root: pathlib.Path,
+    splits: dict[str, list[tuple[bytes, int]]],
+    classes: int = 3,
+    name: str = "small",
+    version: str = "1.0.0",
+):
     """A prepared TFDS set `small/1.0.0` of encoded images and labels, whatever they are."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    folder = root / "small" / "1.0.0"
+    folder = root / name / version
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
         {
@@ -124,11 +155,11 @@ def tfds_set(root: pathlib.Path, splits: dict[str, list[tuple[bytes, int]]], cla
         }
     )
     template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name="small", filetype_suffix="tfrecord"
+        data_dir=folder, dataset_name=name, filetype_suffix="tfrecord"
     )
     infos = []
     for split, examples in splits.items():
-        path = folder / f"small-{split}.tfrecord-00000-of-00001"
+        path = folder / f"{name}-{split}.tfrecord-00000-of-00001"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for image, label in examples:
                 feature = {

@@ -1,5 +1,7 @@
 """Decoding to a fixed size agrees with Model Garden's, and crops repeat."""
 
+import os
+
 import image_files
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
 from neas_tf.data import policies
-from neas_tf.data.decoding import Decoder, to_uint8
+from neas_tf.data.decoding import Decoder, read_image, to_uint8
+from neas_tf.errors import NeasError
 
 
 def encoded(size, channels=3, kind="png", label=1):
@@ -86,3 +89,16 @@ def test_every_operation_runs(rng):
         assert (result.numpy() != image.numpy()).any() or name in ("AutoContrast", "Posterize"), (
             name
         )
+
+
+def test_an_image_file_is_read_as_everywhere(tmp_path):
+    data, pixels = encoded((24, 20))
+    place = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(place, "wb") as stream:
+        stream.write(data.numpy())
+    np.testing.assert_array_equal(read_image(os.fsdecode(place), Decoder(24, 20, 3)), pixels)
+    (tmp_path / "text.png").write_bytes(b"text")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, words in (("text.png", "cannot be decoded"), ("pipe.png", r"no file \(a pipe\)")):
+        with pytest.raises(NeasError, match=f"images: .*{name}.*{words}"):
+            read_image(str(tmp_path / name), Decoder(24, 20, 3), "images")

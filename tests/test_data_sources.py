@@ -1,11 +1,15 @@
 """Opening each kind of source, and what is said when it cannot be opened."""
 
+import dataclasses
+import gzip
+import os
 import shutil
 
 import image_files
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from neas_tf import data
 from neas_tf.data import DataConfig
@@ -151,10 +155,14 @@ def test_records(tmp_path, cache, offset):
 def test_records_with_more_classes_than_said(tmp_path, cache):
     config = record_config(tmp_path, cache=cache, num_classes=2)
     with pytest.raises(NeasError, match=r"data.num_classes: received 2"):
-        data.make_arrays(data.load(config), "train", 30, 0)
-    if cache == "none":
+        data.load(config)
+    if cache == "none":  # as beyond the records that are looked at before
+        info = data.load(config.replace(num_classes=3))
+        info = dataclasses.replace(info, class_names=("0", "1"))
+        with pytest.raises(NeasError, match=r"data.num_classes: received 2"):
+            data.make_arrays(info, "train", 30, 0)
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"outside 0\.\.1"):
-            list(data.make_dataset(data.load(config), "train", 8, True).take(1))
+            list(data.make_dataset(info, "train", 8, True).take(1))
 
 
 def test_counting_records(tmp_path):
@@ -227,3 +235,134 @@ def test_empty_part():
         data.make_dataset(info, "search", 8, False)
     with pytest.raises(NeasError, match=r"part: .*Did you mean 'search'"):
         info.part("serch")
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Lines that are warned of."""
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def test_all_kinds_of_names_and_sub_folders_are_read(tmp_path, log):
+    cat = image_files.folder(tmp_path) / "train" / "cat"
+    for path, name in zip(
+        sorted(cat.glob("*.jpg")), ["day/1/a.JPE", "b.jfif", "c.Jpeg"], strict=True
+    ):
+        (cat / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(cat / name)
+    os.rename(cat / "000.png", os.fsencode(cat) + b"/caf\xe9.png")
+    (cat / "here").symlink_to(".")
+    (cat / "up").symlink_to("../..")
+    info = data.load(folder_config(tmp_path, cache="none"))
+    assert info.sizes["train"] == 18
+    assert [path.rsplit("/", 1)[1] for path in info.part("train").store.paths[:6]] == [
+        *("002.png", "004.png", "b.jfif", "c.Jpeg", "caf\udce9.png", "a.JPE")
+    ]
+    levels, labels = grey_level(info, "train")
+    np.testing.assert_allclose(levels, 40 + 60 * labels, atol=4)
+    (line,) = log
+    assert "2 links to folders already read" in line
+
+
+def test_what_is_not_read_is_said(tmp_path, log):
+    train = image_files.folder(tmp_path) / "train"
+    for name in ("a.tiff", "b.HEIC", "._c.jpg", "Thumbs.db", ".DS_Store", "plain"):
+        (train / "cat" / name).write_bytes(b"x")
+    (train / "loose.jpg").write_bytes(b"x")
+    for name in (".git", "__MACOSX", "cat/.thumbnails"):
+        (train / name).mkdir()
+    (train / "all").symlink_to(".")
+    (train / "gone").symlink_to("nowhere")
+    (tmp_path / "val").mkdir()
+    info = data.load(folder_config(tmp_path))
+    assert info.class_names == ("cat", "dog", "owl") and info.sizes["train"] == 18
+    first, second, third = log
+    assert "test is the test; val is not read" in first
+    assert "5 more that are no classes" in second
+    for name in ("loose.jpg", ".git (hidden)", "__MACOSX", "all (a link", "gone (a link to noth"):
+        assert name in second
+    assert "5 files or folders are not read" in third
+    for kind in ("1 .tiff", "1 .heic", "1 hidden,", "1 hidden folders", "1 without an ending"):
+        assert kind in third
+
+
+def test_class_folders_whose_names_are_nearly_the_same(tmp_path, log):
+    image_files.folder(tmp_path, classes=("caf\u00e9", "Dog", "dog"))
+    (tmp_path / "test" / "caf\u00e9").rename(tmp_path / "test" / "cafe\u0301")
+    info = data.load(folder_config(tmp_path))  # as a Mac writes it
+    assert info.class_names == ("Dog", "caf\u00e9", "dog") and info.sizes["test"] == 9
+    assert sum("differ in case only" in line and "Dog and dog" in line for line in log) == 2
+    (tmp_path / "train" / "cafe\u0301").mkdir()
+    with pytest.raises(NeasError, match="differ in their Unicode form only"):
+        data.load(folder_config(tmp_path))
+    (tmp_path / "train" / "cafe\u0301").rmdir()
+    (tmp_path / "test" / "Dog").rename(tmp_path / "test" / "DOG")
+    with pytest.raises(NeasError, match=r"test/DOG .* is no class .*'Dog' differs in case only"):
+        data.load(folder_config(tmp_path))
+    os.mkdir(os.fsencode(tmp_path / "train") + b"/caf\xe9")
+    with pytest.raises(NeasError, match="a name that is no UTF-8"):
+        data.load(folder_config(tmp_path))
+
+
+def test_a_folder_of_loose_images_has_no_classes(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.png").write_bytes(b"x")
+    with pytest.raises(NeasError, match=r"train' holds no folder but 'a.png'; expected one folder"):
+        data.load(folder_config(tmp_path))
+
+
+def test_data_dir_is_no_glob(tmp_path):
+    (root := tmp_path / "shards[1]*").mkdir()
+    assert data.load(record_config(root)).sizes["train"] == 30
+    with pytest.raises(NeasError, match=r"data.data_dir: there is no folder .*data_dir is no glob"):
+        data.load(record_config(root, data_dir=f"{tmp_path}/sh*"))
+
+
+def test_patterns_say_what_they_match_beside_record_files(tmp_path, log):
+    config = record_config(tmp_path, train_pattern="train-*, ,train-00001*,")
+    (tmp_path / "train-old").mkdir()
+    (tmp_path / "train-empty").write_bytes(b"")
+    (tmp_path / "train-link").symlink_to("train-00000-of-00003")
+    assert data.load(config).sizes["train"] == 30
+    folders, again, empty = log
+    assert "1 of what it matches are folders" in folders and "train-old" in folders
+    assert "2 of what it matches are there already" in again and "train-link" in again
+    assert "1 of 4 files hold no record" in empty and "train-empty" in empty
+    for pattern, words in (
+        ("train-*,more-*", "received 'more-\\*'"),
+        (" , ", "data.train_pattern: received ' , '; expected globs"),
+        ("train-old", "matches folders only"),
+    ):
+        with pytest.raises(NeasError, match=words):
+            data.load(config.replace(train_pattern=pattern))
+    os.mkfifo(tmp_path / "train-pipe")
+    with pytest.raises(NeasError, match=r"train-pipe' is no file \(a pipe\)"):
+        data.load(config)
+
+
+def test_records_in_training_and_test_are_warned_of(tmp_path, log):
+    config = record_config(tmp_path)
+    assert data.load(config, test_only=True).sizes == {"test": 7} and not log
+    data.load(config.replace(test_pattern="t*-00000*"))
+    (line,) = log
+    assert "training and test at once" in line and "train-00000-of-00003" in line
+    assert "test-00000" not in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(bytes(100)), "compressed with gzip"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "it is a PNG image"),
+        (b"<html></html>" * 9, "goes beyond its end"),
+        (bytes(160), r"the records are damaged \(corrupted record at 0.*train-bad"),
+    ],
+)
+def test_files_that_hold_no_records(tmp_path, content, words):
+    config = record_config(tmp_path, cache="none")
+    (tmp_path / "train-bad").write_bytes(content)
+    with pytest.raises(NeasError, match=words):
+        data.load(config)

@@ -256,7 +256,7 @@ def read_image(path: str, decoder: Decoder, field: str = "data") -> np.ndarray:
         raise NeasError(f"{field}: {path!r} cannot be read: it is no file ({what}).")
     try:
         return decoder.fixed(tf.io.read_file(os.fsencode(path))).numpy()
-    except tf.errors.OpError:
+    except (tf.errors.OpError, UnicodeDecodeError):  # the latter of messages about odd names
         raise NeasError(f"{field}: {path!r} cannot be decoded.") from None
 
 

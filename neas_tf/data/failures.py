@@ -14,10 +14,11 @@ from neas_tf.errors import NeasError
 # Begin the messages of the checks inside a pipeline's graph.
 STOPPED = "data.on_bad_record: it is stop, and these cannot be decoded"
 OUTSIDE = "data.num_classes, data.label_offset: a label lies outside"
-NOTHING = "data: no image of a batch can be decoded"
+NOTHING = "data: no image of a batch can be decoded, nor any before it"
 _NAMED = 5  # damaged images that a message names
 _OURS = re.compile(
-    "|".join(map(re.escape, (STOPPED, OUTSIDE, NOTHING))) + "|Could not parse example|Feature: "
+    "|".join(map(re.escape, (STOPPED, OUTSIDE, NOTHING)))
+    + "|Could not parse example|Feature: |Key: "
 )
 
 
@@ -60,7 +61,7 @@ def report_damaged(what: str, names: Sequence[str], total: int, on_bad_record: s
     if on_bad_record == "stop":
         raise NeasError(
             f"data.on_bad_record: received 'stop', and of the {total} {what} these cannot "
-            f"be decoded: {named}; allowed is skip, or to mend or remove them."
+            f"be decoded: {named}; expected skip, or sound images: mend or remove them."
         )
     logging.warning("%s: %d of %d are damaged and left out: %s.", what, len(names), total, named)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from neas_tf.data.decoding import Decoder
 from neas_tf.data.failures import reason, report_damaged
+from neas_tf.data.inspection import check_all
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 from neas_tf.errors import NeasError
 
@@ -40,11 +41,12 @@ def decode_all(
     try:
         try:
             images, labels, kept = _collect(_fast(tokens, fetch, decoder), store.size, decoder)
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        except (tf.errors.OpError, UnicodeDecodeError):  # the latter of messages about odd names
             # One damaged image fails its batch: read image by image and leave those out. Broken
-            # record files are no such thing, so all is read first: what follows hides errors.
-            for _ in tokens.batch(_BATCH):
-                pass
+            # record files, and records without image or label, are no such thing, so these are
+            # looked for first: what follows hides errors.
+            if isinstance(store, RecordStore):
+                check_all(store)
             images, labels, kept = _collect(_careful(tokens, fetch, decoder), store.size, decoder)
     except tf.errors.DataLossError as error:
         raise NeasError(f"data: {what}: the records are damaged ({reason(error)}).") from None
@@ -69,7 +71,7 @@ def token_reader(
     """(index, what to read) of each example, and how to get (encoded image, label) of the latter."""
     if isinstance(store, FileStore):
         indices = np.arange(store.size)
-        tokens = tf.data.Dataset.from_tensor_slices((indices, list(store.paths), store.labels))
+        tokens = tf.data.Dataset.from_tensor_slices((indices, store.places(), store.labels))
         return tokens, lambda path, label: (tf.io.read_file(path), label)
     return store.records(), store.parse
 

@@ -10,9 +10,11 @@ from neas_tf.data import splits
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.decoding import Decoder
+from neas_tf.data.failures import report_damaged
 from neas_tf.data.images import decode_all
+from neas_tf.data.inspection import inspect
 from neas_tf.data.sources import Source, open_source
-from neas_tf.data.stores import Store
+from neas_tf.data.stores import FileStore, Store
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.normalisation import Normalisation
 
@@ -54,16 +56,19 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     source = open_source(config, test_only)
     shape = _input_shape(config, source)
     names = _class_names(config, source)
+    inspect(_stores_by_field(config, source, test_only), len(names))
     if test_only:
         return _test_only(config, source, shape, names)
-    train, test, skipped, decoded = source.train, source.test, {}, {}
+    train, test, decoded = source.train, source.test, {}
+    skipped = _report_unusable({"train": train, "test": test}, source, config)
     if _wants_memory(config, source, shape):
         decoder = make_decoder(config, shape)
         for part, store in (("train", train), ("test", test)):
-            what = f"{source.name}, {'training' if part == 'train' else part} images"
-            decoded[part], skipped[part] = decode_all(
+            what = _called(part, source)
+            decoded[part], damaged = decode_all(
                 store, decoder, what, len(names), config.on_bad_record
             )
+            skipped[part] = skipped.get(part, 0) + damaged
         train, test = decoded["train"], decoded["test"]
     for store in (train, test):
         _check_labels(store, names, config)
@@ -82,12 +87,37 @@ def _test_only(
 ) -> DatasetInfo:
     store = source.test
     if config.source == "digits":  # arrays already; in the size that is asked for
-        what = f"{source.name}, test images"
+        what = _called("test", source)
         store, _ = decode_all(store, make_decoder(config, shape), what, len(names))
     _check_labels(store, names, config)
+    skipped = _report_unusable({"test": store}, source, config)
     normalisation = _normalisation(config, source, shape)
     parts = {"test": Part(store)}
-    return DatasetInfo(source.name, config, names, shape, normalisation, parts, {})
+    return DatasetInfo(source.name, config, names, shape, normalisation, parts, skipped)
+
+
+def _called(part: str, source: Source) -> str:
+    return f"{source.name}, {'training' if part == 'train' else part} images"
+
+
+def _report_unusable(
+    stores: dict[str, Store], source: Source, config: DataConfig
+) -> dict[str, int]:
+    """Reports what has an image's name and is no file, as damaged; how many there are."""
+    skipped = {}
+    for part, store in stores.items():
+        if isinstance(store, FileStore) and store.unusable:
+            count = len(store.unusable)
+            total = store.size + count
+            report_damaged(_called(part, source), store.unusable, total, config.on_bad_record)
+            skipped[part] = count
+    return skipped
+
+
+def _stores_by_field(config: DataConfig, source: Source, test_only: bool) -> dict[str, Store]:
+    ending = {"tfds": "_split", "tfrecord": "_pattern"}.get(config.source, "")
+    stores = {f"data.test{ending}": source.test}
+    return stores if test_only else {f"data.train{ending}": source.train, **stores}
 
 
 def make_decoder(config: DataConfig, shape: tuple[int, int, int]) -> Decoder:

@@ -1,4 +1,4 @@
-"""Opens the four kinds of sources: digits, TFDS, image folders, TFRecords."""
+"""Opens the four kinds of sources: digits, TFDS, image folders (`folders`), TFRecords."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from neas_tf.data import splits
-from neas_tf.data.stores import ArrayStore, FileStore, RecordFile, RecordStore, Store
+from neas_tf.data import folders, splits
+from neas_tf.data.stores import ArrayStore, RecordFile, RecordStore, Store
 from neas_tf.errors import NeasError, fail
 from neas_tf.paths import resolve_user_path
+from neas_tf.pictures import named, no_file
 
 if TYPE_CHECKING:
     from neas_tf.data.data_config import DataConfig
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
-_TEST_FOLDERS = ("test", "val", "validation")
 _DIGITS_TEST = 360
 # The digits' test part is the same whatever seeds a run uses.
 _DIGITS_SEED = 20210401
@@ -49,7 +49,7 @@ class Source:
 
 
 def open_source(config: DataConfig, test_only: bool = False) -> Source:
-    """Opens the source that the config names; reads no image but the digits.
+    """Opens the source that the config names; decodes no image but the digits.
 
     Args:
       config: what to open.
@@ -58,17 +58,15 @@ def open_source(config: DataConfig, test_only: bool = False) -> Source:
     Raises:
       NeasError: when something is missing, empty or contradictory.
     """
-    if test_only and config.source == "image_folder":
-        return _open_test_folder(config)
     return {
         "digits": _open_digits,
         "tfds": _open_tfds,
         "image_folder": _open_folder,
         "tfrecord": _open_records,
-    }[config.source](config)
+    }[config.source](config, test_only)
 
 
-def _open_digits(config: DataConfig) -> Source:
+def _open_digits(config: DataConfig, _: bool) -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -87,117 +85,119 @@ def _open_digits(config: DataConfig) -> Source:
     )
 
 
-def _open_folder(config: DataConfig) -> Source:
+def _open_folder(config: DataConfig, test_only: bool) -> Source:
     root = resolve_user_path(config.data_dir)
-    if not tf.io.gfile.isdir(root):
-        raise NeasError(
-            f"data.data_dir: there is no folder {root!r}; allowed is one with train/<class>/*.jpg "
-            "and test/<class>/*.jpg."
-        )
-    folders = [name for name in _TEST_FOLDERS if tf.io.gfile.isdir(os.path.join(root, name))]
-    if not folders:
-        raise NeasError(
-            f"data.data_dir: {root!r} holds none of the folders {', '.join(_TEST_FOLDERS)}; one "
-            "with test images is needed."
-        )
-    if not tf.io.gfile.isdir(os.path.join(root, "train")):
-        raise NeasError(f"data.data_dir: {root!r} holds no folder 'train' with training images.")
-    classes = _subfolders(os.path.join(root, "train"))
-    if not classes:
-        raise NeasError(
-            f"data.data_dir: {os.path.join(root, 'train')!r} is empty; allowed is one folder for "
-            "each class."
-        )
-    unknown = sorted(set(_subfolders(os.path.join(root, folders[0]))) - set(classes))
-    if unknown:
-        raise NeasError(
-            f"data.data_dir: {folders[0]}/{unknown[0]} of {root!r} is no class of train/, which "
-            f"has {_some(classes)}."
-        )
-    return Source(
-        config.name or os.path.basename(os.path.normpath(root)),
-        _folder_store(os.path.join(root, "train"), classes),
-        _folder_store(os.path.join(root, folders[0]), classes),
-        tuple(classes),
-        None,
-        3,
-    )
-
-
-def _open_test_folder(config: DataConfig) -> Source:
-    """Test images in test/, val/ or validation/, or in the folder itself; classes of train/."""
-    root = resolve_user_path(config.data_dir)
-    if not tf.io.gfile.isdir(root):
-        raise NeasError(
-            f"data.data_dir: there is no folder {root!r}; allowed is one with test/<class>/*.jpg or "
-            "<class>/*.jpg."
-        )
-    inside = _subfolders(root)
-    path = next((os.path.join(root, name) for name in _TEST_FOLDERS if name in inside), root)
-    classes = _subfolders(path)
-    if path != root and "train" in inside:
-        classes = sorted({*classes, *_subfolders(os.path.join(root, "train"))})
-    store = _folder_store(path, classes)
+    if test_only:
+        test, names = folders.open_test(root)
+        train = test
+    else:
+        train, test, names = folders.open_both(root)
     name = config.name or os.path.basename(os.path.normpath(root))
-    return Source(name, store, store, tuple(classes), None, 3)
+    return Source(name, train, test, names, None, 3)
 
 
-def _subfolders(path: str) -> list[str]:
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(path))
-    return sorted(n for n in names if n[0] != "." and tf.io.gfile.isdir(os.path.join(path, n)))
-
-
-def _folder_store(path: str, classes: list[str]) -> FileStore:
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        folder = os.path.join(path, name)
-        files = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-        for file in sorted(files):
-            if file.lower().endswith(_EXTENSIONS) and not file.startswith("."):
-                paths.append(os.path.join(folder, file))
-                labels.append(label)
-    if not paths:
-        raise NeasError(
-            f"data.data_dir: {path!r} holds no image; allowed are files {', '.join(_EXTENSIONS)} "
-            "in one folder for each class."
-        )
-    return FileStore(tuple(paths), np.array(labels, np.int32))
-
-
-def _open_records(config: DataConfig) -> Source:
-    return Source(
-        config.name or "tfrecord",
-        _pattern_store(config, "train_pattern"),
-        _pattern_store(config, "test_pattern"),
-        None,
-        None,
-        3,
-    )
+def _open_records(config: DataConfig, test_only: bool) -> Source:
+    test = _pattern_store(config, "test_pattern")
+    train = test if test_only else _pattern_store(config, "train_pattern")
+    if not test_only:
+        tested = {_identity(file.path) for file in test.files}
+        shared = [file.path for file in train.files if _identity(file.path) in tested]
+        if shared:
+            logging.warning(
+                "data.test_pattern %r matches files of data.train_pattern %r too, whose records "
+                "are training and test at once: its accuracy says nothing about new images: %s.",
+                *(config.test_pattern, config.train_pattern, named(shared)),
+            )
+    return Source(config.name or "tfrecord", train, test, None, None, 3)
 
 
 def _pattern_store(config: DataConfig, field: str) -> RecordStore:
-    text = getattr(config, field)
-    root = resolve_user_path(config.data_dir)
-    paths: list[str] = []
-    for pattern in (part.strip() for part in text.split(",")):
-        full = os.path.join(root, pattern) if root else resolve_user_path(pattern)
-        paths += sorted(glob.glob(full)) if "://" not in full else sorted(tf.io.gfile.glob(full))
-    if not paths:
-        fail(f"data.{field}", text, f"a glob that matches TFRecord files{_below(root)}")
+    paths = _record_paths(config, field)
     with ThreadPoolExecutor(16) as pool:
         counts = list(pool.map(count_records, paths))
+    empty = [path for path, count in zip(paths, counts, strict=True) if not count]
+    if len(empty) == len(paths):
+        fail(f"data.{field}", getattr(config, field), "a glob of TFRecord files that are not empty")
+    if empty:
+        text = "data.%s: %d of %d files hold no record: %s."
+        logging.warning(text, field, len(empty), len(paths), named(empty))
     files = tuple(RecordFile(p, 0, n) for p, n in zip(paths, counts, strict=True) if n)
-    if not files:
-        fail(f"data.{field}", text, "a glob of TFRecord files that are not empty")
     return RecordStore(files, "image/encoded", "image/class/label", config.label_offset)
+
+
+def _record_paths(config: DataConfig, field: str) -> list[str]:
+    """The files that the patterns of a field match, each once, by pattern and name."""
+    text, root = getattr(config, field), resolve_user_path(config.data_dir)
+    paths: dict[str, str] = {}  # by what they are in the end, whatever links lead there
+    folders_found, again = [], []
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        found = _matches(part, root)
+        if not found and root and not tf.io.gfile.isdir(os.fsencode(root)):
+            raise NeasError(
+                f"data.data_dir: there is no folder {root!r}; expected the folder that "
+                f"data.{field} lies in (data_dir is no glob)."
+            )
+        if not found:
+            fail(f"data.{field}", part, f"a glob that matches TFRecord files{_below(root)}")
+        for path in found:
+            what, identity = no_file(path), _identity(path)
+            if what == "a folder":
+                folders_found.append(path)
+            elif what:
+                raise NeasError(
+                    f"data.{field}: {path!r} is no file ({what}); expected TFRecord files."
+                )
+            elif identity in paths:
+                again.append(path)
+            else:
+                paths[identity] = path
+    if not paths:
+        what = f", which matches folders only, such as {folders_found[0]!r}" if parts else ""
+        raise NeasError(f"data.{field}: received {text!r}{what}; expected globs of TFRecord files.")
+    for some, what in ((folders_found, "are folders"), (again, "are there already")):
+        if some:
+            text = "data.%s: %d of what it matches %s and are not read%s: %s."
+            times = " twice" * (some is again)
+            logging.warning(text, field, len(some), what, times, named(some))
+    return list(paths.values())
+
+
+def _matches(pattern: str, root: str) -> list[str]:
+    """What a pattern matches below a folder, by name; only the pattern is a glob."""
+    if os.path.isabs(pattern) or "://" in pattern:
+        base = ""
+    elif pattern.startswith("~"):
+        home, _, pattern = pattern.partition("/")
+        base = os.path.expanduser(home)
+    else:
+        base = root or resolve_user_path(os.curdir)
+    base = "" if base == os.curdir else base
+    plain, full = os.path.join(base, pattern), os.path.join(glob.escape(base), pattern)
+    if "://" in full:
+        return sorted(tf.io.gfile.glob(full))
+    # A name may have brackets of its own.
+    return sorted(glob.glob(full)) or [plain] * os.path.lexists(plain)
+
+
+def _identity(path: str) -> str:
+    return path if "://" in path else os.path.realpath(path)
 
 
 def count_records(path: str) -> int:
     """Number of records of an uncompressed TFRecord file; reads the lengths only.
 
     Raises:
-      NeasError: when the file ends inside a record.
+      NeasError: when the file ends inside a record, or cannot be read.
     """
+    try:
+        return _count_records(path)
+    except (OSError, tf.errors.OpError) as error:
+        why = getattr(error, "strerror", None) or _line(error)
+        raise NeasError(f"data: the record file {path!r} cannot be read ({why}).") from None
+
+
+def _count_records(path: str) -> int:
     remote = "://" in path
     size = tf.io.gfile.stat(path).length if remote else os.path.getsize(path)
     count = position = 0
@@ -208,22 +208,44 @@ def count_records(path: str) -> int:
             # Layout of a record: length (8), its checksum (4), data, checksum (4).
             position += 16 + (struct.unpack("<Q", head)[0] if len(head) == 8 else size)
             count += 1
+        if position != size:
+            stream.seek(0)
+            kind = _kind_of_file(stream.read(16))
     if position != size:
         raise NeasError(
-            f"data: {path!r} is no whole uncompressed TFRecord file (record {count} goes beyond "
-            "its end)."
+            f"data: {path!r} is no whole uncompressed TFRecord file ("
+            + (kind or f"record {count} goes beyond its end")
+            + ")."
         )
     return count
 
 
-def _open_tfds(config: DataConfig) -> Source:
+def _kind_of_file(head: bytes) -> str:
+    """What a file that is no TFRecord file may be."""
+    for start, kind in (
+        (b"\x1f\x8b", "it is compressed with gzip: unpack it with gunzip"),
+        (b"PK\x03\x04", "it is a ZIP archive: unpack it"),
+        (b"\xff\xd8\xff", "it is a JPEG image"),
+        (b"\x89PNG", "it is a PNG image"),
+        (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: unpack it"),
+    ):
+        if head.startswith(start):
+            return kind
+    if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
+        return "it seems to be compressed with zlib: unpack it"
+    return ""
+
+
+def _open_tfds(config: DataConfig, test_only: bool) -> Source:
     import tensorflow_datasets as tfds
 
     data_dir = resolve_user_path(config.data_dir) or os.environ.get("TFDS_DATA_DIR", "")
     data_dir = data_dir or os.path.expanduser("~/tensorflow_datasets")
     builder = _tfds_builder(config, data_dir)
     info = builder.info
-    image_key, label_key = info.supervised_keys or ("image", "label")
+    keys = info.supervised_keys
+    plain = isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(k, str) for k in keys)
+    image_key, label_key = keys if plain else ("image", "label")
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
     if not (
         isinstance(features.get(image_key), tfds.features.Image)
@@ -237,7 +259,7 @@ def _open_tfds(config: DataConfig) -> Source:
     stores = {}
     for field in ("train_split", "test_split"):
         stores[field] = _tfds_store(info, config, field, image_key, label_key)
-    if config.train_split != config.test_split:
+    if not test_only:
         _warn_of_overlap(stores["train_split"], stores["test_split"], config)
     return Source(
         config.name,
@@ -295,7 +317,8 @@ def _tfds_store(
     files = []
     for file in instructions:
         take = file.examples_in_shard - file.skip if file.take < 0 else file.take
-        if not tf.io.gfile.exists(os.fspath(file.filename)):
+        path = os.fspath(file.filename)
+        if no_file(path) or not tf.io.gfile.exists(path):
             raise NeasError(f"data.data_dir: the record file {str(file.filename)!r} is missing.")
         files.append(RecordFile(os.fspath(file.filename), int(file.skip), int(take)))
     if not sum(file.take for file in files):
@@ -304,8 +327,6 @@ def _tfds_store(
 
 
 def _warn_of_overlap(train: RecordStore, test: RecordStore, config: DataConfig) -> None:
-    from absl import logging
-
     for a in train.files:
         for b in test.files:
             if a.path == b.path and a.skip < b.skip + b.take and b.skip < a.skip + a.take:
@@ -324,10 +345,6 @@ def _prepared(data_dir: str) -> list[str]:
 
 def _below(root: str) -> str:
     return f" in {root!r}" if root else ""
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def _line(error: BaseException) -> str:

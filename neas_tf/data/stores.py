@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from typing import ClassVar
 
 import numpy as np
@@ -39,12 +41,14 @@ class FileStore:
     """Image files, each read when it is wanted.
 
     Attributes:
-      paths: n paths of JPEG or PNG files.
+      paths: n paths of image files.
       labels: int32 (n,).
+      unusable: for messages: what has an image's name and is no file, and so is not among them.
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
+    unusable: tuple[str, ...] = ()
     kind: ClassVar[str] = "files"
 
     @property
@@ -58,7 +62,18 @@ class FileStore:
 
     def names(self, indices: tf.Tensor) -> tf.Tensor:
         """The same inside a graph; string (n,)."""
-        return tf.gather(tf.constant(self.paths), indices)
+        return tf.gather(self._all_names, indices)
+
+    @functools.cached_property
+    def _all_names(self) -> tf.Tensor:
+        with tf.init_scope(), tf.device("CPU:0"):  # one for all graphs: it can be 100 MB
+            # As text: TensorFlow's errors cannot pass on bytes that are no UTF-8.
+            return tf.constant([repr(path)[1:-1].encode() for path in self.paths])
+
+    def places(self, indices: np.ndarray | None = None) -> list[bytes]:
+        """Paths of all or some examples as TensorFlow takes them: names need not be UTF-8."""
+        chosen = self.paths if indices is None else (self.paths[i] for i in indices)
+        return [os.fsencode(path) for path in chosen]
 
     def encoded(self, token: tf.Tensor) -> tf.Tensor:
         """The encoded image of what a stream holds of an example: its path."""
@@ -139,7 +154,7 @@ class RecordStore:
 
     def records_of(self, file: tf.Tensor) -> tf.data.Dataset:
         """(int64 index, serialised example) of one file, given by its number."""
-        path = tf.constant([f.path for f in self.files])[file]
+        path = tf.constant([os.fsencode(f.path) for f in self.files])[file]
         skip = tf.constant([f.skip for f in self.files], tf.int64)[file]
         take = tf.constant([f.take for f in self.files], tf.int64)[file]
         first = tf.constant(self.first_indices)[file]

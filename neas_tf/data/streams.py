@@ -143,7 +143,7 @@ def _from_image_files(
 ) -> tf.data.Dataset:
     store: FileStore = part.store
     indices = np.arange(store.size) if part.indices is None else part.indices
-    paths = tf.constant([store.paths[i] for i in indices])
+    paths = tf.constant(store.places(indices))
     labels = tf.constant(store.labels[indices])
     indices = tf.constant(indices, tf.int64)
     n = part.size

@@ -10,6 +10,7 @@ import tensorflow as tf
 from neas_tf.data import splits
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.failures import failures, report_damaged
+from neas_tf.data.inspection import check_record
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.stores import FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
@@ -51,13 +52,12 @@ def make_arrays(
         indices = chosen if source.indices is None else source.indices[chosen]
         labels = source.store.labels[indices]
         if isinstance(source.store, FileStore):
-            paths = [source.store.paths[i] for i in indices]
             images, labels = _decode(
-                tf.data.Dataset.from_tensor_slices((paths, labels)),
+                tf.data.Dataset.from_tensor_slices((source.store.places(indices), labels)),
                 lambda path, label: (tf.io.read_file(path), label),
                 info,
                 f"{info.name}, part {part}",
-                list(map(repr, paths)),
+                [source.store.where(int(i)) for i in indices],
             )
         else:
             images = tf.gather(source.store.images, indices).numpy()
@@ -87,6 +87,8 @@ def _from_records(
     taken_now = [*chosen, *spare][:count]
     records = tf.data.Dataset.from_tensor_slices(([record for _, record in taken_now],))
     where = [store.where(int(index)) for index, _ in taken_now]
+    for (_, record), place in zip(taken_now, where, strict=True):
+        check_record(store, record, place)  # decoding would take it for a damaged image
     images, labels = _decode(records, store.parse, info, info.name, where)
     if labels.min() < 0 or labels.max() >= info.num_classes:
         raise NeasError(
