@@ -6,14 +6,17 @@ python -m detection.train --experiment=neas_retinanet_coco --mode=train_and_eval
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 
 from neas_tf import console
 from neas_tf.command_line import flags_parser
 from neas_tf.errors import NeasError
+from neas_tf.files import write_text_atomic
 
 FLAGS = flags.FLAGS
 NAME = "detection.train"
@@ -48,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
             FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or ""
         )
         check_experiment(config, FLAGS.mode, FLAGS.model_dir)
-        _model_garden().main(argv)
+        with _settings_as_files():
+            _model_garden().main(argv)
     except NeasError as error:
         console.say(f"{NAME}: {error}")
         return 2
@@ -73,6 +77,21 @@ def _start_tensorflow(threads: int) -> None:
 
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+@contextlib.contextmanager
+def _settings_as_files() -> Iterator[None]:
+    """Has Model Garden read the settings as they were checked: its own reader takes 010 for 8."""
+    from neas_tf.parse_config import read_overrides
+    from neas_tf.yaml_text import dump_yaml
+
+    overrides = read_overrides(FLAGS.config_file or (), FLAGS.params_override or "")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, f"{i}.yaml") for i in range(len(overrides))]
+        for file, override in zip(files, overrides, strict=True):
+            write_text_atomic(file, dump_yaml(override))
+        FLAGS.config_file, FLAGS.params_override = files[:-1], files[-1]
+        yield
 
 
 def _model_garden():

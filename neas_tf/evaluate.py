@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,10 @@ def model_folder(model_dir: str | None, model: str | None) -> Path:
 
 
 def data_config(
-    info: LoadedInfo, run: Path | None, config_files: Sequence[str], overrides: Sequence[str]
+    info: LoadedInfo,
+    run: Path | None,
+    config_files: Sequence[str],
+    overrides: Sequence[str | Mapping[str, Any]],
 ) -> DataConfig:
     """What to test on: the run's data, then the files, then the overrides.
 

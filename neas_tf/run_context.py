@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import yaml
 from absl import logging
 
 from neas_tf import cluster, data
@@ -25,12 +24,12 @@ from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
-from neas_tf.parse_config import load_yaml
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
 from neas_tf.run_record import digest_of, note_sitting
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
+from neas_tf.yaml_text import dump_yaml, load_yaml
 
 # What stages leave, which must not be there without its identity.
 _RESULTS = {
@@ -224,7 +223,7 @@ class Run:
             raise _unwritable(self.model_dir, error) from None
         with lock_folder(self.model_dir):
             sweep(self.model_dir)
-            text = yaml.safe_dump(_plain(self.config.as_dict()), sort_keys=False)
+            text = dump_yaml(_plain(self.config.as_dict()))
             try:
                 write_text_atomic(self.folder("params.yaml"), text)
                 write_json_atomic(self.folder("data.json"), self.info.describe())

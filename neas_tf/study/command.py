@@ -41,7 +41,7 @@ class Options:
 
 
 def load_settings(
-    config_files: Sequence[str], params_override: str
+    config_files: Sequence[str], params_override: str | Mapping[str, Any]
 ) -> tuple[NeasConfig, StudySettings]:
     """The base settings and the sizes, from files with a `study:` section and overrides.
 
