@@ -146,6 +146,7 @@ class Run:
         path = self.folder(stage, "identity.json")
         if not path.exists():
             self._refuse_leftovers(stage)
+            self._check_data()
             return
         found, identity = read_json(path, "identity"), self._identity(stage, extra or {})
         if not isinstance(found, Mapping):
@@ -158,6 +159,17 @@ class Run:
                 f"model_dir: {str(self.folder(stage))!r} holds another run "
                 f"({listed(changes)}); allowed is the same run again, with its --experiment, "
                 "--config_file and --params_override, or another folder."
+            )
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Refuses data that are not those of the stages before; the settings are compared first."""
+        path = self.folder("data.json")
+        begun = any(self.folder(stage, "identity.json").exists() for stage in _STAGE_SECTIONS)
+        if begun and (changed := data.changed_since(path, self.info.describe())):
+            raise NeasError(
+                f"data: {self.info.name!r} is not what {str(self.model_dir)!r} was begun with "
+                f"({changed}); expected are the same images and classes, or another model_dir."
             )
 
     def record_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:
