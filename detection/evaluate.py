@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection.drawing import read_picture
 from detection.running import KEYS, Finder, finder
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check
 from neas_tf.paths import resolve_user_path
 
@@ -117,4 +118,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection.drawing import PICTURES, read_picture
 from detection.labels import read_labels
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import check_output
 from neas_tf.paths import resolve_user_path
@@ -110,4 +111,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

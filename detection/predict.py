@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection.drawing import check_name, draw, read_picture, write_picture
 from detection.labels import read_labels
 from detection.letterbox import letterbox
 from detection.running import class_names, finder
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.paths import resolve_user_path
 
@@ -107,4 +108,4 @@ def _of_run(model_dir: str, picture: np.ndarray) -> tuple[dict[str, np.ndarray],
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

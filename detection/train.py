@@ -11,10 +11,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from absl import app, flags
+from absl import flags
 
-from neas_tf import console
-from neas_tf.command_line import flags_parser
+from neas_tf import command_line, console
 from neas_tf.errors import NeasError
 from neas_tf.files import write_text_atomic
 
@@ -106,4 +105,4 @@ def _model_garden():
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=flags_parser(NAME))
+    command_line.run(main, command_line.flags_parser(NAME))

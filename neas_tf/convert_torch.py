@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from neas_tf import zoo
+from neas_tf import command_line, zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.export_files import check_output
@@ -211,4 +211,4 @@ def _labels(path: str) -> list[str]:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

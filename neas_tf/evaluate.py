@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from neas_tf import command_line, console
 from neas_tf.class_names import compare_classes
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.model_store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
@@ -235,12 +236,11 @@ def main(argv: Sequence[str]) -> int:
         return 2
     if result["warning"]:
         print(result["warning"], file=sys.stderr)
-    sys.stdout.reconfigure(errors="replace")
-    text = json.dumps(result, indent=2) + "\n" if values.format == "json" else format_text(result)
-    print(text, end="")
+    text = json.dumps(result, indent=2) if values.format == "json" else format_text(result)
+    console.show(text.removesuffix("\n"))
     return 0
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

@@ -129,8 +129,8 @@ def run_studies(
 
 def _list(now: schedule.Progress) -> None:
     for unit in (*now.done, *now.left):
-        print(f"{'done' if unit in now.done else 'left'}  {unit.title}")
-    print(schedule.describe(now))
+        console.show(f"{'done' if unit in now.done else 'left'}  {unit.title}")
+    console.show(schedule.describe(now))
 
 
 def _announce(
