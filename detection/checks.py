@@ -24,7 +24,9 @@ from neas_tf.parse_config import apply_override, check_known, load_file, read_ov
 PARAMS = "params.yaml"
 
 
-def load_experiment(name: str, config_files: Iterable[str], params_override: str) -> Any:
+def load_experiment(
+    name: str, config_files: Iterable[str], params_override: str | Mapping[str, Any]
+) -> Any:
     """The settings that Model Garden will read from the same flags, with our checks.
 
     Raises:

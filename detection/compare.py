@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection import evaluations
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check
 from neas_tf.files import read_json
 from neas_tf.paths import resolve_user_path
@@ -173,7 +174,6 @@ def main(argv: Sequence[str]) -> int:
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    sys.stdout.reconfigure(errors="replace")
     kinds = {row["annotations"] for row in rows}
     if len(kinds) > 1:
         print(f"warning: evaluated on different data: {', '.join(sorted(kinds))}", file=sys.stderr)
@@ -183,4 +183,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

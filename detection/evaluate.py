@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection import annotations
 from detection.drawing import read_picture, size_fault, stored_size
 from detection.running import KEYS, Finder, class_names, finder
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import labels_file
 from neas_tf.paths import resolve_user_path
@@ -178,4 +179,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

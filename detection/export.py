@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection.drawing import PICTURES, read_picture
 from detection.labels import names_of_categories, names_of_run, read_labels
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import check_output
 from neas_tf.paths import check_local_path, resolve_user_path
@@ -124,4 +125,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

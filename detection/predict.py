@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from detection.drawing import check_name, draw, read_picture, write_picture
 from detection.labels import names_of_run
 from detection.letterbox import letterbox
 from detection.running import class_names, finder
+from neas_tf import command_line
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.paths import check_local_path, resolve_user_path
 from neas_tf.pictures import head, orientation
@@ -132,4 +133,4 @@ def _of_run(
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -6,17 +6,18 @@ python -m detection.train --experiment=neas_retinanet_coco --mode=train_and_eval
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from detection.labels import names_of_categories, store_names
-from neas_tf import console
-from neas_tf.command_line import exit_code, flags_parser
+from neas_tf import command_line, console
 from neas_tf.errors import NeasError
-from neas_tf.files import system_fault
+from neas_tf.files import system_fault, write_text_atomic
 from neas_tf.folder_lock import sweep_part
 from neas_tf.paths import check_literal, check_local_path, literal_path
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
     It is 2 after bad input and where nothing can be written.
     """
-    return exit_code(NAME, FLAGS.model_dir, lambda: _run(argv))
+    return command_line.exit_code(NAME, FLAGS.model_dir, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -68,7 +69,8 @@ def _run(argv: Sequence[str]) -> None:
     folder = FLAGS.model_dir
     FLAGS.model_dir = literal_path(folder)
     try:
-        _model_garden().main(argv)
+        with _settings_as_files():
+            _model_garden().main(argv)
     except Exception as error:
         if system_fault(error) and os.path.isdir(folder):
             sweep_part(Path(folder))  # half a checkpoint would keep the disk full
@@ -92,6 +94,21 @@ def _start_tensorflow(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
+@contextlib.contextmanager
+def _settings_as_files() -> Iterator[None]:
+    """Has Model Garden read the settings as they were checked: its own reader takes 010 for 8."""
+    from neas_tf.parse_config import read_overrides
+    from neas_tf.yaml_text import dump_yaml
+
+    overrides = read_overrides(FLAGS.config_file or (), FLAGS.params_override or "")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, f"{i}.yaml") for i in range(len(overrides))]
+        for file, override in zip(files, overrides, strict=True):
+            write_text_atomic(file, dump_yaml(override))
+        FLAGS.config_file, FLAGS.params_override = files[:-1], files[-1]
+        yield
+
+
 def _model_garden():
     """Model Garden's main program, whose import defines a flag that was parsed already."""
     chosen = FLAGS[_ASYNC].value
@@ -104,4 +121,4 @@ def _model_garden():
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=flags_parser(NAME))
+    command_line.run(main, command_line.flags_parser(NAME))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from neas_tf import console
+from neas_tf import command_line, console
 from neas_tf.errors import NeasError, check
 from neas_tf.export_files import check_ending, check_output, read_label_file
 from neas_tf.model_store import LoadedInfo, load_model, load_weights, read_info
@@ -135,7 +135,7 @@ def run(exporter: str, default_output: str, options: Options | None = None) -> N
             console.quiet_libraries()
         return main(argv, exporter, default_output, options)
 
-    app.run(start)
+    command_line.run(start)
 
 
 def main(

@@ -1,4 +1,4 @@
-"""What commands with absl flags share: how mistakes, faults and Ctrl-C end, and TensorFlow's start."""
+"""What commands share: terminals, how mistakes, faults and Ctrl-C end, and TensorFlow's start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from absl import flags
+from absl import app, flags
 
 from neas_tf import console
 from neas_tf.errors import NeasError, WorkerLost
@@ -20,6 +21,52 @@ from neas_tf.files import system_fault
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _NOT_WRITABLE += (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 _PATIENCE = 10.0  # seconds for a process that has lost another one
+
+
+def run(
+    main: Callable[[Sequence[str]], Any],
+    flags_parser: Callable[[Sequence[str]], list[str]] | None = None,
+    printed: bool = False,
+) -> NoReturn:
+    """Runs a command with absl flags on whatever terminal, and ends the process.
+
+    Args:
+      main: the command; returns its exit code.
+      flags_parser: of `flags_parser`; absl's own by default.
+      printed: whether what it prints is its result, which is then lost with stdout (exit code 2);
+        other commands leave files.
+    """
+    start(lambda: app.run(main, flags_parser=flags_parser or app.parse_flags_with_usage), printed)
+
+
+def start(work: Callable[[], Any], printed: bool = False) -> NoReturn:
+    """As `run`, for a command that reads its arguments itself; `work` returns the exit code."""
+    _use_utf8()
+    console.mend_streams()
+    try:
+        code = work()
+    except SystemExit as error:
+        code = error.code
+    except KeyboardInterrupt:
+        console.say("\nstopped.")
+        code = 130
+    if fault := console.stdout_fault():
+        console.say(f"Warning: standard output cannot be written ({fault}).")
+        code = code or (2 if printed else 0)
+    sys.exit(code)
+
+
+def _use_utf8() -> None:
+    """Starts Python again, in its UTF-8 mode, where names of files could not be non-ASCII.
+
+    TensorFlow takes names of files in UTF-8 only. What is printed keeps the terminal's encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    encoding = getattr(sys.stdout or sys.stderr, "encoding", "ascii")
+    environment = {"PYTHONIOENCODING": encoding, **os.environ, "PYTHONUTF8": "1"}
+    sys.stdout and sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def flags_parser(name: str) -> Callable[[Sequence[str]], list[str]]:

@@ -1,12 +1,16 @@
 """What people see while a run goes on: lines, progress bars, and no noise of libraries.
 
 Everything goes to stderr; stdout is for results. Where stderr is no terminal, bars become one
-plain line every few seconds, so that logs stay readable and small.
+plain line every few seconds, so that logs stay readable and small. A terminal that cannot show a
+character, or is gone, is no reason to lose a run.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import errno
+import io
 import logging as standard_logging
 import os
 import sys
@@ -27,10 +31,125 @@ _LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left
 _UNTRUE = ("The list/tuple don't match the value dictionaries",)
 
 
+# What stands for characters that a terminal lacks; others become \\u2026 and the like.
+_PLAIN = {
+    "─": "-",
+    "━": "=",
+    "═": "=",
+    "│": "|",
+    "▼": "v",
+    "●": "o",
+    "█": "#",
+    "×": "x",
+    "·": ".",
+    "–": "-",
+}
+_PLAIN |= {
+    "±": "+-",
+    "²": "^2",
+    "µ": "u",
+    "−": "-",
+    "…": "...",
+    "≤": "<=",
+    "≥": ">=",
+    "→": "->",
+    "τ": "tau",
+    "σ": "sigma",
+}
+_PLAIN |= dict.fromkeys("├┬╮┴╯", "+")
+_ERRORS = "neas_plain"
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    texts = (_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters)
+    return "".join(texts), error.end
+
+
+codecs.register_error(_ERRORS, _plain)
+
+
 def say(text: str) -> None:
     """Writes a line to stderr, above the bars that are shown."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    if (stream := sys.stderr) is not None:  # None where it was closed from the start
+        with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it was closed
+            tqdm.write(_fitting(text, stream), file=stream)
+            stream.flush()
+
+
+def show(text: str) -> None:
+    """Writes a result to stdout, as a line."""
+    if (stream := sys.stdout) is None:
+        return
+    try:
+        stream.write(_fitting(text, stream) + "\n")
+        stream.flush()
+    except BrokenPipeError:  # who reads it has seen enough; nor may Python's own flush fail
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError) as error:
+        say(f"Warning: standard output cannot be written ({_reason(error)}).")
+
+
+def _fitting(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, _ERRORS).decode(encoding)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+class _Patient(io.FileIO):
+    """A file whose writing never fails: it remembers the first fault, and drops what follows."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.fault is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.fault = error
+        return memoryview(data).nbytes
+
+
+def mend_streams() -> None:
+    """Makes stdout and stderr take every character and every line, also closed, full or broken.
+
+    For the beginning of a command. Where one of the three standard streams is closed, the next
+    file that is opened would take its number, and what libraries print would go into that file.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)
+    os.close(null)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        old = getattr(sys, name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            old.flush()
+        lines = number == 2 or os.isatty(number)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(_Patient(number, "w", closefd=False)),
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors=_ERRORS,
+            line_buffering=lines,
+        )
+        setattr(sys, name, stream)
+
+
+def stdout_fault() -> str:
+    """Why results could not be written to stdout, as far as `mend_streams` saw it; '' if they were.
+
+    A reader that has gone, as `head` does, is no fault.
+    """
+    stream = sys.stdout
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream.flush()
+    fault = getattr(getattr(getattr(stream, "buffer", None), "raw", None), "fault", None)
+    return "" if fault is None or fault.errno in (errno.EPIPE, errno.EBADF) else _reason(fault)
 
 
 def heading(title: str, *details: str) -> None:
@@ -67,8 +186,8 @@ def bar(
       disable: whether it is not shown at all, as in workers other than the chief.
     """
     common: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
-    common["disable"] = disable
-    if sys.stderr.isatty():
+    common["disable"] = disable or sys.stderr is None
+    if sys.stderr is not None and sys.stderr.isatty():
         return _Bar(**common, leave=leave, dynamic_ncols=True, mininterval=0.5, bar_format=_BAR)
     return _Bar(
         **common,
@@ -86,18 +205,20 @@ def bar(
 class _Lines:
     """A stream that turns what tqdm draws over and over into lines."""
 
-    def __init__(self, stream: TextIO):
-        self._stream, self._last = stream, ""
+    def __init__(self, stream: TextIO | None):
+        self._stream, self._last = stream or io.StringIO(), ""
 
     def write(self, text: str) -> int:
         line = text.replace("\x1b[A", "").strip("\r\n ")
         if line and line != self._last:
-            self._stream.write(line + "\n")
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(_fitting(line, self._stream) + "\n")
             self._last = line
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 @contextlib.contextmanager

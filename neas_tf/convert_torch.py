@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from neas_tf import zoo
+from neas_tf import command_line, zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.export_files import check_output, labels_file, read_label_file, report_file
@@ -298,4 +298,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

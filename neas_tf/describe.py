@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from neas_tf import command_line, console
 from neas_tf.architecture import Architecture
 from neas_tf.cost import CostTable
 from neas_tf.errors import NeasError, check, fail
@@ -266,14 +267,13 @@ def main(argv: Sequence[str]) -> int:
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    sys.stdout.reconfigure(errors="replace")
     if values.format == "json":
-        print(json.dumps(description, indent=2))
+        console.show(json.dumps(description, indent=2))
     else:
-        print(format_text(description), end="")
+        console.show(format_text(description).removesuffix("\n"))
     return 0
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

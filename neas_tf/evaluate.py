@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from neas_tf import command_line, console
+from neas_tf.class_names import compare_classes
 from neas_tf.errors import NeasError, check, fail
 from neas_tf.model_store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
 from neas_tf.paths import resolve_user_path
@@ -43,7 +45,10 @@ def model_folder(model_dir: str | None, model: str | None) -> Path:
 
 
 def data_config(
-    info: LoadedInfo, run: Path | None, config_files: Sequence[str], overrides: Sequence[str]
+    info: LoadedInfo,
+    run: Path | None,
+    config_files: Sequence[str],
+    overrides: Sequence[str | Mapping[str, Any]],
 ) -> DataConfig:
     """What to test on: the run's data, then the files, then the overrides.
 
@@ -104,27 +109,21 @@ def check_classes(info: LoadedInfo, data_info: DatasetInfo) -> str:
       A warning, or '' when there is nothing to say.
 
     Raises:
-      NeasError: when their number differs, or they are the same in another order.
+      NeasError: when their number differs, or a name of both stands for another label.
     """
-    ours, theirs = info.class_names, data_info.class_names
-    if len(ours) != len(theirs):
-        raise NeasError(
-            f"data: {data_info.name!r} has {len(theirs)} classes, the model {len(ours)}."
-        )
-    numbers = tuple(map(str, range(len(ours))))
-    if ours == theirs or numbers in (ours, theirs):
-        return ""
-    if sorted(ours) == sorted(theirs):
-        raise NeasError(f"data: {data_info.name!r} has the model's classes in another order.")
-    i = next(i for i in range(len(ours)) if ours[i] != theirs[i])
-    return (
-        f"warning: the classes have other names in {data_info.name!r} than in the model (class "
-        f"{i}: {theirs[i]!r}, {ours[i]!r}); they are taken to be in the same order."
-    )
+    return compare_classes(info.class_names, data_info.class_names, data_info.name)
 
 
-def evaluate_folder(folder: Path, config: DataConfig, batch_size: int) -> dict[str, Any]:
+def evaluate_folder(
+    folder: Path, config: DataConfig, batch_size: int, run: Path | None = None
+) -> dict[str, Any]:
     """Tests the model in a folder.
+
+    Args:
+      folder: of the model.
+      config: the data.
+      batch_size: images of one forward pass.
+      run: folder of the run whose data they are; the warning tells what has changed of them.
 
     Returns:
       A mapping with `format`, `model`, `architecture`, `data`, `test_examples`, `paths` (each with
@@ -137,10 +136,16 @@ def evaluate_folder(folder: Path, config: DataConfig, batch_size: int) -> dict[s
 
     from neas_tf import data
     from neas_tf.accuracy import evaluate
+    from neas_tf.data.contents import contents
     from neas_tf.model_store import load_model
 
     data_info = data.load(config, test_only=True)
     warning = check_classes(read_info(folder), data_info)
+    changed = run and data.changed_since(
+        run / "data.json", contents(data_info.class_names, data_info.files)
+    )
+    if changed and not warning:
+        warning = f"warning: the data are not those of the run any more ({changed})."
     model, info = load_model(folder)
     try:
         result = evaluate(model, data_info, "test", batch_size)
@@ -224,18 +229,18 @@ def main(argv: Sequence[str]) -> int:
 
             tf.config.threading.set_intra_op_parallelism_threads(values.threads)
         config = data_config(info, run, values.config_file, values.data)
-        result = evaluate_folder(folder, config, values.batch_size)
+        own = None if values.config_file or values.data else run
+        result = evaluate_folder(folder, config, values.batch_size, own)
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if result["warning"]:
         print(result["warning"], file=sys.stderr)
-    sys.stdout.reconfigure(errors="replace")
-    text = json.dumps(result, indent=2) + "\n" if values.format == "json" else format_text(result)
-    print(text, end="")
+    text = json.dumps(result, indent=2) if values.format == "json" else format_text(result)
+    console.show(text.removesuffix("\n"))
     return 0
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main, printed=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from neas_tf.class_names import compare_classes
 from neas_tf.errors import NeasError, check
 from neas_tf.model_store import LoadedInfo
 from neas_tf.paths import resolve_user_path
@@ -31,7 +32,7 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
       A `neas_tf.data.DatasetInfo`.
 
     Raises:
-      NeasError: when there are no such data.
+      NeasError: when there are no such data, or the run's have changed since.
     """
     from neas_tf import data
 
@@ -53,7 +54,16 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
         std=list(info.normalisation.std),
         search_fraction=0.0,
     )
-    return data.load(config)
+    dataset = data.load(config)
+    if name == RUN:
+        record = Path(resolve_user_path(model_dir)) / "data.json"
+        changed = data.changed_since(record, dataset.describe())
+        if changed:
+            raise NeasError(
+                f"data: {dataset.name!r} is not what the run {model_dir!r} was trained on "
+                f"({changed}); expected are the same images and classes."
+            )
+    return dataset
 
 
 def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[Any, float]:
@@ -76,6 +86,7 @@ def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[
     dataset = open_data(RUN, info, model_dir, data_dir)
     classes, wanted = dataset.num_classes, info.space.num_classes
     check(classes == wanted, "--model_dir", f"data with {classes} classes", f"{wanted} classes")
+    check_same_classes(dataset, info)
     names = ("augment", "auto_augment", "rand_augment", "label_smoothing")
     given = _params(model_dir).get("retrain") or {}
     stage = StageConfig()
@@ -131,12 +142,13 @@ def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray,
       float32 (n, h, w, c) in 0..255, and their labels, int32 (n,).
 
     Raises:
-      NeasError: when the classes are not the model's.
+      NeasError: when the classes are not the model's, or in another order.
     """
     from neas_tf import data
 
     classes, wanted = dataset.num_classes, info.space.num_classes
     check(classes == wanted, "evaluate", f"data with {classes} classes", f"{wanted} classes")
+    check_same_classes(dataset, info)
     images, labels, seen = [], [], 0
     batches = data.make_dataset(dataset, "test", 256, training=False)
     for batch, batch_labels in data.batches_of(batches):
@@ -146,6 +158,12 @@ def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray,
         if seen >= count:
             break
     return to_pixels(np.concatenate(images), dataset.normalisation), np.concatenate(labels)
+
+
+def check_same_classes(dataset: Any, info: LoadedInfo) -> None:
+    """Refuses labels that mean other classes than the model's; says where only names differ."""
+    if warning := compare_classes(info.class_names, dataset.class_names, dataset.name):
+        logging.warning("%s", warning.removeprefix("warning: "))
 
 
 def to_pixels(images: np.ndarray, normalisation: Any) -> np.ndarray:

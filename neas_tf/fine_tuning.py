@@ -24,7 +24,7 @@ from neas_tf.averaging import create_slots
 from neas_tf.config import RetrainConfig, StageTrainerConfig
 from neas_tf.ensemble import build_ensemble, fold_for_deployment, trunk_variables
 from neas_tf.errors import NeasError, check, check_int, check_share
-from neas_tf.export_images import training_pixels
+from neas_tf.export_images import check_same_classes, training_pixels
 from neas_tf.files import write_json_atomic
 from neas_tf.fine_tuning_folder import FORMAT, IDENTITY_FILE, check_identity
 from neas_tf.flat_model import FlatLayer, flat_layers
@@ -250,13 +250,11 @@ def begin_quantization(
 
 def _stage(tuning: FineTuning, rate: float) -> RetrainConfig:
     """Model Garden's trainer for a fine-tuning: Adam, no warm-up, a cosine down to 0."""
+    cosine = {"initial_learning_rate": tuning.rate or rate, "decay_steps": 0}
     optimizer = optimization.OptimizationConfig(
         {
             "optimizer": {"type": "adam"},
-            "learning_rate": {
-                "type": "cosine",
-                "cosine": {"initial_learning_rate": tuning.rate or rate, "decay_steps": 0},
-            },
+            "learning_rate": {"type": "cosine", "cosine": cosine},
             "warmup": {"type": None},
         }
     )
@@ -286,8 +284,9 @@ def _begin(
     stage: RetrainConfig,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the result will depend on; refuses a folder with something else, before any work."""
-    rate = stage.trainer.optimizer_config.learning_rate.get().initial_learning_rate
+    """What the result depends on; refuses a folder, or classes, of something else before any work."""
+    check_same_classes(tuning.data, info)
+    learning_rate = stage.trainer.optimizer_config.learning_rate.get()
     config = tuning.data.config.as_dict()
     identity = {
         "format": FORMAT,
@@ -295,7 +294,7 @@ def _begin(
         "epochs": tuning.epochs,
         "steps": stage.trainer.train_steps,
         "batch_size": tuning.batch_size,
-        "rate": rate,
+        "rate": learning_rate.initial_learning_rate,
         "seed": tuning.seed,
         "label_smoothing": tuning.label_smoothing,
         **extra,

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from neas_tf import console
+from neas_tf import command_line, console
 from neas_tf.benchmark_profile import read_latencies
 from neas_tf.describe import load_space, parse_size
 from neas_tf.errors import NeasError, check, fail
@@ -296,10 +296,9 @@ def _write(table: LatencyTable, output: Path) -> None:
         from neas_tf.report.style import to_png
 
         write_bytes_atomic(output.with_suffix(".png"), to_png(draw_latency(table)))
-    sys.stdout.reconfigure(errors="replace")
-    print(f"{output}: {summary(table)}", end="")
+    console.show(f"{output}: {summary(table)}".removesuffix("\n"))
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

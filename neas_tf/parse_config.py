@@ -2,76 +2,161 @@
 
 from __future__ import annotations
 
+import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from official.modeling import hyperparams
 
-from neas_tf.errors import NeasError, check_keys, unknown_name
-from neas_tf.yaml_text import MOST_BYTES, load_yaml, load_yaml_file
+from neas_tf.errors import NeasError, check_keys, shown, unknown_name
+from neas_tf.files import check_plain
+from neas_tf.yaml_text import MOST_BYTES, check_no_comment, load_scalar, load_yaml, load_yaml_file
 
 _MOST_ASSIGNMENTS = 1000
+_MOST_LEVELS = 30
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
+_FILE = re.compile(r"(?!.*:\s).*\.(?:yaml|yml|json)")  # one line that is no mapping
+_OPENING = ("[", "{", ",", ":")  # behind these a value begins, inside brackets
 
 
 def load_file(path: str) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    return load_yaml_file(path, "config_file")
+    """The settings in a YAML file."""
+    return _nested(load_yaml_file(path, "config_file"), "config_file")
 
 
-def parse_override(text: str) -> dict[str, Any]:
-    """`params_override`: a YAML file, a YAML/JSON mapping, or `a.b=1,c.d=[2,3]`."""
+def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """`params_override`, nested: a mapping, a YAML file, a YAML/JSON text, or `a.b=1,c.d=[2,3]`.
+
+    A value without quotes or brackets ends at the next comma and means all of itself, be there
+    hashes, apostrophes or colons in it.
+
+    Raises:
+      NeasError: for anything else, a setting that is given twice, or a comment.
+    """
+    what = "params_override"
+    if isinstance(text, Mapping):
+        return _nested(text, what)
+    if text is not None and not isinstance(text, str):
+        raise NeasError(f"{what}: received {shown(text)}, expected a text or a mapping.")
     if not text or not text.strip():
         return {}
     if len(text) > MOST_BYTES:
-        raise NeasError(f"params_override: is larger than {MOST_BYTES >> 20} MiB.")
-    if text.endswith((".yaml", ".yml", ".json")) and "=" not in text:
+        raise NeasError(f"{what}: is larger than {MOST_BYTES >> 20} MiB.")
+    if _FILE.fullmatch(text) and not _ASSIGNMENT.match(text):
         return load_file(text)
     if not _ASSIGNMENT.match(text):
-        return load_yaml(text, "params_override")
-    result: dict[str, Any] = {}
-    parts = _split_commas(text)
+        loaded = load_yaml(text, what)
+        if "\n" not in text.strip():  # several lines are a file's content, with its comments
+            check_no_comment(text, what)
+        return _nested(loaded, what)
+    parts = list(_split_commas(text))
     if len(parts) > _MOST_ASSIGNMENTS:  # each is YAML of its own, which takes its time
         raise NeasError(
-            f"params_override: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
+            f"{what}: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
             "a file takes more."
         )
+    result: dict[str, Any] = {}
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise NeasError(f"params_override: received {part!r}, allowed is section.key=value.")
-        node, names = result, key.strip().split(".")
-        for name in names[:-1]:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise NeasError(f"params_override: {key.strip()!r} sets a part of a value.")
-        loaded = load_yaml(f"value: {value.strip()}", f"params_override {key.strip()!r}")
-        if set(loaded) != {"value"}:
-            raise NeasError(f"params_override: received {part!r}, allowed is section.key=value.")
-        node[names[-1]] = loaded["value"]
+            raise NeasError(
+                f"{what}: received {part!r}, allowed is section.key=value; a value with commas "
+                "stands in quotes."
+            )
+        _put(result, key.strip(), _value(value.strip(), f"{what} {key.strip()!r}"), what)
     return result
 
 
-def _split_commas(text: str) -> list[str]:
-    """Splits at the commas outside brackets and quotes."""
-    parts, depth, quote, start = [], 0, "", 0
-    for i, char in enumerate(text):
+def _value(text: str, what: str) -> Any:
+    """The value of one assignment."""
+    quoted = text[:1] in ("'", '"')
+    if not quoted and text[:1] not in ("[", "{"):
+        return load_scalar(text, what)
+    if quoted and "\n" in text:  # YAML would fold it into a blank
+        raise NeasError(f"{what}: received {text!r}, expected is one line.")
+    loaded = load_yaml(f"value: {text}", what)
+    check_no_comment(text, what)
+    if set(loaded) != {"value"}:
+        raise NeasError(f"{what}: received {text!r}, expected one value.")
+    return loaded["value"]
+
+
+def _nested(settings: Mapping[Any, Any], what: str) -> dict[Any, Any]:
+    """The same settings in mappings of their own, where keys were `a.b`."""
+    try:
+        check_plain(settings, _MOST_LEVELS)
+    except ValueError as error:
+        raise NeasError(f"{what}: {error}.") from None
+    result: dict[Any, Any] = {}
+    for key, value in settings.items():
+        _put(result, key, value, what)
+    return result
+
+
+def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") -> None:
+    """Puts a value into nested mappings; raises where it would replace another one."""
+    if isinstance(key, str) and key.count(".") > _MOST_LEVELS:
+        raise NeasError(f"{what}: received {shown(key)}, expected the name of a setting.")
+    name, dot, rest = key.partition(".") if isinstance(key, str) else (key, "", "")
+    inner = {rest: value} if dot else value
+    path = f"{path}.{name}" if path else str(name)
+    if not isinstance(inner, Mapping):
+        if name in node:
+            raise NeasError(f"{what}: received {path!r} twice, expected each setting once.")
+        node[name] = inner
+        return
+    below = node.setdefault(name, {})
+    if not isinstance(below, dict):
+        raise NeasError(
+            f"{what}: received {path!r} as a value and again as a mapping, which sets a "
+            "part of a value."
+        )
+    for key_below, value_below in inner.items():
+        _put(below, key_below, value_below, what, path)
+
+
+def _split_commas(text: str) -> Iterator[str]:
+    """The assignments of a text, which commas separate; those in quotes and brackets do not."""
+    start = 0
+    while start < len(text):
+        equals = text.find("=", start)
+        comma = text.find(",", start)
+        if equals < 0 or 0 <= comma < equals:  # no assignment, or what a comma leaves
+            end = comma if comma >= 0 else len(text)
+        else:
+            end = _end_of_value(text, equals + 1)
+        if text[start:end].strip():
+            yield text[start:end]
+        start = end + 1
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Where the comma behind a value is, or the text ends."""
+    depth, quote, before, i = 0, "", "", start
+    while i < len(text):
+        char = text[i]
+        begins = before in _OPENING if depth else not before  # no quote opens in o'brien
         if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"":
+            if (quote == char == "'" and text[i + 1 : i + 2] == "'") or (
+                quote == '"' and char == "\\"
+            ):
+                i += 1  # the character behind is a part of the text
+            elif char == quote:
+                quote = ""
+        elif begins and char in "'\"":
             quote = char
-        elif char in "[{(":
+        elif char in "[{" and (begins or depth):
             depth += 1
-        elif char in "]})":
+        elif char in "]}" and depth:
             depth -= 1
-        elif char == "," and depth <= 0:
-            parts.append(text[start:i])
-            start = i + 1
-    parts.append(text[start:])
-    return [part for part in parts if part.strip()]
+        elif char == "," and not depth:
+            break
+        before = before if char.isspace() else char
+        i += 1
+    return i
 
 
 # Values whose content other code checks: `with_stage_shapes` and `SearchSpace`.
@@ -176,9 +261,13 @@ def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(
-    experiment: str, config_files: Sequence[str] = (), params_override: str = ""
+    experiment: str,
+    config_files: Sequence[str] = (),
+    params_override: str | Mapping[str, Any] = "",
 ) -> Any:
     """The configuration of a run: the registered experiment, then files, then overrides.
+
+    `params_override` is what `parse_override` reads, also a mapping such as `{"data.name": "x"}`.
 
     Raises:
       NeasError: for an unknown experiment or key (with the nearest known one) or a value of the
@@ -197,9 +286,12 @@ def load_config(
     return config
 
 
-def read_overrides(config_files: Iterable[str], params_override: str) -> list[dict[str, Any]]:
+def read_overrides(
+    config_files: Iterable[str], params_override: str | Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """The settings over an experiment, in the order in which they count."""
-    return [*(load_file(path) for path in config_files), parse_override(params_override)]
+    files = [config_files] if isinstance(config_files, (str, os.PathLike)) else config_files
+    return [*(load_file(path) for path in files), parse_override(params_override)]
 
 
 def apply_override(config: Any, override: Mapping[str, Any]) -> None:

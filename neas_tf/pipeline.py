@@ -100,7 +100,7 @@ def report(run: Run) -> dict[str, Any]:
         return {}
     result = write_report(run.model_dir, run.space)
     console.say("")
-    print(format_summary(result.summary), flush=True)
+    console.show(format_summary(result.summary))
     console.say(f"Pictures and summary are in {run.folder('report')}")
     return result.summary
 

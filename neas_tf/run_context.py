@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import yaml
 from absl import logging
 
 from neas_tf import cluster, data
@@ -25,13 +24,13 @@ from neas_tf.differences import difference, listed
 from neas_tf.errors import NeasError
 from neas_tf.files import read_json, write_json_atomic, write_text_atomic
 from neas_tf.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
-from neas_tf.parse_config import load_yaml
 from neas_tf.paths import check_literal
 from neas_tf.preflight import check_settings, search_budget, search_latency
 from neas_tf.resolving import resolve_space
 from neas_tf.run_record import digest_of, note_sitting
 from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.space import SearchSpace
+from neas_tf.yaml_text import dump_yaml, load_yaml
 
 # What stages leave, which must not be there without its identity.
 _RESULTS = {
@@ -148,6 +147,7 @@ class Run:
         path = self.folder(stage, "identity.json")
         if not path.exists():
             self._refuse_leftovers(stage)
+            self._check_data()
             return
         found, identity = read_json(path, "identity"), self._identity(stage, extra or {})
         if not isinstance(found, Mapping):
@@ -160,6 +160,17 @@ class Run:
                 f"model_dir: {str(self.folder(stage))!r} holds another run "
                 f"({listed(changes)}); allowed is the same run again, with its --experiment, "
                 "--config_file and --params_override, or another folder."
+            )
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Refuses data that are not those of the stages before; the settings are compared first."""
+        path = self.folder("data.json")
+        begun = any(self.folder(stage, "identity.json").exists() for stage in _STAGE_SECTIONS)
+        if begun and (changed := data.changed_since(path, self.info.describe())):
+            raise NeasError(
+                f"data: {self.info.name!r} is not what {str(self.model_dir)!r} was begun with "
+                f"({changed}); expected are the same images and classes, or another model_dir."
             )
 
     def record_identity(self, stage: str, extra: Mapping[str, Any] | None = None) -> None:
@@ -225,7 +236,7 @@ class Run:
             raise _unwritable(self.model_dir, error) from None
         with lock_folder(self.model_dir):
             sweep(self.model_dir)
-            text = yaml.safe_dump(_plain(self.config.as_dict()), sort_keys=False)
+            text = dump_yaml(_plain(self.config.as_dict()))
             try:
                 write_text_atomic(self.folder("params.yaml"), text)
                 write_json_atomic(self.folder("data.json"), self.info.describe())

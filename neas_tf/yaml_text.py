@@ -22,7 +22,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in Model Garden's files, and "off" and "no" texts."""
+    """Safe YAML with plain readings: 1e-3 and 010 are decimals, dates, "off" and "no" texts."""
 
     level = nodes = 0
 
@@ -37,19 +37,85 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_BOOL = "tag:yaml.org,2002:bool"
+_BOOL, _NULL = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
+_IMPLICIT = (
+    (_BOOL, r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    (_NUMBERS[0], rf"[-+]?(?:{_DIGITS}|0x[0-9a-fA-F]+|0b[01]+)", "-+0123456789"),
+    (
+        _NUMBERS[1],
+        rf"[-+]?(?:{_DIGITS}\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?{_DIGITS}[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+)
+# Of YAML's own readings only null and merges remain: its 010 is 8, 1:30 is 90, and dates are dates.
+_KEPT = (_NULL, "tag:yaml.org,2002:merge")
 _Loader.yaml_implicit_resolvers = {
-    key: [pair for pair in value if pair[0] != _BOOL]
+    key: [pair for pair in value if pair[0] in _KEPT]
     for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    _BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+for _tag, _pattern, _first in _IMPLICIT:
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """010 is ten, as people write it; 0x10 and 0b10 say that they are no decimals."""
+    text = loader.construct_scalar(node)
+    return int(text, 0 if re.match("[-+]?0[xb]", text) else 10)
+
+
+_Loader.add_constructor(_NUMBERS[0], _whole_number)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that this module's reader, or another one, would take for something else."""
+
+
+for _tag, _pattern, _first in _IMPLICIT:
+    _Dumper.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML of plain values, which `load_yaml` reads as the same values."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
+def load_scalar(text: str, what: str) -> Any:
+    """What a text without quotes or brackets means: a number, true, false, null, or itself.
+
+    Args:
+      text: all of it counts; nothing in it is a comment, a key or an alias.
+      what: begins the message.
+
+    Raises:
+      NeasError: for line breaks, characters that YAML does not take, or endless numbers.
+    """
+    try:
+        if len(text.splitlines()) > 1:
+            raise ValueError("a line break; expected is one line")
+        loader = _Loader(text)
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        if tag in _NUMBERS and len(text) > _MOST_DIGITS:
+            raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
+        plain = tag not in (*_NUMBERS, _BOOL, _NULL)
+        value = text if plain else loader.construct_object(yaml.ScalarNode(tag, text))
+        check_plain(value, 1)
+    except (yaml.YAMLError, ValueError) as error:
+        raise NeasError(f"{what}: no valid YAML ({' '.join(str(error).split())}).") from None
+    return value
+
+
+def check_no_comment(text: str, what: str) -> None:
+    """Raises where valid YAML holds a comment: what is behind a hash would be lost in silence."""
+    rest = text
+    for token in yaml.scan(text, _Loader) if "#" in text else ():
+        if isinstance(token, (yaml.ScalarToken, yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)):
+            start, end = token.start_mark.index, token.end_mark.index
+            rest = rest[:start] + " " * (end - start) + rest[end:]
+    if "#" in rest:
+        lost = shown(text[rest.index("#") :])
+        raise NeasError(f"{what}: {lost} would be a comment; expected are quotes around a hash.")
 
 
 def load_yaml(text: str, what: str) -> dict[str, Any]:

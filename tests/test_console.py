@@ -1,5 +1,6 @@
 """Lines and bars, on a terminal and in a log."""
 
+import errno
 import io
 import logging as standard_logging
 import os
@@ -10,6 +11,7 @@ import pytest
 from absl import logging
 
 from neas_tf import console
+from neas_tf.paths import project_file
 
 
 class Terminal(io.StringIO):
@@ -101,6 +103,7 @@ def test_libraries_are_quiet_and_own_warnings_are_not(capsys, monkeypatch):
 _NATIVE = """
 import os, sys
 from neas_tf import console
+from neas_tf.paths import project_file
 with console.native_noise_off():
     os.write(2, b"noise of a library\\n")
 os.write(2, b"heard\\n")
@@ -118,3 +121,75 @@ def test_native_noise_off():
         [sys.executable, "-c", _NATIVE], capture_output=True, text=True, check=True
     )
     assert result.stderr == "heard\nthe reason\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_terminal_shows_a_result(encoding, monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)  # strict, as Python makes it
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    console.show("─ 8×8 … 😀 ½")
+    console.say("→ caf\udcc3")
+    with console.bar("études …", 2, "µ") as bar:
+        bar.update(2)
+    shown = raw.getvalue().decode(encoding)
+    first = {"ascii": r"- 8x8 ... \U0001f600 \xbd", "latin-1": "- 8×8 ... \\U0001f600 ½"}
+    first |= {"cp1252": "- 8×8 … \\U0001f600 ½", "utf-8": "─ 8×8 … 😀 ½"}
+    assert shown.startswith(first[encoding] + "\n")
+    assert shown.split("\n")[1] == ("→" if encoding == "utf-8" else "->") + r" caf\udcc3"
+
+
+def test_no_terminal_at_all(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(sys, "stderr", said)
+    console.show("lost")
+    assert "standard output cannot be written (No space left" in said.getvalue()
+    for gone in (Full(), None):
+        monkeypatch.setattr(sys, "stderr", gone)
+        monkeypatch.setattr(sys, "stdout", gone)
+        console.show("lost")
+        console.say("lost")
+        with console.bar("x", 1, "y") as bar:
+            bar.update()
+
+
+@pytest.mark.parametrize(
+    "where,code,words",
+    [
+        (">&-", 0, ""),
+        ("2>&- <&-", 0, "mean of the paths"),
+        (">&- 2>&- <&-", 0, ""),
+        ("2>/dev/full", 0, "mean of the paths"),
+        ("| head -1", 0, "neas_s"),
+        ("--help | head -1", 1, "Prints what an ensemble is"),
+        (">/dev/full", 2, "standard output cannot be written (No space left on device)"),
+    ],
+)
+def test_commands_end_well_wherever_they_print(where, code, words):
+    command = f"{sys.executable} -m neas_tf.describe --arch=neas_s {where}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=project_file(), check=False
+    )
+    assert done.returncode == code and words in done.stdout + done.stderr, done
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_names_of_files_in_the_c_locale(tmp_path):
+    """TensorFlow takes UTF-8 alone; Python is started again where it would not."""
+    path = tmp_path / "é😀.json"
+    path.write_text('{"format": "neas-architecture/1"}')
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "neas_tf.describe", f"--arch={path}"],
+        env=os.environ | environment,
+        capture_output=True,
+        cwd=project_file(),
+        check=False,
+    )
+    assert done.returncode == 2 and b"\\xe9\\U0001f600.json" in done.stderr, done.stderr

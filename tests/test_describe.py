@@ -60,7 +60,7 @@ def test_the_command_takes_a_space_and_prints_text_in_any_locale(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "k3e2 | k5e3" in done.stdout
-    assert "input 20?24" in done.stdout
+    assert "input 20x24" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["neas_s", "neas_m", "neas_l"])

@@ -13,6 +13,7 @@ from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import data
 from neas_tf.accuracy import evaluate
+from neas_tf.class_names import compare_classes
 from neas_tf.confusion import Confusion
 from neas_tf.data import DataConfig
 from neas_tf.ensemble import build_ensemble
@@ -227,3 +228,9 @@ def test_the_command(run, tmp_path):
     done = command(f"--model_dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_name_of_both_must_stand_for_the_same_label():
+    """A class renamed from cat to zebra moves the others down; then nothing can be compared."""
+    with pytest.raises(NeasError, match="class 0 is 'dog', which is class 1 of the model"):
+        compare_classes(CLASSES, ("dog", "owl", "zebra"), "pets")

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 
 import numpy as np
@@ -139,3 +141,22 @@ def test_missing_data_are_named(tmp_path):
             representative_images(name, INFO, 4, data_dir=str(tmp_path))
     with pytest.raises(NeasError, match=r"params\.yaml"):
         representative_images("run", INFO, 4, model_dir=str(tmp_path))
+
+
+def test_classes_in_another_order_are_refused(digits, tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {source: digits}\n")
+    dataset = open_data("run", digits, str(tmp_path))
+    names = (*digits.class_names[1:], "0")
+    with pytest.raises(NeasError, match="another order"):
+        test_pixels(dataset, 5, dataclasses.replace(digits, class_names=names))
+
+
+def test_data_of_a_run_that_have_changed_are_refused(digits, tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {source: digits}\n")
+    record = open_data("run", digits, str(tmp_path)).describe()
+    (tmp_path / "data.json").write_text(json.dumps(record))
+    open_data("run", digits, str(tmp_path))
+    record["classes"][3] = "three"
+    (tmp_path / "data.json").write_text(json.dumps(record))
+    with pytest.raises(NeasError, match="class 3 was 'three', is '3'"):
+        open_data("run", digits, str(tmp_path))

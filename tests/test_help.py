@@ -11,10 +11,7 @@ COMMANDS = (
     *(("-m", f"neas_tf.{name}") for name in ("train", "describe", "evaluate", "measure_latency")),
     *(("-m", f"neas_tf.{name}") for name in ("convert_torch", "report", "study")),
     *((f"export/{name}.py",) for name in ("to_tflite", "to_saved_model", "to_keras")),
-    *(
-        ("-m", f"detection.{name}")
-        for name in ("train", "export", "predict", "evaluate", "compare")
-    ),
+    *(("-m", f"detection.{name}") for name in ("export", "predict", "evaluate", "compare")),
 )
 
 

@@ -332,3 +332,28 @@ def test_the_callers_config_stays(tiny, tmp_path):
     before = config.as_dict()
     run = open_run(config, str(tmp_path / "run"), strategy())
     assert config.as_dict() == before and run.config.space.num_classes == 10
+
+
+def test_data_that_changed_between_stages(refused, tiny, tmp_path):
+    image_files.folder(tmp_path / "photos")
+    override = (
+        f"data.source=image_folder,data.data_dir='{tmp_path}/photos',data.input_size=[16,16],"
+        "data.search_fraction=0.25,search.max_macs=0,search.calibration_images=4,"
+        "search.calibration_batch=4,supernet.batch_size=4,retrain.batch_size=4"
+    )
+    run = open_run(
+        load_config("neas_quickstart", [tiny], override), str(tmp_path / "run"), strategy()
+    )
+    give_supernet(run)
+    with run.writing():
+        pass
+    check_supernet(run)
+    for part in ("train", "test"):
+        (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
+    for stage in ("supernet", "search"):
+        text = refused(override, run.model_dir, stage)
+        assert "class 0 was 'cat', is 'dog'" in text and "train/cat is gone" in text
+    # A retraining has no record of its own yet, but goes on from the same data.
+    assert "class 0 was" in refused(
+        f"{override},retrain.architecture='s3:k3e1.k3e1.skip|.|.'", run.model_dir, "retrain"
+    )

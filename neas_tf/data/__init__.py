@@ -4,6 +4,7 @@
 its parts into a `tf.data.Dataset` of normalised batches; `make_arrays` draws a fixed subset.
 """
 
+from neas_tf.data.contents import changed_since
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import PARTS, DatasetInfo
 from neas_tf.data.failures import batches_of, failures
@@ -16,6 +17,7 @@ __all__ = [
     "DataConfig",
     "DatasetInfo",
     "batches_of",
+    "changed_since",
     "failures",
     "load",
     "make_arrays",

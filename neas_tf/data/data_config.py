@@ -8,6 +8,7 @@ import numbers
 
 from official.modeling import hyperparams
 
+from neas_tf.class_names import check_class_names
 from neas_tf.errors import check, check_int, fail, unknown_name
 
 SOURCES = ("digits", "tfds", "image_folder", "tfrecord")
@@ -111,6 +112,7 @@ class DataConfig(hyperparams.Config):
             unknown_name("data.auto_augment", self.auto_augment, POLICIES)
         for field in ("name", "data_dir", "train_split", "test_split", "auto_augment"):
             check(isinstance(values[field], str), f"data.{field}", values[field], "a text")
+        check_class_names(self.class_names, "data.class_names")
         for field in ("download", "flip"):
             check(isinstance(values[field], bool), f"data.{field}", values[field], "true or false")
         for field, low, high in (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neas_tf.data.contents import contents
 from neas_tf.errors import NeasError, unknown_name
 from neas_tf.normalisation import Normalisation
 
@@ -55,6 +56,7 @@ class DatasetInfo:
       normalisation: to be put into an exported model, which then takes 0..255 images.
       parts: by the names in `PARTS`.
       skipped: damaged images left out at loading, per split.
+      files: of the sources of `train` and `test`, as `contents.describe_files` tells of them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class DatasetInfo:
     normalisation: Normalisation
     parts: dict[str, Part]
     skipped: dict[str, int]
+    files: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -97,7 +100,7 @@ class DatasetInfo:
         return part
 
     def describe(self) -> dict[str, Any]:
-        """JSON record of what was read and what was held out (as a digest of the indices)."""
+        """JSON record of what was read and what was held out, as digests where it is long."""
         held_out = self.parts["search"].indices
         digest = hashlib.sha256(np.asarray(held_out, "<i8").tobytes()).hexdigest()
         return {
@@ -111,4 +114,5 @@ class DatasetInfo:
             "normalisation": self.normalisation.to_dict(),
             "skipped": dict(self.skipped),
             "in_memory": self.in_memory,
+            **contents(self.class_names, self.files),
         }

@@ -6,7 +6,9 @@ import numpy as np
 from absl import logging
 from official.vision.ops import preprocess_ops
 
+from neas_tf.class_names import check_class_names
 from neas_tf.data import splits
+from neas_tf.data.contents import describe_files, shared_folders
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.decoding import Decoder
@@ -59,6 +61,8 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     inspect(_stores_by_field(config, source, test_only), len(names))
     if test_only:
         return _test_only(config, source, shape, names)
+    files = {"train": describe_files(source.train), "test": describe_files(source.test)}
+    _warn_of_shared(files)
     train, test, decoded = source.train, source.test, {}
     skipped = _report_unusable({"train": train, "test": test}, source, config)
     if _wants_memory(config, source, shape):
@@ -75,9 +79,8 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     _warn_of_absent(train, names, "training")
     _warn_of_absent(test, names, "test")
     parts = {"train": Part(train), "test": Part(test), **_hold_out(train, config)}
-    info = DatasetInfo(
-        source.name, config, names, shape, _normalisation(config, source, shape), parts, skipped
-    )
+    normalisation = _normalisation(config, source, shape)
+    info = DatasetInfo(source.name, config, names, shape, normalisation, parts, skipped, files)
     logging.info("Data set: %s", info.describe())
     return info
 
@@ -85,7 +88,7 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
 def _test_only(
     config: DataConfig, source: Source, shape: tuple[int, int, int], names: tuple[str, ...]
 ) -> DatasetInfo:
-    store = source.test
+    store, files = source.test, {"test": describe_files(source.test)}
     if config.source == "digits":  # arrays already; in the size that is asked for
         what = _called("test", source)
         store, _ = decode_all(store, make_decoder(config, shape), what, len(names))
@@ -93,7 +96,7 @@ def _test_only(
     skipped = _report_unusable({"test": store}, source, config)
     normalisation = _normalisation(config, source, shape)
     parts = {"test": Part(store)}
-    return DatasetInfo(source.name, config, names, shape, normalisation, parts, skipped)
+    return DatasetInfo(source.name, config, names, shape, normalisation, parts, skipped, files)
 
 
 def _called(part: str, source: Source) -> str:
@@ -147,8 +150,9 @@ def _class_names(config: DataConfig, source: Source) -> tuple[str, ...]:
     if config.class_names and len(config.class_names) != wanted:
         fail("data.class_names", list(config.class_names), f"{wanted} names or none")
     if config.class_names:
-        return tuple(str(name) for name in config.class_names)
-    return source.class_names or tuple(str(label) for label in range(wanted))
+        return tuple(config.class_names)
+    names = source.class_names or tuple(str(label) for label in range(wanted))
+    return check_class_names(names, f"data: classes of {source.name!r}")
 
 
 def _wants_memory(config: DataConfig, source: Source, shape: tuple[int, int, int]) -> bool:
@@ -179,6 +183,14 @@ def _warn_of_absent(store: Store, names: tuple[str, ...], what: str) -> None:
         more = f" and {len(absent) - 10} more" * (len(absent) > 10)
         text = "%d of %d classes have no %s image: %s%s."
         logging.warning(text, len(absent), len(names), what, ", ".join(absent[:10]), more)
+
+
+def _warn_of_shared(files: dict[str, dict[str, str]]) -> None:
+    if shared := shared_folders(files):
+        text = "The training and the test images of %s have the same names and sizes%s: the test "
+        text += "says nothing about new images."
+        more = f", and of {len(shared) - 3} more classes" * (len(shared) > 3)
+        logging.warning(text, ", ".join(map(repr, shared[:3])), more)
 
 
 def _hold_out(train: Store, config: DataConfig) -> dict[str, Part]:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from neas_tf import command_line, console
 from neas_tf.errors import NeasError, check
 from neas_tf.paths import check_local_path, resolve_user_path
 
@@ -68,17 +69,17 @@ def _write(folders: Sequence[str], place: str) -> int:
 
         path = f"{place}/{PAGE_FILE}"
         write_page(path, [read_run(folder) for folder in folders])
-        print(f"written: {path}")
+        console.show(f"written: {path}")
         return 0
     from neas_tf.report.summary import format_summary
     from neas_tf.report.writing import write_report
 
     report = write_report(folders[0], output_dir=place)
-    print(format_summary(report.summary))
+    console.show(format_summary(report.summary))
     for path in report.written:
-        print(f"written: {path}")
+        console.show(f"written: {path}")
     for name, reason in report.missing.items():
-        print(f"not drawn: {name}: {reason}")
+        console.show(f"not drawn: {name}: {reason}")
     return 0
 
 
@@ -94,4 +95,4 @@ def _watch(folders: Sequence[str], place: str, interval: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.start(main)

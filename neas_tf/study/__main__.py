@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from neas_tf import command_line
 from neas_tf.errors import NeasError
@@ -65,4 +65,4 @@ def _run(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=command_line.flags_parser(NAME))
+    command_line.run(main, command_line.flags_parser(NAME))

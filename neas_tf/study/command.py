@@ -41,7 +41,7 @@ class Options:
 
 
 def load_settings(
-    config_files: Sequence[str], params_override: str
+    config_files: Sequence[str], params_override: str | Mapping[str, Any]
 ) -> tuple[NeasConfig, StudySettings]:
     """The base settings and the sizes, from files with a `study:` section and overrides.
 
@@ -129,8 +129,8 @@ def run_studies(
 
 def _list(now: schedule.Progress) -> None:
     for unit in (*now.done, *now.left):
-        print(f"{'done' if unit in now.done else 'left'}  {unit.title}")
-    print(schedule.describe(now))
+        console.show(f"{'done' if unit in now.done else 'left'}  {unit.title}")
+    console.show(schedule.describe(now))
 
 
 def _announce(
