@@ -19,6 +19,7 @@ from neas_tf.errors import NeasError, check, unknown_name
 from neas_tf.export_files import (
     FORMAT,
     SIGNATURE,
+    check_ending,
     check_output,
     labels_file,
     put_in_place,
@@ -28,6 +29,7 @@ from neas_tf.files import temporary_folder, told, write_bytes_atomic, write_json
 from neas_tf.model_store import library_versions
 from neas_tf.paths import literal_path
 from neas_tf.tflite_files import inspect
+from neas_tf.tflite_metadata import VALUE, TensorNote, with_metadata
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 # So near to the threshold, or to the last place of a picture whose places are all taken, it is a
@@ -90,7 +92,8 @@ def export(
             saved = folder / "fixed"
             detector.save(str(saved), fixed=True)
             shots = [letterbox(p, detector.inside, detector.frame)[0] for p in calibration]
-            write_bytes_atomic(new, _convert(saved, quantize, shots))
+            content = _described(_convert(saved, quantize, shots), detector, names)
+            write_bytes_atomic(new, content)
             run = frame_runner(new)
             rows = [run(frame) for frame, _ in frames]
             found = inspect(new)
@@ -121,6 +124,7 @@ def check_format(output: Path, quantize: str, has_calibration: bool) -> None:
     if quantize not in QUANTIZATIONS:
         unknown_name("quantize", quantize, QUANTIZATIONS)
     lite = output.suffix == ".tflite"
+    check_ending(output, "tflite" if lite else "saved_model")
     check(lite or quantize == "none", "quantize", quantize, "none but for a .tflite file")
     if quantize == "int8" and not has_calibration:
         raise NeasError("quantize: int8 needs pictures that the ranges are measured on.")
@@ -142,6 +146,23 @@ def _convert(saved: Path, quantize: str, calibration: Sequence[np.ndarray]) -> b
     except (ValueError, RuntimeError, ConverterError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None
+
+
+def _described(content: bytes, detector: Detector, names: Sequence[str]) -> bytes:
+    """The file with TFLite's metadata and the names of the classes, by id, inside."""
+    notes = {
+        "image": TensorNote(
+            "Pixels, as they are; the picture in the upper left corner of the frame.",
+            range=(0.0, 255.0),
+            image=(*detector.frame, 3),
+        ),
+        "boxes": TensorNote("Upper edge, left, lower, right, in pixels of the frame."),
+        "classes": TensorNote("Ids of the classes: lines of the label file from 0.", labels=VALUE),
+        "scores": TensorNote("Probability of the class.", range=(0.0, 1.0)),
+        "num_detections": TensorNote("How many of the places hold a box."),
+    }
+    labels = "".join(f"{name}\n" for name in names)
+    return with_metadata(content, "NEAS detector", "Object detector.", notes, labels)
 
 
 def _in_pictures(detector, new, pictures, frames, expected):

@@ -12,12 +12,14 @@ import numpy as np
 
 from neas_tf import console
 from neas_tf.errors import NeasError
+from neas_tf.export_files import labels_text
 from neas_tf.files import told
 from neas_tf.model_store import LoadedInfo
 from neas_tf.quantizing import INTEGER, convert
 from neas_tf.rewrites import Rewrites
 from neas_tf.serving import deployed_model, write_saved_model
 from neas_tf.tflite_files import end_details, inspect
+from neas_tf.tflite_metadata import classifier_metadata
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Conversion:
     output_type: str
 
     def content(self, model: Any, network: Any = None) -> bytes:
-        """The TFLite file of a model; `network` is its flat graph with fake quantization."""
+        """The TFLite file of a model, with its metadata and class names.
+
+        `network` is its flat graph with fake quantization.
+        """
         if network is None:
             network = deployed_model(
                 model,
@@ -56,13 +61,14 @@ class Conversion:
             saved = Path(folder) / "model"
             with console.native_noise_off():
                 write_saved_model(network, self.info, saved, 1)
-                return convert(
+                content = convert(
                     saved,
                     self.quantize,
                     images=self.representative,
                     input_type=self.input_type,
                     output_type=self.output_type,
                 )
+        return classifier_metadata(content, self.info, labels_text(self.info))
 
     def describe(self, file: Path) -> dict[str, Any]:
         """What a report says about the file.
