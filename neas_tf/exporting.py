@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from neas_tf import keras_settings
 from neas_tf.ensemble import build_ensemble, model_slots
 from neas_tf.errors import NeasError, check
 from neas_tf.export_checks import (
@@ -161,6 +162,8 @@ def export_keras(
     holds the weights of the trainable form, `build_ensemble(architecture, space, keras=keras)`.
     """
     import keras
+
+    keras_settings.check_backend(keras)
 
     name = str(output)
     kinds = (".keras", ".weights.h5")
