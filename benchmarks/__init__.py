@@ -1,1 +1,3 @@
 """Measurements of speed; each module is a command."""
+
+import neas_tf  # noqa: F401  # first: it settles how Keras is set

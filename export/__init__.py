@@ -1,1 +1,3 @@
 """Commands that turn a trained ensemble into deployable files."""
+
+import neas_tf  # noqa: F401  # first: it settles how Keras is set

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from neas_tf import keras_settings
 from neas_tf.ensemble import build_ensemble, model_slots
 from neas_tf.errors import NeasError, check
 from neas_tf.export_checks import (
@@ -167,6 +168,7 @@ def export_keras(
     import keras
     from keras.src.saving import saving_lib  # the public one writes to paths only
 
+    keras_settings.check_backend(keras)
     check_ending(output, "keras")
     whole = str(output).endswith(".keras")
 
