@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from absl import flags, logging
 from neas_tf import command_line, zoo
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError, check, fail
-from neas_tf.export_files import check_output, labels_file, read_label_file, report_file
+from neas_tf.export_files import check_output, labels_text, put_in_place, read_label_file
+from neas_tf.files import temporary_folder, told
 from neas_tf.model_store import (
     RUN_MODEL,
     LoadedInfo,
@@ -143,31 +143,25 @@ def convert(
 
     model = model_from(weights, info.architecture, info.space)
     parts = (info.architecture, info.space, info.class_names, info.normalisation)
-    base = output if output.is_dir() else output.parent
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=base, prefix=f".{output.name}.") as temporary:
-            new = Path(temporary) / "new"
-            try:
-                save_model(new / RUN_MODEL, model, *parts)
-                report = export_saved_model(model, info, new / SAVED_MODEL)
-            except NeasError as error:
-                raise NeasError(str(error).replace(str(new), str(output))) from None
-            _put_in_place(new, output)
-    except OSError as error:
-        raise NeasError(f"output: {str(output)!r} cannot be written ({error}).") from None
+    beside = output / "conversion" if output.is_dir() else output
+    with told(f"output: {str(output)!r}"), temporary_folder(beside) as temporary:
+        new = temporary / "new"
+        try:
+            save_model(new / RUN_MODEL, model, *parts)
+            report = export_saved_model(model, info, new / SAVED_MODEL)
+        except NeasError as error:
+            raise NeasError(str(error).replace(str(new), str(output))) from None
+        if not output.exists():
+            os.rename(new, output)
+            return report
+        # The rest of an output that is there stays.
+        with temporary_folder(folder) as place:
+            os.rename(new / RUN_MODEL, place / folder.name)
+            replace_path(place / folder.name, folder)
+        with temporary_folder(saved_model) as place:
+            os.rename(new / SAVED_MODEL, place / saved_model.name)
+            put_in_place(place / saved_model.name, saved_model, report, labels_text(info))
     return report
-
-
-def _put_in_place(new: Path, output: Path) -> None:
-    """Renames what was made to its place; the rest of an output that is there stays."""
-    if not output.exists():
-        os.rename(new, output)
-        return
-    exported = (labels_file(SAVED_MODEL), SAVED_MODEL, report_file(SAVED_MODEL))
-    for part in (RUN_MODEL, *exported):
-        (output / part).parent.mkdir(parents=True, exist_ok=True)
-        replace_path(new / part, output / part)
 
 
 def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:

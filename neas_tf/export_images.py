@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from neas_tf.class_names import compare_classes
 from neas_tf.errors import NeasError, check
 from neas_tf.model_store import LoadedInfo
 from neas_tf.paths import resolve_user_path
+from neas_tf.pictures import ENDINGS, list_pictures
 
 RUN = "run"
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = "") -> Any:
@@ -177,12 +176,15 @@ def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
 
     from neas_tf.data.decoding import Decoder
 
-    paths = _pictures(folder)
-    if not paths:
+    found = list_pictures(str(folder), "representative_dataset").paths
+    if not found:
         raise NeasError(
             f"representative_dataset: {str(folder)!r} holds no image; expected files "
-            f"{', '.join(_EXTENSIONS)}, at any depth."
+            f"{', '.join(ENDINGS)}, at any depth."
         )
+    places = [Path(path) for path in found]
+    training = [path for path in places if "train" in path.relative_to(folder).parts[:-1]]
+    paths = training or places
     first = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     decoder = Decoder(*info.space.input_size, info.space.input_channels)
     images: list[np.ndarray] = []
@@ -207,23 +209,3 @@ def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
             *(len(bad), bad[0]),
         )
     return np.stack(images).astype(np.float32)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder and of those in it; of folders named train only, if one has any."""
-    found, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:  # links may lead round in a circle
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        found += [
-            path
-            for name in sorted(files)
-            if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
-            if (path := Path(root, name)).is_file()
-        ]
-    training = [p for p in found if "train" in p.relative_to(folder).parts[:-1]]
-    return training or found
