@@ -122,7 +122,7 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
     run.results = _part(run, "retrain/results.json", _read_mapping)
     # Runs from before this file existed are whole without it, so its absence is no lack. Without
     # the results it is an earlier test's, or half of one.
-    if run.results is not None and find(model_dir, CONFUSION_FILE).exists():
+    if all(find(model_dir, name).exists() for name in ("retrain/results.json", CONFUSION_FILE)):
         run.confusion = _part(run, CONFUSION_FILE, read_confusion)
     _read_winner(run)
     run.exports = tuple(_read_exports(run))
