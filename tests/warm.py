@@ -9,7 +9,7 @@ A program whose environment would have changed the loading (other `TF_…`, `KER
 on than the server's) is started in the ordinary way. Tests of loading itself, such as that a command does
 without TensorFlow, use `sys.executable`.
 
-    subprocess.run([warm.python(), "-m", "neas_tf.train", …])   # also from a shell, see `path`
+    subprocess.run([warm.python(), "-m", "neas_tf.train", …])  # a file named python, for PATH too
     warm.Process(["-m", "neas_tf.train", …])                    # its pid is the program's: for kills
 """
 
