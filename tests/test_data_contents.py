@@ -98,3 +98,20 @@ def test_a_test_of_training_images(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         opened(tmp_path)
     assert "images of 'cat', 'dog', 'owl' have the same names and sizes" in caplog.text
+
+
+def test_a_picture_that_changed_its_class_in_sub_folders_of_one_name(tmp_path):
+    image_files.folder(tmp_path)
+    for name in ("cat", "dog"):
+        folder = tmp_path / "train" / name / "day1"
+        folder.mkdir()
+        shutil.copy(tmp_path / "train" / name / "000.png", folder / f"{name}.png")
+    before = opened(tmp_path).describe()
+    shutil.move(
+        tmp_path / "train" / "cat" / "day1" / "cat.png", tmp_path / "train" / "dog" / "day1"
+    )
+    found = contents.changes(before, opened(tmp_path).describe())
+    assert found == [
+        "train/cat/day1 is gone (1 file)",
+        "train/dog/day1 had 1 file, has 2 files",
+    ]

@@ -86,8 +86,8 @@ def _records(store: RecordStore) -> dict[str, str]:
         if name in result:  # of two folders
             name = f"{name} ({len(result)})"
         begin = f" from {file.skip}" if file.skip else ""
-        size = "" if _size(file.path) is None else f", {_size(file.path)} bytes"
-        result[name] = f"{file.take} records{begin}{size}"
+        size = _size(file.path)
+        result[name] = f"{file.take} records{begin}" + ("" if size is None else f", {size} bytes")
     return result
 
 
@@ -100,7 +100,9 @@ def _folders(store: FileStore) -> dict[str, str]:
     folders: dict[str, list[str]] = {}
     for i, path in enumerate(store.paths):
         folder, name = os.path.split(path)
-        folders.setdefault(os.path.basename(folder), []).append(f"{name}\0{sizes.get(i)}\n")
+        # Two classes may have sub-folders of one name.
+        inside = os.path.relpath(folder, store.root) if store.root else os.path.basename(folder)
+        folders.setdefault(inside, []).append(f"{name}\0{sizes.get(i)}\n")
     result = {}
     for folder, lines in folders.items():
         text = "".join(sorted(lines)).encode("utf-8", "surrogateescape")

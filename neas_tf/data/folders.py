@@ -164,7 +164,7 @@ def _store(path: str, names: tuple[str, ...], folders: dict[str, str]) -> FileSt
         )
     if said:
         logging.warning("%s: of %r, %s.", _FIELD, path, said)
-    return FileStore(tuple(listing.paths), np.array(labels, np.int32), unusable)
+    return FileStore(tuple(listing.paths), np.array(labels, np.int32), unusable, path)
 
 
 def _is_text(name: str) -> bool:

@@ -44,11 +44,13 @@ class FileStore:
       paths: n paths of image files.
       labels: int32 (n,).
       unusable: for messages: what has an image's name and is no file, and so is not among them.
+      root: the folder that the folders of the classes lie in; empty where it is not known.
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
     unusable: tuple[str, ...] = ()
+    root: str = ""
     kind: ClassVar[str] = "files"
 
     @property
