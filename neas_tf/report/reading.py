@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -306,12 +307,14 @@ def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
     if not paths:
         run.missing.append("export/*.json")
     result = []
+    model = run.model_dir / RUN_MODEL / WEIGHTS_FILE
+    own = functools.cache(lambda: weights_digest(model))  # reads all weights: once for all reports
     for path in paths:
         name = f"export/{path.name}"
         value = _guard(run, name, lambda path=path: _read_mapping(path))
         if value is None:
             continue
-        if why := _guard(run, name, lambda path=path, value=value: _foreign(run, path, value)):
+        if why := _guard(run, name, lambda path=path, value=value: _foreign(run, path, value, own)):
             run.problems.append(f"{name}: is left out, {why}.")
             continue
         file = value.get("file")
@@ -320,7 +323,7 @@ def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
     return result
 
 
-def _foreign(run: RunFiles, path: Path, report: Mapping[str, Any]) -> str:
+def _foreign(run: RunFiles, path: Path, report: Mapping[str, Any], own: Callable[[], str]) -> str:
     """Why an export is not of the run's model, '' where it is, or where nobody can tell."""
     retrain, model = run.model_dir / "retrain", run.model_dir / RUN_MODEL / WEIGHTS_FILE
     if is_published(run.model_dir) or not retrain.is_dir():
@@ -329,7 +332,7 @@ def _foreign(run: RunFiles, path: Path, report: Mapping[str, Any]) -> str:
         return "" if run.results else "it is of an earlier training"
     weights = report.get("weights")
     if weights is not None:
-        return "" if weights == weights_digest(model) else "it was made of other weights"
+        return "" if weights == own() else "it was made of other weights"
     # From before reports said so.
     late = path.stat().st_mtime < model.stat().st_mtime
     return "it is older than retrain/model and does not say what it was made of" if late else ""
