@@ -85,6 +85,7 @@ def export(
         generator["nms_version"] = "batched"
     frames = [letterbox(p, detector.inside, detector.frame) for p in pictures]
     expected = keras_detections(model, detector, [frame for frame, _ in frames])
+    labels = "".join(f"{name}\n" for name in names)
     with told(f"export {str(output)!r}"), temporary_folder(output) as folder:
         new = folder / output.name
         found: dict[str, Any] = {}
@@ -92,7 +93,7 @@ def export(
             saved = folder / "fixed"
             detector.save(str(saved), fixed=True)
             shots = [letterbox(p, detector.inside, detector.frame)[0] for p in calibration]
-            content = _described(_convert(saved, quantize, shots), detector, names)
+            content = _described(_convert(saved, quantize, shots), detector, labels)
             write_bytes_atomic(new, content)
             run = frame_runner(new)
             rows = [run(frame) for frame, _ in frames]
@@ -115,7 +116,7 @@ def export(
                 f"{parity['boxes']} boxes; nothing was written."
             )
         report = _describe(detector, output, new, quantize, parity, found)
-        put_in_place(new, output, report, "".join(f"{name}\n" for name in names))
+        put_in_place(new, output, report, labels)
     return report
 
 
@@ -148,8 +149,8 @@ def _convert(saved: Path, quantize: str, calibration: Sequence[np.ndarray]) -> b
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None
 
 
-def _described(content: bytes, detector: Detector, names: Sequence[str]) -> bytes:
-    """The file with TFLite's metadata and the names of the classes, by id, inside."""
+def _described(content: bytes, detector: Detector, labels: str) -> bytes:
+    """The file with TFLite's metadata and the names of the classes, by id and line, inside."""
     notes = {
         "image": TensorNote(
             "Pixels, as they are; the picture in the upper left corner of the frame.",
@@ -161,7 +162,6 @@ def _described(content: bytes, detector: Detector, names: Sequence[str]) -> byte
         "scores": TensorNote("Probability of the class.", range=(0.0, 1.0)),
         "num_detections": TensorNote("How many of the places hold a box."),
     }
-    labels = "".join(f"{name}\n" for name in names)
     return with_metadata(content, "NEAS detector", "Object detector.", notes, labels)
 
 

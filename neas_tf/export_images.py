@@ -172,9 +172,8 @@ def to_pixels(images: np.ndarray, normalisation: Any) -> np.ndarray:
 
 
 def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
-    import tensorflow as tf
 
-    from neas_tf.data.decoding import Decoder
+    from neas_tf.data.decoding import Decoder, read_image
 
     found = list_pictures(str(folder), "representative_dataset").paths
     if not found:
@@ -194,9 +193,8 @@ def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:
         if len(images) == len(first):
             break
         try:
-            # Opened by Python, as names that are no UTF-8 are nothing to TensorFlow.
-            images.append(decoder.fixed(tf.constant(paths[i].read_bytes())).numpy())
-        except (OSError, tf.errors.OpError):
+            images.append(read_image(str(paths[i]), decoder, "representative_dataset"))
+        except NeasError:
             bad.append(str(paths[i]))
     if not images:
         raise NeasError(

@@ -15,7 +15,7 @@ import tensorflow as tf
 import warm
 from mixed_space import MIXED
 from reference_evaluation import accuracies, supernet_logits, supernet_statistics
-from tiny_training import FIRST, SECOND, SPACE, THIRD
+from tiny_training import FIRST, SECOND, SPACE, THIRD, shaken
 
 from neas_tf import functional
 from neas_tf.architecture import Architecture
@@ -29,19 +29,9 @@ from neas_tf.shrunk_space import ShrunkSpace
 from neas_tf.supernet import Supernet
 
 
-def shaken(space, num_paths):
-    """A supernet whose gammas, betas and biases are not all alike."""
-    model = Supernet(space, num_paths, seed=4, name="supernet")
-    rng = np.random.default_rng(1)
-    for v in model.trainable_variables:
-        if len(v.shape) < 3:
-            v.assign(v + rng.normal(0, 0.3, v.shape).astype(np.float32))
-    return model
-
-
 @pytest.fixture(scope="module")
 def model():
-    return shaken(SPACE, 2)
+    return shaken(Supernet(SPACE, 2, seed=4, name="supernet"))
 
 
 def draw(count, seed, size=8):
@@ -160,7 +150,7 @@ def test_a_generation_scores_as_each_alone(model, evaluator):
 )
 def test_scores_are_those_of_the_supernet_s_own_graph(space, num_paths):
     """Each candidate by itself through `Supernet.call`, as it is trained."""
-    model, size = shaken(space, num_paths), space.input_size[0]
+    model, size = shaken(Supernet(space, num_paths, seed=4, name="supernet")), space.input_size[0]
     shrunk, rng = ShrunkSpace.full(space, num_paths, heterogeneous=False), np.random.default_rng(2)
     found = [uniform(shrunk, rng) for _ in range(4)]
     for split in (space.min_split, space.max_split):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from reference_evaluation import supernet_logits, supernet_statistics
+from tiny_training import shaken
 
 from neas_tf.architecture import Architecture
 from neas_tf.errors import NeasError
@@ -28,12 +29,7 @@ def images(count=8, seed=0):
 
 @pytest.fixture(scope="module")
 def supernet():
-    model = Supernet(MIXED, 2, seed=3, name="supernet")
-    rng = np.random.default_rng(1)
-    for v in model.trainable_variables:
-        if len(v.shape) < 3:
-            v.assign(v + rng.normal(0, 0.2, v.shape).astype(np.float32))
-    return model
+    return shaken(Supernet(MIXED, 2, seed=3, name="supernet"), 0.2)
 
 
 PATHS = (

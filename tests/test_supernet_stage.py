@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-from tiny_training import SPACE
+from tiny_training import SPACE, shaken
 
 from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.shrinking import ShrinkSettings
@@ -15,12 +15,7 @@ from neas_tf.supernet import Supernet
 
 @pytest.fixture(scope="module")
 def model():
-    model = Supernet(SPACE, 2, seed=4, name="supernet")
-    rng = np.random.default_rng(1)
-    for v in model.trainable_variables:
-        if len(v.shape) < 3:
-            v.assign(v + rng.normal(0, 0.3, v.shape).astype(np.float32))
-    return model
+    return shaken(Supernet(SPACE, 2, seed=4, name="supernet"))
 
 
 @pytest.fixture

@@ -224,3 +224,12 @@ def check_only_drawn_moved(model, before, after, *architectures: Architecture) -
                 else:
                     assert not np.array_equal(old[row], new[row]), f"{kind} of {name}[{row}]"
     return still
+
+
+def shaken(model, deviation=0.3):
+    """The same supernet, whose gammas, betas and biases are not all alike then."""
+    rng = np.random.default_rng(1)
+    for v in model.trainable_variables:
+        if len(v.shape) < 3:
+            v.assign(v + rng.normal(0, deviation, v.shape).astype(np.float32))
+    return model

@@ -81,11 +81,10 @@ class Store:
         base: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
     ):
-        check_local_path("model_dir", folder)
+        found = check_folder(folder)
         self.folder = Path(folder).absolute()
         self._base = json.loads(json.dumps(base, allow_nan=False))
         self._known: dict[str, Result] = {}
-        found = check_folder(self.folder)
         if found is not None:
             self._check(found, defaults or {})
             self._base = found  # the units bear its digest
