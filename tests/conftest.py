@@ -71,7 +71,14 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Seeds the global generators before each test, so that the order of tests does not matter."""
+    """Lets no test depend on those before it: seeds, and how much absl logs.
+
+    A command whose `main` ran in this process may have raised the level.
+    """
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        absl.set_verbosity(absl.WARNING)
+        absl.get_absl_logger().propagate = True
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 (libraries draw from it)
     tensorflow = sys.modules.get("tensorflow")

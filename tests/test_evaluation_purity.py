@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mixed_space import MIXED
-from test_evaluation import draw, shaken
-from tiny_training import SPACE
+from test_evaluation import draw
+from tiny_training import SPACE, shaken
 
 from neas_tf.evaluation import CandidateEvaluator
 from neas_tf.racing import RaceSettings
 from neas_tf.sampling import uniform
 from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.supernet import Supernet
 
 
 def bits(model) -> list[bytes]:
@@ -25,7 +26,7 @@ def bits(model) -> list[bytes]:
 def measured(request):
     """(supernet, evaluator, its arguments, candidates, their scores each alone)."""
     space, num_paths = request.param
-    model, size = shaken(space, num_paths), space.input_size[0]
+    model, size = shaken(Supernet(space, num_paths, seed=4, name="supernet")), space.input_size[0]
     shrunk, rng = ShrunkSpace.full(space, num_paths, heterogeneous=False), np.random.default_rng(3)
     found = {a.key: a for a in (uniform(shrunk, rng) for _ in range(40))}
     candidates = list(found.values())[:7]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import logging
 from search_folders import FILES, OUTSIDE, Crash, contents, counting, search, write
 from toy_search import toy_costs, toy_score, toy_space
 
@@ -129,7 +128,6 @@ def test_old_state_with_a_longer_history(tmp_path, undisturbed):
 def test_dropped_line_is_logged(finished, caplog):
     path = finished / "history.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    logging.get_absl_logger().propagate = True
     with caplog.at_level("WARNING", logger="absl"):
         search(finished)
     assert "dropped line 15, half-written" in caplog.text
