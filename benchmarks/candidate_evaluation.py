@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import racing, searching, timing
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.parse_config import load_file
-from neas_tf.prefix_tree import Work, one_each, one_each_with_skips, work
-from neas_tf.search_state import read_history
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.variation import SearchSettings
+from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import load_file
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.history import read_history
+from neas_tf.search.prefix_tree import Work, one_each, one_each_with_skips, work
+from neas_tf.search.variation import SearchSettings
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 def ratios(total: Work) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def compare_times(
       rounds: in which every way takes a turn.
       generation: of a search with made-up scores that is evaluated, 1 for the random one.
     """
-    from neas_tf.evaluation import CandidateEvaluator
-    from neas_tf.supernet import Supernet
+    from neas_tf.search.evaluation import CandidateEvaluator
+    from neas_tf.supernet.model import Supernet
 
     shrunk = ShrunkSpace.full(space, 2)
     settings = SearchSettings(population=population, generations=generation)

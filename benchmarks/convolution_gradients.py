@@ -1,4 +1,4 @@
-"""Gradients of depthwise convolutions: the library's operations against `neas_tf.convolutions`.
+"""Gradients of depthwise convolutions: the library's operations against `neas_tf.supernet.convolutions`.
 
     python -m benchmarks.convolution_gradients [--batch=64] [--rounds=7] [--layers=16x144,8x480,4x960]
 
@@ -56,7 +56,7 @@ def _row(side: int, channels: int, size: int, stride: int, options) -> dict:
     import tensorflow as tf
 
     from benchmarks import timing
-    from neas_tf import convolutions
+    from neas_tf.supernet import convolutions
 
     rng = np.random.default_rng(0)
     small = -(-side // stride)

@@ -20,13 +20,13 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.targets import target
-from neas_tf.budget import Budget
-from neas_tf.budget_sampling import BudgetSampler
-from neas_tf.cost import METRICS, CostTable
-from neas_tf.errors import NeasError, check_int
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.common.errors import NeasError, check_int
+from neas_tf.cost.budget import Budget
+from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import METRICS, CostTable
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 PATHS = 2
 _DRAWS = 20_000  # different ones; more are repetitions

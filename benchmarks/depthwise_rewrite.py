@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _versions() -> dict[str, str]:
-    from neas_tf.model_store import library_versions
+    from neas_tf.ensemble.store import library_versions
 
     return library_versions("tensorflow", "ai-edge-litert")
 
@@ -85,7 +85,7 @@ def _layer(way: str, stride: int, side: int, kernel: np.ndarray) -> Any:
     """A tf_keras model of one 7×7 depthwise convolution with bias 0, padded by 3."""
     import tf_keras
 
-    from neas_tf.rewrites import depthwise_parts
+    from neas_tf.ensemble.rewrites import depthwise_parts
 
     layers, channels = tf_keras.layers, kernel.shape[2]
     image = tf_keras.Input((side, side, channels), batch_size=1)

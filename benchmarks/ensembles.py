@@ -24,18 +24,18 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.networks import caller, networks, prepare, random_ensemble
-from neas_tf.architecture import Architecture
-from neas_tf.budget import Budget
-from neas_tf.budget_sampling import BudgetSampler
-from neas_tf.console import bar, native_noise_off, quiet_libraries, say
-from neas_tf.cost import CostTable
+from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
+from neas_tf.common.errors import NeasError, check, check_int
+from neas_tf.common.files import told, write_bytes_atomic, write_json_atomic
+from neas_tf.common.paths import project_file, resolve_user_path
+from neas_tf.cost.budget import Budget
+from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.describe import load_space
-from neas_tf.errors import NeasError, check, check_int
-from neas_tf.files import told, write_bytes_atomic, write_json_atomic
-from neas_tf.paths import project_file, resolve_user_path
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.space.zoo import load_architecture
 
 FORMAT = "neas-ensemble-latency/1"
 REFERENCE = "mobilenet_v4_conv_medium"
@@ -159,7 +159,7 @@ def measure(
 
 def exported(architecture: Architecture, space: SearchSpace, cache: Path) -> Path:
     """The TFLite file of an ensemble with random weights, made where it is not there yet."""
-    from neas_tf.exporting import export_tflite
+    from neas_tf.export.formats import export_tflite
 
     digest = hashlib.sha256(f"{space.fingerprint()} {architecture.key}".encode()).hexdigest()[:16]
     path = cache / f"ensemble-{digest}.tflite"

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.supernet_cases import CASES
 from neas_tf.data import DataConfig, DatasetInfo
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
 
 JPEG_SIZE = (375, 500)  # ImageNet's median
 
@@ -56,11 +56,11 @@ def make_step(space: SearchSpace) -> Callable[[Any, Any], float]:
     import tensorflow as tf
     from official.core import config_definitions as cfg
 
-    from neas_tf.averaging import create_slots
-    from neas_tf.config import RetrainConfig
-    from neas_tf.resolving import resolve_steps
-    from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
-    from neas_tf.zoo import load_architecture
+    from neas_tf.config.resolve import resolve_steps
+    from neas_tf.config.settings import RetrainConfig
+    from neas_tf.space.zoo import load_architecture
+    from neas_tf.training.optimizers import create_slots
+    from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 
     stage = resolve_steps(RetrainConfig(), 1_281_167, "retrain")
     task = EnsembleTask(EnsembleTaskConfig(), load_architecture("neas_s", space), space, stage)

@@ -43,10 +43,10 @@ def random_data():
     """A data set of 20,000 random 32×32 images in memory."""
     import numpy as np
 
+    from neas_tf.common.normalisation import Normalisation
     from neas_tf.data import DataConfig, DatasetInfo
     from neas_tf.data.dataset_info import Part
     from neas_tf.data.stores import ArrayStore
-    from neas_tf.normalisation import Normalisation
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20_000, 32, 32, 3), np.uint8)
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
     import dataclasses
 
     from neas_tf import data
-    from neas_tf.errors import NeasError
+    from neas_tf.common.errors import NeasError
 
     started = time.perf_counter()
     try:

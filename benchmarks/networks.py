@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.console import native_noise_off
-from neas_tf.errors import NeasError
-from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
-from neas_tf.model_store import library_versions
-from neas_tf.paths import project_file
-from neas_tf.space import SearchSpace
+from neas_tf.common.console import native_noise_off
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.paths import project_file
+from neas_tf.ensemble.store import library_versions
+from neas_tf.space.search_space import SearchSpace
 
 NEAS = "neas"
 FORMATS = ("float32", "int8")
@@ -81,9 +81,9 @@ def networks() -> dict[str, Network]:
 
 def _neas(name: str, variant: str) -> Callable[[], Iterator[tuple[Any, int]]]:
     def build():
-        from neas_tf.architecture import Architecture
-        from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES
-        from neas_tf.zoo import load_architecture
+        from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES
+        from neas_tf.space.architecture import Architecture
+        from neas_tf.space.zoo import load_architecture
 
         space = SearchSpace()
         whole = load_architecture(name, space)
@@ -99,9 +99,9 @@ def _neas(name: str, variant: str) -> Callable[[], Iterator[tuple[Any, int]]]:
 
 def random_ensemble(architecture: Any, space: SearchSpace) -> tuple[Any, Any]:
     """An ensemble with random weights, in its trainable form, and its `LoadedInfo`."""
-    from neas_tf.ensemble import build_ensemble
-    from neas_tf.model_store import LoadedInfo
-    from neas_tf.normalisation import Normalisation
+    from neas_tf.common.normalisation import Normalisation
+    from neas_tf.ensemble.model import build_ensemble
+    from neas_tf.ensemble.store import LoadedInfo
 
     names = tuple(map(str, range(space.num_classes)))
     info = LoadedInfo(architecture, space, names, Normalisation())
@@ -110,7 +110,7 @@ def random_ensemble(architecture: Any, space: SearchSpace) -> tuple[Any, Any]:
 
 def ensemble(architecture: Any, space: SearchSpace, rewrites: Any) -> tuple[Any, int]:
     """An ensemble with random weights in its deployed form, and its trainable parameters."""
-    from neas_tf.serving import deployed_model
+    from neas_tf.export.serving import deployed_model
 
     model, info = random_ensemble(architecture, space)
     deployed = deployed_model(model, info, rewrites, batch_size=1, probabilities=False)
@@ -206,9 +206,9 @@ def _digest(network: Network) -> str:
 
 def _convert(network: Network, cache: Path, stem: str) -> None:
     """Writes the files of all formats, and then the report that says so."""
-    from neas_tf.export_checks import random_images
-    from neas_tf.quantizing import convert
-    from neas_tf.tflite_files import inspect
+    from neas_tf.export.checks import random_images
+    from neas_tf.export.tflite.inspection import inspect
+    from neas_tf.export.tflite.quantizing import convert
 
     space = dataclasses.replace(SearchSpace(), input_size=network.size)
     images = random_images(space, CALIBRATION_IMAGES)
@@ -246,10 +246,10 @@ def _convert(network: Network, cache: Path, stem: str) -> None:
 
 
 def _save(model: Any, folder: str) -> None:
-    """Writes a model with a dict of outputs as a SavedModel, the way `neas_tf.quantizing` reads."""
+    """Writes a model with a dict of outputs as a SavedModel, the way `neas_tf.export.tflite.quantizing` reads."""
     import tensorflow as tf
 
-    from neas_tf.export_files import SIGNATURE
+    from neas_tf.export.artifacts import SIGNATURE
 
     module = tf.Module()
     module.variables_of_model = model.variables
@@ -265,7 +265,7 @@ def _save(model: Any, folder: str) -> None:
 
 def caller(paths: Sequence[Path], threads: int = 1) -> Callable[[], Any]:
     """A function that invokes the files once, one after another."""
-    from neas_tf.tflite_files import interpreter
+    from neas_tf.export.tflite.inspection import interpreter
 
     ready = []
     with native_noise_off():
@@ -289,7 +289,7 @@ def caller(paths: Sequence[Path], threads: int = 1) -> Callable[[], Any]:
 
 def graph_macs(path: Path) -> int:
     """Multiply-accumulates of the convolutions and matrix products of a TFLite file."""
-    from neas_tf.tflite_files import interpreter
+    from neas_tf.export.tflite.inspection import interpreter
 
     plain = interpreter(path, delegate=False)
     shapes = {t["index"]: [int(side) for side in t["shape"]] for t in plain.get_tensor_details()}

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.console import native_noise_off
-from neas_tf.errors import NeasError, check_int
+from neas_tf.common.console import native_noise_off
+from neas_tf.common.errors import NeasError, check_int
 
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _HOST_MEMORY = 1  # kLiteRtTensorBufferTypeHostMemory
@@ -149,7 +149,7 @@ def _add_options(make: Any, call: Any, options: ctypes.c_void_p, alive: list[Any
 
 def _ends(path: Path) -> tuple[list[dict], list[dict]]:
     """Inputs and outputs of the signature, in its order."""
-    from neas_tf.tflite_files import interpreter
+    from neas_tf.export.tflite.inspection import interpreter
 
     plain = interpreter(path, delegate=False)
     signature = next(iter(plain.get_signature_list().values()))

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import searching
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.evolution import top_candidates
-from neas_tf.prefix_tree import work
-from neas_tf.racing import Race, RaceSettings, run_race
-from neas_tf.search_state import History, Score
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.variation import SearchSettings
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.evolution import top_candidates
+from neas_tf.search.history import History, Score
+from neas_tf.search.prefix_tree import work
+from neas_tf.search.racing import Race, RaceSettings, run_race
+from neas_tf.search.variation import SearchSettings
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 # bool (C, K + 1, n) of some ensembles, as `CandidateEvaluator.correct`; the space; what they are.
 Results = tuple[Callable[[list[Architecture]], np.ndarray], ShrunkSpace, dict[str, Any]]
@@ -142,10 +142,10 @@ def measured(model_dir: str, cache: str) -> Results:
     """
     import tensorflow as tf
 
-    from neas_tf.parse_config import load_config
-    from neas_tf.run_context import open_run
-    from neas_tf.stages.search_stage import load_shrunk, make_evaluator
-    from neas_tf.stages.supernet_stage import load_supernet
+    from neas_tf.config.parse import load_config
+    from neas_tf.run.context import open_run
+    from neas_tf.run.search_stage import load_shrunk, make_evaluator
+    from neas_tf.run.supernet_stage import load_supernet
 
     config = load_config("neas_cifar10", [str(Path(model_dir, "params.yaml"))], "")
     run = open_run(config, model_dir, tf.distribute.get_strategy())

@@ -22,12 +22,12 @@ from benchmarks import timing
 from benchmarks.supernet_cases import random_batch
 from benchmarks.targets import target
 from benchmarks.workers import peak_memory_gb, serve, workers
-from neas_tf.console import say
-from neas_tf.errors import NeasError, check_int
-from neas_tf.files import told, write_json_atomic
-from neas_tf.paths import resolve_user_path
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.common.console import say
+from neas_tf.common.errors import NeasError, check_int
+from neas_tf.common.files import told, write_json_atomic
+from neas_tf.common.paths import resolve_user_path
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 LAYOUTS = {"torch": "default", "torch_channels_last": "channels_last"}
 
@@ -129,10 +129,10 @@ def _serve(name: str, size: int, batch_size: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         from official.core import config_definitions as cfg
 
-        from neas_tf.averaging import create_slots
-        from neas_tf.config import RetrainConfig
-        from neas_tf.resolving import resolve_steps
-        from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
+        from neas_tf.config.resolve import resolve_steps
+        from neas_tf.config.settings import RetrainConfig
+        from neas_tf.training.optimizers import create_slots
+        from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 
         space = dataclasses.replace(SearchSpace(), input_size=(size, size))
         stage = resolve_steps(RetrainConfig(), 1_281_167, "retrain")

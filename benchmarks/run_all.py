@@ -32,10 +32,10 @@ from benchmarks import (
 )
 from benchmarks.supernet_cases import CASES
 from benchmarks.targets import markdown, target
-from neas_tf.console import say
-from neas_tf.errors import NeasError, check, check_int, unknown_name
-from neas_tf.files import read_json, write_json_atomic, write_text_atomic
-from neas_tf.paths import project_file, resolve_user_path
+from neas_tf.common.console import say
+from neas_tf.common.errors import NeasError, check, check_int, unknown_name
+from neas_tf.common.files import read_json, write_json_atomic, write_text_atomic
+from neas_tf.common.paths import project_file, resolve_user_path
 
 FORMAT = "neas-benchmarks/1"
 _LINE_EVERY = 30.0  # seconds between signs of life

@@ -17,12 +17,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from neas_tf.cost import METRICS, CostTable
-from neas_tf.errors import NeasError, check_int
+from neas_tf.common.errors import NeasError, check_int
+from neas_tf.cost.cost_table import METRICS, CostTable
 from neas_tf.operators import Operator, operator_steps
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 IMAGES, HELD_OUT = 1_281_167, 0.1  # ImageNet's training images, and the share for the search
 EPOCHS, PATHS = 120, 2

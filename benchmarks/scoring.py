@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    from neas_tf.measurements import Measurements
-    from neas_tf.scoring import combination_scores, similarity_and_quality
+    from neas_tf.shrinking.diversity import combination_scores, similarity_and_quality
+    from neas_tf.shrinking.measurements import Measurements
 
     rng = np.random.default_rng(0)
     shape = {"samples": args.samples, "layers": args.layers, "operators": args.operators}

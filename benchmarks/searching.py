@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from neas_tf import sampling
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.evolution import SearchResult, run_search
-from neas_tf.search_state import History, Score
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.variation import SearchSettings
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.evolution import SearchResult, run_search
+from neas_tf.search.history import History, Score
+from neas_tf.search.variation import SearchSettings
+from neas_tf.space import sampling
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 def made_up_scores(

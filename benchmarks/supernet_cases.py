@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.search_space import SearchSpace, Stage
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 @dataclasses.dataclass(frozen=True)

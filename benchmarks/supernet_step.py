@@ -29,11 +29,11 @@ from benchmarks import timing
 from benchmarks.supernet_cases import CASES, Case
 from benchmarks.targets import target
 from benchmarks.workers import Worker, workers
-from neas_tf.console import say
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError, check_int, unknown_name
-from neas_tf.files import told, write_json_atomic
-from neas_tf.paths import resolve_user_path
+from neas_tf.common.console import say
+from neas_tf.common.errors import NeasError, check_int, unknown_name
+from neas_tf.common.files import told, write_json_atomic
+from neas_tf.common.paths import resolve_user_path
+from neas_tf.cost.cost_table import CostTable
 
 OURS = "benchmarks.supernet_worker"
 TORCH = "benchmarks.torch_supernet"

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Case, batch
 from benchmarks.workers import peak_memory_gb, serve
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.space.search_space import SearchSpace, Stage
 
 _SIZE, _CHANNELS, _BATCH = 28, 256, 16  # of the convolution that shows what the machine can do
 
@@ -54,9 +54,9 @@ class Trainer:
         import tensorflow as tf
         from official.core import config_definitions as cfg
 
-        from neas_tf.config import SupernetConfig
-        from neas_tf.resolving import resolve_steps
-        from neas_tf.tasks import SupernetTask, SupernetTaskConfig
+        from neas_tf.config.resolve import resolve_steps
+        from neas_tf.config.settings import SupernetConfig
+        from neas_tf.training.tasks import SupernetTask, SupernetTaskConfig
 
         stage = SupernetConfig(weight_decay=WEIGHT_DECAY)
         optimizer = stage.trainer.optimizer_config
@@ -185,8 +185,8 @@ def main(name: str, precision: str) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         import tf_keras
 
-        from neas_tf import tasks  # noqa: F401 (with Model Garden)
-        from neas_tf.grappler import safe_switches
+        from neas_tf.supernet.grappler import safe_switches
+        from neas_tf.training import tasks  # noqa: F401 (with Model Garden)
 
         marks.set("project")
         safe_switches().__enter__()  # for as long as the process lives, as in the stage

@@ -24,10 +24,10 @@ from typing import Any
 
 from benchmarks import timing
 from benchmarks.networks import FORMATS, Network, caller, is_prepared, networks, prepare
-from neas_tf.console import bar, native_noise_off, quiet_libraries, say
-from neas_tf.errors import NeasError, check, check_int, unknown_name
-from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
-from neas_tf.paths import resolve_user_path
+from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
+from neas_tf.common.errors import NeasError, check, check_int, unknown_name
+from neas_tf.common.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.paths import resolve_user_path
 
 FORMAT = "neas-tflite-latency/1"
 REFERENCE = "efficientnet_b0"
@@ -154,7 +154,7 @@ def measure(
     clock = "cpu" if threads == 1 else "wall"
     with bar("measuring", (rounds + 1) * len(calls), "turns", leave=False) as progress:
         times = timing.interleaved(calls, rounds, runs, clock=clock, tick=progress.update)
-    from neas_tf.model_store import library_versions
+    from neas_tf.ensemble.store import library_versions
 
     rows = [_row(network, formats, files, times) for network in chosen]
     return {

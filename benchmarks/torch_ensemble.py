@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from benchmarks.supernet_cases import random_batch
 from benchmarks.torch_supernet import Head, make_stem, operator
 from benchmarks.workers import peak_memory_gb, serve
-from neas_tf.architecture import Architecture
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 # As `RetrainConfig` has them, which a test compares.
 RATE, RHO, MOMENTUM, EPSILON = 0.064, 0.9, 0.9, 1e-3

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
 from benchmarks.workers import peak_memory_gb, serve
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
 
 
 def divisible(value: float) -> int:

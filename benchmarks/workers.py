@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
 
 _TAIL = 600  # characters of a dead worker's stderr in the error
 

@@ -83,8 +83,8 @@ def rows(prefix: str, config: Any, meanings: dict[str, str], skip: tuple = ()) -
 
 def tables() -> dict[str, list[str]]:
     """The generated parts of the page, by the names of their marks."""
-    from neas_tf.config import NeasConfig
-    from neas_tf.space import SearchSpace
+    from neas_tf.config.settings import NeasConfig
+    from neas_tf.space.search_space import SearchSpace
 
     config = NeasConfig()
     top = attributes(NeasConfig)
@@ -126,8 +126,8 @@ def recipes() -> dict[str, list[str]]:
     """What each experiment sets beside the defaults, as YAML."""
     from official.core import exp_factory
 
-    from neas_tf import experiments
-    from neas_tf.config import NeasConfig
+    from neas_tf.config import experiments
+    from neas_tf.config.settings import NeasConfig
 
     defaults = _without_dull(NeasConfig())
     result = {}

@@ -14,24 +14,32 @@ from typing import Any
 
 from absl import flags, logging
 
-from neas_tf import command_line, zoo
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.export_files import check_output, labels_text, put_in_place, read_label_file
-from neas_tf.files import temporary_folder, told
-from neas_tf.model_store import (
+from neas_tf.common import command_line
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.files import temporary_folder, told
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import check_local_path, resolve_user_path
+from neas_tf.ensemble.store import (
     RUN_MODEL,
     LoadedInfo,
     check_replaceable,
     replace_path,
     save_model,
 )
-from neas_tf.normalisation import Normalisation
-from neas_tf.paths import check_local_path, resolve_user_path
-from neas_tf.space import SearchSpace
-from neas_tf.torch_file import READERS, open_checkpoint
-from neas_tf.torch_names import Layout, Place, arrays, differences, torch_layout, without_prefix
-from neas_tf.torch_pickle import Tensor
+from neas_tf.ensemble.torch_file import READERS, open_checkpoint
+from neas_tf.ensemble.torch_pickle import Tensor
+from neas_tf.ensemble.torch_weight_names import (
+    Layout,
+    Place,
+    arrays,
+    differences,
+    torch_layout,
+    without_prefix,
+)
+from neas_tf.export.artifacts import check_output, labels_text, put_in_place, read_label_file
+from neas_tf.space import zoo
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 # The output is laid out like a run, so that every command with --model_dir takes it.
 SAVED_MODEL = Path("export") / "saved_model"
@@ -93,7 +101,7 @@ def read_checkpoint(
 
 def model_from(weights: Mapping[Place, Any], architecture: Architecture, space: SearchSpace) -> Any:
     """The tf_keras model (trainable form, float32) with weights by place."""
-    from neas_tf.ensemble import build_ensemble, model_slots
+    from neas_tf.ensemble.model import build_ensemble, model_slots
 
     model = build_ensemble(architecture, space, dtype="float32")
     slots = [(slot.part, slot.layer, slot.path, slot.role) for slot in model_slots(model)]
@@ -139,7 +147,7 @@ def convert(
     weights = read_checkpoint(
         checkpoint, info.architecture, info.space, use_ema=use_ema, reader=reader
     )
-    from neas_tf.exporting import export_saved_model
+    from neas_tf.export.formats import export_saved_model
 
     model = model_from(weights, info.architecture, info.space)
     parts = (info.architecture, info.space, info.class_names, info.normalisation)

@@ -14,13 +14,13 @@ from typing import Any
 
 from absl import flags
 
-from neas_tf import command_line, console
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.latency_table import NANOSECONDS, LatencyTable, load_table
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.common import command_line, console
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable, load_table
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*(?:[x×,]\s*(\d{1,6})\s*)?", re.ASCII)
 _BAR = 16  # characters of the longest bar
@@ -222,7 +222,7 @@ def load_space(path: str) -> SearchSpace:
     Raises:
       NeasError: for a missing or malformed file or an unknown setting.
     """
-    from neas_tf.yaml_text import load_yaml_file
+    from neas_tf.common.yaml_text import load_yaml_file
 
     value = load_yaml_file(path, "space")
     check(bool(value), "space", path, "a file with a mapping of settings")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from neas_tf import command_line, console
-from neas_tf.class_names import compare_classes
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.model_store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
-from neas_tf.paths import resolve_user_path
+from neas_tf.common import command_line, console
+from neas_tf.common.class_names import compare_classes
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.paths import resolve_user_path
+from neas_tf.ensemble.store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
 
 if TYPE_CHECKING:
     from neas_tf.data import DataConfig, DatasetInfo
@@ -64,8 +64,8 @@ def data_config(
     Raises:
       NeasError: for unknown settings, or when nothing says which data.
     """
+    from neas_tf.config.parse import check_known, load_file, parse_override
     from neas_tf.data import DataConfig
-    from neas_tf.parse_config import check_known, load_file, parse_override
 
     given = [load_file(path) for path in config_files]
     given += [parse_override(text) for text in overrides]
@@ -135,9 +135,9 @@ def evaluate_folder(
     import tensorflow as tf
 
     from neas_tf import data
-    from neas_tf.accuracy import evaluate
-    from neas_tf.data.contents import contents
-    from neas_tf.model_store import load_model
+    from neas_tf.data.reading.contents import contents
+    from neas_tf.ensemble.store import load_model
+    from neas_tf.training.accuracy import evaluate
 
     data_info = data.load(config, test_only=True)
     warning = check_classes(read_info(folder), data_info)

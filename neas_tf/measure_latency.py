@@ -16,21 +16,14 @@ from typing import Any
 
 from absl import flags
 
-from neas_tf import command_line, console
-from neas_tf.benchmark_profile import read_latencies
+from neas_tf.common import command_line, console
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.files import check_writable, told, write_bytes_atomic
+from neas_tf.common.folder_lock import lock_folder
+from neas_tf.common.paths import check_local_path, resolve_user_path
+from neas_tf.cost.latency_table import LatencyTable, milliseconds
 from neas_tf.describe import load_space, parse_size
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.files import check_writable, told, write_bytes_atomic
-from neas_tf.folder_lock import lock_folder
-from neas_tf.latency_table import LatencyTable, milliseconds
-from neas_tf.latency_timing import (
-    TimingSettings,
-    describe_machine,
-    time_files,
-    typical,
-    versions,
-)
-from neas_tf.latency_work import (
+from neas_tf.latency.measurement import (
     MANIFEST,
     Request,
     WorkFolder,
@@ -38,8 +31,9 @@ from neas_tf.latency_work import (
     make_table,
     read_manifest,
 )
-from neas_tf.paths import check_local_path, resolve_user_path
-from neas_tf.space import SearchSpace
+from neas_tf.latency.phone_profile import read_latencies
+from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical, versions
+from neas_tf.space.search_space import SearchSpace
 
 
 def find_request(values: flags.FlagValues) -> Request:
@@ -73,7 +67,7 @@ def find_request(values: flags.FlagValues) -> Request:
 
 
 def _of_run(folder: Path) -> tuple[SearchSpace, int]:
-    from neas_tf.yaml_text import load_yaml_file
+    from neas_tf.common.yaml_text import load_yaml_file
 
     path = folder / "params.yaml"
     check(path.is_file(), "model_dir", str(folder), "the folder of a run, with a params.yaml")
@@ -85,8 +79,8 @@ def _of_run(folder: Path) -> tuple[SearchSpace, int]:
 
 def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
     """The space of an experiment; its data are opened only where they decide its shapes."""
-    from neas_tf.config import search_space
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
+    from neas_tf.config.settings import search_space
 
     files = [name for text in values.config_file for name in text.split(",") if name]
     experiment = values.experiment or "neas_quickstart"
@@ -100,7 +94,7 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
         space.input_channels = space.input_channels or config.data.input_channels or 3
         return search_space(space), config.num_paths
     from neas_tf import data
-    from neas_tf.resolving import resolve_space
+    from neas_tf.config.resolve import resolve_space
 
     try:
         return resolve_space(config, data.load(config.data)), config.num_paths

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from neas_tf import command_line, console
-from neas_tf.errors import NeasError
-from neas_tf.paths import resolve_user_path
-from neas_tf.stopping import EXIT_CODE, Terminated, terminating
+from neas_tf.common import command_line, console
+from neas_tf.common.command_line import EXIT_CODE, Terminated, terminating
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import resolve_user_path
 
 NAME = "neas_tf.train"
 parse_flags = command_line.flags_parser(NAME)
@@ -56,9 +56,9 @@ def _run(argv: Sequence[str]) -> None:
     if not _MODEL_DIR.value:
         raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
     command_line.start_tensorflow(_THREADS.value, _CPUS.value)
-    from neas_tf.parse_config import load_config
-    from neas_tf.pipeline import run_pipeline
-    from neas_tf.run_context import settings_file
+    from neas_tf.config.parse import load_config
+    from neas_tf.run.context import settings_file
+    from neas_tf.run.pipeline import run_pipeline
 
     folder = resolve_user_path(_MODEL_DIR.value)
     files = [name for text in _CONFIG_FILE.value for name in text.split(",") if name]

@@ -224,7 +224,7 @@ def _work(worker: dict[str, Any], copies: int) -> None:
     os.environ.update(worker.get("env", {}))
     import tensorflow as tf
 
-    from neas_tf import pipeline
+    from neas_tf.run import pipeline
 
     pipeline.report = lambda run: {}  # pictures take longer than a stage
     # Tracing is most of the time here.
@@ -263,8 +263,10 @@ def _repeat_batches(copies: int) -> None:
 
 def _install(fault: Mapping[str, Any]) -> None:
     """Makes this process fail at a point of the run."""
-    from neas_tf import errors, run_context, training_loop
-    from neas_tf.stages import export_stage, search_stage
+    from neas_tf.common import errors
+    from neas_tf.run import context as run_context
+    from neas_tf.run import export_stage, search_stage
+    from neas_tf.training import training_loop
 
     left = [int(fault["at"])]
 

@@ -9,7 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from neas_tf import paths
+from neas_tf.common import paths
 
 # Test modules import TensorFlow after this file. The cores are those this process may use, which
 # can be fewer than the machine has.

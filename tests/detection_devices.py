@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 from small_detection import make_coco, tiny_config
 
-from detection.task import NeasRetinaNetTask
+from neas_tf.detection.task import NeasRetinaNetTask
 
 STEPS = 2
 

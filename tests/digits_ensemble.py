@@ -8,10 +8,10 @@ from typing import Any
 from small_ensembles import randomise
 
 from neas_tf import data
-from neas_tf.architecture import Architecture
-from neas_tf.ensemble import build_ensemble
-from neas_tf.model_store import LoadedInfo
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 SPACE = SearchSpace(
     name="digits",
@@ -45,7 +45,7 @@ def ensemble(info: data.DatasetInfo, seed: int = 0) -> tuple[Any, LoadedInfo]:
 
 def tuning(info: data.DatasetInfo, folder: Path, **settings: Any) -> Any:
     """Settings of a fine-tuning of a dozen steps."""
-    from neas_tf.fine_tuning import FineTuning
+    from neas_tf.export.fine_tuning import FineTuning
 
     given = {"epochs": 1.0, "batch_size": 128, "calibration_images": 32, **settings}
     return FineTuning(info, folder, **given)

@@ -6,7 +6,7 @@ import sys
 
 import warm
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 from tiny_training import SPACE
 
-from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.racing import RaceSettings
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.supernet import Supernet
+from neas_tf.search.evaluation import CandidateEvaluator
+from neas_tf.search.racing import RaceSettings
+from neas_tf.space.sampling import uniform
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.model import Supernet
 
 
 def main() -> None:

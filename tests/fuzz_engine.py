@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 
 # A parser may take so long for one input; machines are shared, so it is far above what they need.
 HANG_SECONDS = 2.0

@@ -14,8 +14,8 @@ import numpy as np
 from spaces_for_tests import TOY
 from torch_checkpoints import Raw, call, instructions, name, tensor
 
-from neas_tf.architecture import Architecture
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
+from neas_tf.space.architecture import Architecture
 
 KEY = "s2:k3e2.k5e3|k3e4.skip|k5e3.k3e2"
 ARCHITECTURE = Architecture.from_key(KEY, "example")

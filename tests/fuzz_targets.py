@@ -45,23 +45,23 @@ from fuzz_seeds import (
 from latency_tables import made_up_table
 from spaces_for_tests import TOY, some_shrunk
 
-from neas_tf import torch_pickle
-from neas_tf.architecture import Architecture
-from neas_tf.confusion import Confusion, read_confusion
-from neas_tf.errors import NeasError
-from neas_tf.files import parse_json
-from neas_tf.latency_table import LatencyTable
-from neas_tf.latency_work import read_manifest
-from neas_tf.model_store import ARCHITECTURE_FILE, MODEL_FILE, read_info
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import parse_json
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.yaml_text import load_yaml, load_yaml_file
+from neas_tf.cost.latency_table import LatencyTable
+from neas_tf.ensemble import torch_pickle
+from neas_tf.ensemble.confusion import Confusion, read_confusion
+from neas_tf.ensemble.store import ARCHITECTURE_FILE, MODEL_FILE, read_info
+from neas_tf.ensemble.torch_file import open_checkpoint
+from neas_tf.ensemble.torch_pickle import Tensor
+from neas_tf.latency.measurement import read_manifest
 from neas_tf.report.reading import read_run
-from neas_tf.search_state import History, parse_history
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.torch_file import open_checkpoint
-from neas_tf.torch_pickle import Tensor
-from neas_tf.yaml_text import load_yaml, load_yaml_file
-from neas_tf.zoo import load_architecture
+from neas_tf.search.history import History, parse_history
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.space.zoo import load_architecture
 
 _CONFIGS = ("cifar10_cpu.yaml", "cifar10_mobile_cpu.yaml", "spaces/mobile.yaml")
 
@@ -177,7 +177,7 @@ def read_state(path: Path) -> object:
 
 def read_pickle(data: bytes) -> object:
     """The stack machine alone, with the damages that `open_checkpoint` turns into sentences."""
-    from neas_tf.torch_file import DAMAGES
+    from neas_tf.ensemble.torch_file import DAMAGES
 
     try:
         return torch_pickle.run(io.BytesIO(data), lambda storage: bytes(24))
@@ -209,14 +209,14 @@ def read_normalisation(data: bytes) -> object:
 
 @functools.cache
 def _experiment() -> Any:
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
 
     return load_config("neas_quickstart")
 
 
 def _apply(settings: dict[str, Any]) -> object:
-    from neas_tf.config import search_space
-    from neas_tf.parse_config import apply_override, check_known, with_stage_shapes
+    from neas_tf.config.parse import apply_override, check_known, with_stage_shapes
+    from neas_tf.config.settings import search_space
 
     check_known(settings, _experiment())
     config = copy.deepcopy(_experiment())
@@ -231,19 +231,19 @@ def _apply(settings: dict[str, Any]) -> object:
 
 
 def read_config(data: bytes) -> object:
-    from neas_tf.yaml_text import load_yaml
+    from neas_tf.common.yaml_text import load_yaml
 
     return _apply(load_yaml(_utf8(data), "config_file 'a.yaml'"))
 
 
 def read_overrides(data: bytes) -> object:
-    from neas_tf.parse_config import parse_override
+    from neas_tf.config.parse import parse_override
 
     return _apply(parse_override(_text(data)))
 
 
 def read_records(path: Path) -> object:
-    from neas_tf.data.sources import count_records
+    from neas_tf.data.reading.sources import count_records
 
     return count_records(str(path))
 
@@ -262,7 +262,7 @@ def read_image(data: bytes) -> object:
 def _decoder() -> Any:
     import tensorflow as tf
 
-    from neas_tf.data.decoding import Decoder
+    from neas_tf.data.reading.decoding import Decoder
 
     function = tf.function(Decoder(8, 8, 3).fixed, [tf.TensorSpec([], tf.string)])
     function.get_concrete_function()  # tracing writes a file of its own

@@ -2,9 +2,9 @@
 
 import zlib
 
-from neas_tf.latency_plan import space_keys
-from neas_tf.latency_table import LatencyTable
-from neas_tf.space import SearchSpace
+from neas_tf.cost.latency_plan import space_keys
+from neas_tf.cost.latency_table import LatencyTable
+from neas_tf.space.search_space import SearchSpace
 
 
 def made_up_table(space: SearchSpace, num_paths: int = 2, **changes) -> LatencyTable:

@@ -1,6 +1,6 @@
 """A small space with operators of every family, for tests."""
 
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
 
 MIXED = SearchSpace.from_dict(
     {

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neas_tf.architecture import Architecture
-from neas_tf.evaluation import Accuracies
-from neas_tf.supernet import Supernet
+from neas_tf.search.evaluation import Accuracies
+from neas_tf.space.architecture import Architecture
+from neas_tf.supernet.model import Supernet
 
 
 def supernet_statistics(

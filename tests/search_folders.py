@@ -4,9 +4,9 @@ from pathlib import Path
 
 from toy_search import shrink, toy_evaluate, toy_score, toy_search, toy_space
 
-from neas_tf.architecture import Architecture
-from neas_tf.evolution import SearchSettings
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.search.evolution import SearchSettings
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 SETTINGS = SearchSettings(population=5, parents=3, generations=3, seed=1)
 SHRUNK = shrink(ShrunkSpace.full(toy_space(), 2), 5)

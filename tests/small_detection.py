@@ -11,10 +11,10 @@ import tensorflow as tf
 from official.core import exp_factory
 from official.vision.data import tfrecord_lib
 
-import detection.experiments
-import detection.task  # noqa: F401 (registers)
-from neas_tf.architecture import Architecture
-from neas_tf.space import SearchSpace, Stage
+import neas_tf.detection.experiments
+import neas_tf.detection.task  # noqa: F401 (registers)
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 # Levels 2 to 4; three paths behind layer 2.
 SPACE = SearchSpace(

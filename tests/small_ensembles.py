@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neas_tf.architecture import Architecture
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 NEAS_S = "20,2,0,0,-1,0,2,0,0,2,-1,0,-1,0,3,2,4,0,2,5,0,4,3,0,0"
 NEAS_L = "16,2,0,5,5,1,3,5,1,3,4,1,2,5,4,1,3,3,1,3,1,5,1,0,5,4,4,3,0"

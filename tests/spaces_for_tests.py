@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Iterator
 
-from neas_tf.architecture import Architecture
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 TOY = SearchSpace(
     name="toy",

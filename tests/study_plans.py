@@ -4,14 +4,14 @@ import zlib
 
 import numpy as np
 
-from neas_tf import sampling
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space import sampling
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study import units
-from neas_tf.study.plan import Plan
 from neas_tf.study.settings import StudySettings
+from neas_tf.study.tables.plan import Plan
 
 SPACE = SearchSpace.from_dict(
     {

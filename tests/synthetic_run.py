@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from neas_tf.architecture import Architecture
-from neas_tf.confusion import Confusion
-from neas_tf.cost import CostTable
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble.confusion import Confusion
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 SMALL = SearchSpace.from_dict(
     {

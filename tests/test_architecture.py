@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spaces_for_tests import TOY, some_shrunk
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 from neas_tf.operators import PAPER_OPERATORS
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 NEAS_L = "16,2,0,5,5,1,3,5,1,3,4,1,2,5,4,1,3,3,1,3,1,5,1,0,5,4,4,3,0"
 

@@ -8,7 +8,7 @@ import sys
 import audit_locks
 import pytest
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 
 def tool(folder, output: str, status: int = 0):

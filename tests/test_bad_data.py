@@ -12,9 +12,9 @@ import tensorflow as tf
 from absl import logging
 
 from neas_tf import data
+from neas_tf.common.errors import NeasError
 from neas_tf.data import DataConfig
-from neas_tf.data.decoding import MOST_PIXELS, Decoder
-from neas_tf.errors import NeasError
+from neas_tf.data.reading.decoding import MOST_PIXELS, Decoder
 
 DECODABLE, DAMAGED = bad_images.decodable(), bad_images.damaged()
 

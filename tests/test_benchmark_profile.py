@@ -9,8 +9,8 @@ from benchmark_outputs import OPS, headed, printed, tables, total_us
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neas_tf.benchmark_profile import OpTime, parse_profiles, profile_files, read_latencies
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.latency.phone_profile import OpTime, parse_profiles, profile_files, read_latencies
 
 KNOWN = ("probe_000.tflite", "probe_001.tflite", "fit_000.tflite")
 EXPECTED = 1000 * total_us(OPS)
@@ -168,5 +168,5 @@ def test_files_that_cannot_be_used(tmp_path):
 
 
 def test_importing_needs_no_tensorflow():
-    code = "import neas_tf.benchmark_profile, sys; sys.exit('tensorflow' in sys.modules)"
+    code = "import neas_tf.latency.phone_profile, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,12 +8,12 @@ from tiny_training import SPACE
 from toy_search import toy_search, toy_space
 
 from benchmarks import candidate_evaluation, racing
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.variation import SearchSettings
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.variation import SearchSettings
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 def test_counts_of_a_search():

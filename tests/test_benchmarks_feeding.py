@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import feeding, input_pipeline, retraining_step
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import warm
 
 from benchmarks import networks, tflite_latency
 from benchmarks.latency_plot import draw
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.paths import project_file
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.paths import project_file
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 SPACE = SearchSpace(
     name="tiny",

@@ -10,11 +10,11 @@ from benchmarks import cost_and_sampling, run_all, scaling, scoring
 from benchmarks.run_all import Program, merged
 from benchmarks.targets import markdown, target
 from benchmarks.workers import Worker, workers
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.operators import Operator
-from neas_tf.paths import project_file
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
 
 ECHO = "tests.echo_worker"
 

@@ -10,10 +10,10 @@ import pytest
 from benchmarks import step_profile, supernet_step
 from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
 from benchmarks.supernet_worker import own_space, traced_alone
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 TINY = CASES["tiny"]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -117,7 +117,7 @@ def test_the_other_supernet_moves_only_what_was_drawn_and_divides_the_trunks_gra
 @needs_torch
 def test_the_other_ensemble_has_our_parameters_and_recipe():
     from benchmarks import torch_ensemble
-    from neas_tf.config import RetrainConfig
+    from neas_tf.config.settings import RetrainConfig
 
     space = dataclasses.replace(SearchSpace(), input_size=(32, 32))
     for name in ("neas_s", "neas_l"):
@@ -140,7 +140,7 @@ def test_the_other_ensemble_has_our_parameters_and_recipe():
 
 
 def test_our_step_has_the_stages_recipe():
-    from neas_tf.config import SupernetConfig
+    from neas_tf.config.settings import SupernetConfig
 
     stage = SupernetConfig()
     sgd = stage.trainer.optimizer_config.optimizer.sgd

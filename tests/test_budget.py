@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf.budget import Budget
-from neas_tf.cost import METRICS, CostTable
-from neas_tf.errors import NeasError
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.budget import Budget
+from neas_tf.cost.cost_table import METRICS, CostTable
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 TABLE = CostTable(TOY)
 PAPER = CostTable(SearchSpace())

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf import budget_sampling
-from neas_tf.budget import Budget
-from neas_tf.budget_sampling import BudgetSampler
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.cost import budget_sampling
+from neas_tf.cost.budget import Budget
+from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 TABLE = CostTable(TOY)
 PAPER = CostTable(SearchSpace())

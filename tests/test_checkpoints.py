@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from neas_tf import checkpoints
-from neas_tf.checkpoints import damage, latest_step, reason_of, settle
-from neas_tf.paths import literal_path
+from neas_tf.common.paths import literal_path
+from neas_tf.training import checkpoints
+from neas_tf.training.checkpoints import damage, latest_step, reason_of, settle
 
 DATA = "ckpt-9.data-00000-of-00001"
 

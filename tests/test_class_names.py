@@ -2,8 +2,8 @@
 
 import pytest
 
-from neas_tf.class_names import check_class_names
-from neas_tf.errors import NeasError
+from neas_tf.common.class_names import check_class_names
+from neas_tf.common.errors import NeasError
 
 
 @pytest.mark.parametrize(

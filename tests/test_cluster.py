@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from cluster_runs import Cluster, said
 
-from neas_tf import cluster
-from neas_tf.errors import NeasError, WorkerLost
+from neas_tf.common.errors import NeasError, WorkerLost
+from neas_tf.run import cluster
 
 
 def test_settings_of_the_waiting_are_checked():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from neas_tf.confusion import Confusion, read_confusion
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.ensemble.confusion import Confusion, read_confusion
 
 
 def test_confusion_counts(tmp_path):

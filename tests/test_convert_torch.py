@@ -17,17 +17,17 @@ import torch_checkpoints
 import warm
 from small_ensembles import ENSEMBLES, SPACE, images, randomise
 
-from neas_tf import zoo
-from neas_tf.architecture import Architecture
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import project_file
 from neas_tf.convert_torch import convert, model_from, read_checkpoint
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.exporting import predict_exported
-from neas_tf.model_store import LoadedInfo, load_model
-from neas_tf.normalisation import Normalisation
-from neas_tf.paths import project_file
-from neas_tf.space import SearchSpace
-from neas_tf.torch_names import torch_layout
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import LoadedInfo, load_model
+from neas_tf.ensemble.torch_weight_names import torch_layout
+from neas_tf.export.formats import predict_exported
+from neas_tf.space import zoo
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 PAPER = SearchSpace()
 TOLERANCE = 1e-4
@@ -322,7 +322,7 @@ def test_refusals_are_short_and_name_the_cause(tmp_path):
 
 
 def test_a_conversion_that_ends_early_leaves_everything_as_it_was(tmp_path, monkeypatch):
-    from neas_tf import exporting
+    from neas_tf.export import formats as exporting
 
     architecture, path, output = ENSEMBLES["one_path"], tmp_path / "c.pth.tar", tmp_path / "o" / "p"
     info = LoadedInfo(architecture, SPACE, tuple("abcde"), Normalisation())

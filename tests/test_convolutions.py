@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from neas_tf import convolutions, functional
+from neas_tf.supernet import convolutions, functional
 
 
 def draw(seed, *shape):

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import METRICS, CostTable, convolution, squeeze_excite
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import METRICS, CostTable, convolution, squeeze_excite
 from neas_tf.operators import Operator, bottleneck_width, squeeze_width
-from neas_tf.sampling import uniform, uniform_array
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform, uniform_array
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.space.zoo import load_architecture
 
 PAPER = CostTable(SearchSpace())
 

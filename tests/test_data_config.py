@@ -2,8 +2,8 @@
 
 import pytest
 
+from neas_tf.common.errors import NeasError
 from neas_tf.data import DataConfig
-from neas_tf.errors import NeasError
 
 
 @pytest.mark.parametrize(

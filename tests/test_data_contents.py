@@ -7,7 +7,8 @@ import shutil
 import image_files
 
 from neas_tf import data
-from neas_tf.data import DataConfig, contents
+from neas_tf.data import DataConfig
+from neas_tf.data.reading import contents
 
 
 def opened(root, **changes):

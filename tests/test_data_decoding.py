@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
+from neas_tf.common.errors import NeasError
 from neas_tf.data import policies
-from neas_tf.data.decoding import Decoder, read_image, to_uint8
-from neas_tf.errors import NeasError
+from neas_tf.data.reading.decoding import Decoder, read_image, to_uint8
 
 
 def encoded(size, channels=3, kind="png", label=1):

@@ -10,9 +10,10 @@ import tensorflow as tf
 from absl import logging
 
 from neas_tf import data
-from neas_tf.data import DataConfig, inspection
-from neas_tf.errors import NeasError
-from neas_tf.parse_config import load_config
+from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import load_config
+from neas_tf.data import DataConfig
+from neas_tf.data.reading import inspection
 
 PNG = bad_images.encoded(bad_images.sound(), "PNG")
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from neas_tf import data
+from neas_tf.common.errors import NeasError
 from neas_tf.data import DataConfig, batch_augment
 from neas_tf.data.pipeline import Slicing
 from neas_tf.data.streams import permuted
-from neas_tf.errors import NeasError
 
 SOURCES = ("digits", "files", "records", "files_crop", "memory_crop")
 

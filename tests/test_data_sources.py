@@ -12,9 +12,9 @@ import tensorflow as tf
 from absl import logging
 
 from neas_tf import data
+from neas_tf.common.errors import NeasError
 from neas_tf.data import DataConfig
-from neas_tf.data.sources import count_records
-from neas_tf.errors import NeasError
+from neas_tf.data.reading.sources import count_records
 
 
 def folder_config(root, **fields):

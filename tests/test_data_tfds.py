@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from neas_tf import data
+from neas_tf.common.errors import NeasError
 from neas_tf.data import DataConfig
-from neas_tf.errors import NeasError
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import sys
 import pytest
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.describe import describe, format_text, load_space, parse_size
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.space.zoo import load_architecture
 
 
 def command(*arguments, **variables):

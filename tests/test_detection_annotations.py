@@ -11,11 +11,11 @@ from absl import flags
 from PIL import Image
 from pycocotools import mask
 
-import detection.evaluate as command
-from detection import annotations
-from detection.evaluate import evaluate, read_annotations
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file
+import neas_tf.detection.commands.evaluate as command
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.detection.commands.evaluate import evaluate, read_annotations
+from neas_tf.detection.pictures import annotations
 
 SIZE = (60, 80)
 BOXES = {1: [10, 5, 20, 30], 2: [30, 10, 20, 30]}

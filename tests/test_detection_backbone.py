@@ -11,17 +11,17 @@ from official.vision.modeling.backbones import factory
 from small_detection import ENSEMBLE, SPACE
 from small_ensembles import images, randomise
 
-from detection.backbone import NeasBackboneModel, architecture_and_space
-from detection.config import Backbone, NeasBackbone
-from detection.initialising import load_backbone
-from neas_tf.architecture import Architecture
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
 from neas_tf.convert_torch import model_from, read_checkpoint
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.model_store import save_model
-from neas_tf.normalisation import Normalisation
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.detection.backbone import NeasBackboneModel, architecture_and_space
+from neas_tf.detection.config import Backbone, NeasBackbone
+from neas_tf.detection.initialising import load_backbone
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import save_model
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 # K = 3 in the paper's space: C3 from the trunk, C4 and C5 behind the split.
 TRUNK = [
@@ -204,7 +204,7 @@ def test_an_architecture_of_another_space():
 
 
 def _space_config(space):
-    from neas_tf.config import SpaceConfig
+    from neas_tf.config.settings import SpaceConfig
 
     config = SpaceConfig()
     config.override(space.to_dict())

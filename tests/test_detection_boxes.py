@@ -10,17 +10,17 @@ from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detection import evaluations
-from detection.compare import backbone_name, given_top1, read_run, table, top1_of
-from detection.drawing import colour, draw, read_picture, write_picture
-from detection.evaluate import evaluate, read_annotations
-from detection.export import list_pictures
-from detection.labels import read_labels
-from detection.letterbox import FILL, Letterbox, letterbox
-from detection.matching import compare, iou
-from detection.predict import listed
-from detection.running import class_names, finder, read_report, trimmed
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.detection.commands.compare import backbone_name, given_top1, read_run, table, top1_of
+from neas_tf.detection.commands.evaluate import evaluate, read_annotations
+from neas_tf.detection.commands.export import list_pictures
+from neas_tf.detection.commands.predict import listed
+from neas_tf.detection.deployment.running import class_names, finder, read_report, trimmed
+from neas_tf.detection.pictures import evaluations
+from neas_tf.detection.pictures.drawing import colour, draw, read_picture, write_picture
+from neas_tf.detection.pictures.labels import read_labels
+from neas_tf.detection.pictures.letterbox import FILL, Letterbox, letterbox
+from neas_tf.detection.pictures.matching import compare, iou
 
 SIDES = st.integers(1, 90)
 

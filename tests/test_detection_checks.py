@@ -10,16 +10,16 @@ from official.core import exp_factory
 from small_detection import ENSEMBLE, SPACE, make_coco, settings, tiny_config
 from small_ensembles import randomise
 
-from detection.checks import check_experiment, load_experiment
-from detection.experiments import NAMES
-from detection.initialising import find_checkpoint, load_backbone
-from detection.task import NeasRetinaNetTask, padded_size
-from neas_tf.architecture import Architecture
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.model_store import RUN_MODEL, save_model
-from neas_tf.normalisation import Normalisation
-from neas_tf.paths import project_file
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import project_file
+from neas_tf.detection.checks import check_experiment, load_experiment
+from neas_tf.detection.experiments import NAMES
+from neas_tf.detection.initialising import find_checkpoint, load_backbone
+from neas_tf.detection.task import NeasRetinaNetTask, padded_size
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import RUN_MODEL, save_model
+from neas_tf.space.architecture import Architecture
 
 
 def test_the_papers_recipe():
@@ -184,7 +184,7 @@ def test_every_weight_of_the_backbone_is_found(coco, classifier):
 def test_a_space_with_other_widths(coco, classifier, tmp_path):
     import dataclasses
 
-    from neas_tf.space import Stage
+    from neas_tf.space.search_space import Stage
 
     wide = dataclasses.replace(SPACE, stages=(*SPACE.stages[:-1], Stage(24, 1, 2)))
     model = build_ensemble(ENSEMBLE, wide)

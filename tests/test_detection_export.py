@@ -14,16 +14,22 @@ from official.vision.ops import anchor
 from small_detection import picture, tiny_config
 from small_ensembles import randomise
 
-from detection import predict
-from detection.drawing import write_picture
-from detection.exporting import check_format, export
-from detection.labels import store_names
-from detection.matching import compare
-from detection.running import finder
-from detection.serving import ANCHOR_UNIT, Detector, keras_detections, load_detector, read_config
-from detection.task import NeasRetinaNetTask
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.detection.commands import predict
+from neas_tf.detection.deployment.exporting import check_format, export
+from neas_tf.detection.deployment.running import finder
+from neas_tf.detection.deployment.serving import (
+    ANCHOR_UNIT,
+    Detector,
+    keras_detections,
+    load_detector,
+    read_config,
+)
+from neas_tf.detection.pictures.drawing import write_picture
+from neas_tf.detection.pictures.labels import store_names
+from neas_tf.detection.pictures.matching import compare
+from neas_tf.detection.task import NeasRetinaNetTask
 
 NAMES = ["background", "red", "green", "blue"]
 # Wider and higher than the frame, and smaller.

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detection.levels import check_levels, level_layers
-from neas_tf.errors import NeasError
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.errors import NeasError
+from neas_tf.detection.levels import check_levels, level_layers
+from neas_tf.space.search_space import SearchSpace, Stage
 
 PAPER = SearchSpace()
 

@@ -3,12 +3,12 @@
 import pytest
 from small_detection import tiny_config
 
-from detection.config import Backbone
-from detection.macs import backbone_macs, macs_of_settings
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.detection.config import Backbone
+from neas_tf.detection.macs import backbone_macs, macs_of_settings
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
 
 
 def test_neas_s_is_its_classifier_less_the_heads():

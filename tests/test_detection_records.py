@@ -10,9 +10,9 @@ import tensorflow as tf
 from PIL import Image
 from small_detection import CLASSES, make_coco, tiny_config
 
-from detection.checks import check_annotations, check_experiment, check_records
-from detection.labels import names_of_categories, names_of_run, store_names
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.detection.checks import check_annotations, check_experiment, check_records
+from neas_tf.detection.pictures.labels import names_of_categories, names_of_run, store_names
 
 LABEL, TEXT = "image/object/class/label", "image/object/class/text"
 BOX = "image/object/bbox/"

@@ -7,8 +7,8 @@ import tensorflow as tf
 from official.core import task_factory, train_lib
 from small_detection import make_coco, tiny_config
 
-from detection import evaluations
-from detection.task import NeasRetinaNetTask
+from neas_tf.detection.pictures import evaluations
+from neas_tf.detection.task import NeasRetinaNetTask
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-from neas_tf.differences import difference
+from neas_tf.common.files import difference
 
 
 def test_difference():

@@ -8,14 +8,14 @@ import tensorflow as tf
 from tiny_run import TINY
 from tiny_training import SPACE, batch, ensemble_loop, retrain_stage, supernet_loop, supernet_stage
 
-from neas_tf.checkpoints import latest_step
-from neas_tf.divergence import Diverged, reduced_rate
-from neas_tf.errors import NeasError
-from neas_tf.parse_config import load_config
-from neas_tf.rollbacks import Rollback, read_rollbacks
-from neas_tf.run_context import open_run
-from neas_tf.stages import supernet_stage as stage_module
-from neas_tf.stages.supernet_stage import train_supernet
+from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import load_config
+from neas_tf.run import supernet_stage as stage_module
+from neas_tf.run.context import open_run
+from neas_tf.run.supernet_stage import train_supernet
+from neas_tf.training.checkpoints import latest_step
+from neas_tf.training.divergence import Diverged, reduced_rate
+from neas_tf.training.rollbacks import Rollback, read_rollbacks
 
 
 def bad_batches(bad: int, value: float):
@@ -131,7 +131,7 @@ def test_a_rollback_is_resumed_exactly(tiny, tmp_path, monkeypatch, capsys):
             if name == "_shrink":
                 patch.setattr(stage_module, "_shrink", _interrupt)
             else:
-                from neas_tf import divergence
+                from neas_tf.training import divergence
 
                 add = divergence.add_rollback
 

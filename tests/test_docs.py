@@ -11,7 +11,7 @@ import warm
 import yaml
 from doc_pages import BLOCK, environment
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 # In place of the full settings: seconds instead of minutes.
 TINY = """
@@ -125,7 +125,7 @@ def yaml_blocks():
 @pytest.mark.parametrize("code", yaml_blocks())
 def test_yaml_blocks_are_settings(code, tmp_path):
     """Settings over neas_quickstart, or over the experiment that the block's first line names."""
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
 
     experiment = re.match(r"# over (\w+)\n", code)
     (tmp_path / "block.yaml").write_text(code)
@@ -140,7 +140,7 @@ def test_sources_of_the_data_page_open(source, tmp_path, monkeypatch):
     import image_files
 
     from neas_tf import data
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
 
     monkeypatch.chdir(tmp_path)
     image_files.folder(tmp_path / "photos")

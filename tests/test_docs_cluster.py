@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 PAGE = pathlib.Path(project_file("docs", "cluster.md")).read_text("utf-8")
 FOLDER = pathlib.Path(project_file("docs", "cluster"))
@@ -106,7 +106,7 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("line,where", commands())
 def test_flags_and_settings_exist(line, where):
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
     from neas_tf.train import flags
 
     given = dict(re.findall(r"--(\w+)=(\"[^\"]*\"|[^\s']*)", line))

@@ -6,17 +6,17 @@ import pytest
 import tf_keras
 from small_ensembles import ENSEMBLES, NEAS_L, NEAS_S, SPACE, images, randomise
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.ensemble import (
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble.model import (
     build_ensemble,
     fold_for_deployment,
     model_slots,
     trunk_variables,
     weight_slots,
 )
-from neas_tf.errors import NeasError
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 every_ensemble = pytest.mark.parametrize("architecture", ENSEMBLES.values(), ids=ENSEMBLES)
 PAPER = SearchSpace()
@@ -242,7 +242,7 @@ def test_dropout_rates_do_not_change_the_order_of_the_weights(architecture):
 
 @pytest.mark.parametrize("module", [tf_keras, keras], ids=["tf_keras", "keras"])
 def test_drop_path_drops_whole_images(module):
-    from neas_tf.blocks import LayerFactory
+    from neas_tf.ensemble.layers import LayerFactory
 
     make = LayerFactory(module)
     x = module.Input((2, 2, 3))

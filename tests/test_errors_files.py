@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from neas_tf import files
-from neas_tf.errors import NeasError, check, check_int, check_keys, fail, unknown_name
+from neas_tf.common import files
+from neas_tf.common.errors import NeasError, check, check_int, check_keys, fail, unknown_name
 
 
 def test_messages_name_field_received_and_allowed():

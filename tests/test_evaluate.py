@@ -12,17 +12,17 @@ import warm
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import data
-from neas_tf.accuracy import evaluate
-from neas_tf.class_names import compare_classes
-from neas_tf.confusion import Confusion
+from neas_tf.common.class_names import compare_classes
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import project_file
 from neas_tf.data import DataConfig
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
+from neas_tf.ensemble.confusion import Confusion
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import LoadedInfo, save_model
 from neas_tf.evaluate import check_classes, data_config, evaluate_folder, format_text, model_folder
-from neas_tf.model_store import LoadedInfo, save_model
-from neas_tf.normalisation import Normalisation
-from neas_tf.paths import project_file
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.training.accuracy import evaluate
 
 ARCHITECTURE = ENSEMBLES["two_paths"]
 CLASSES = ("cat", "dog", "owl")

@@ -17,16 +17,16 @@ from mixed_space import MIXED
 from reference_evaluation import accuracies, supernet_logits, supernet_statistics
 from tiny_training import FIRST, SECOND, SPACE, THIRD, shaken
 
-from neas_tf import functional
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.evaluation import CandidateEvaluator, Workers
-from neas_tf.inherit import inherited_ensemble
-from neas_tf.prefix_tree import PrefixTree
-from neas_tf.racing import RaceSettings
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.supernet import Supernet
+from neas_tf.common.errors import NeasError
+from neas_tf.search.evaluation import CandidateEvaluator, Workers
+from neas_tf.search.prefix_tree import PrefixTree
+from neas_tf.search.racing import RaceSettings
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet import functional
+from neas_tf.supernet.inheritance import inherited_ensemble
+from neas_tf.supernet.model import Supernet
 
 
 @pytest.fixture(scope="module")

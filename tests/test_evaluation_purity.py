@@ -8,11 +8,11 @@ from mixed_space import MIXED
 from test_evaluation import draw
 from tiny_training import SPACE, shaken
 
-from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.racing import RaceSettings
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.supernet import Supernet
+from neas_tf.search.evaluation import CandidateEvaluator
+from neas_tf.search.racing import RaceSettings
+from neas_tf.space.sampling import uniform
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.model import Supernet
 
 
 def bits(model) -> list[bytes]:

@@ -22,22 +22,16 @@ from toy_search import (
     toy_space,
 )
 
-from neas_tf.architecture import Architecture
-from neas_tf.budget import Budget
-from neas_tf.budget_sampling import BudgetSampler
-from neas_tf.console import short_count
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.evolution import (
-    SearchSettings,
-    crossover,
-    propose,
-    run_search,
-    tqdm_bar,
-)
-from neas_tf.search_state import Candidate, History, Score, ensemble_identity
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.common.console import short_count
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.budget import Budget
+from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.evolution import SearchSettings, crossover, propose, run_search, tqdm_bar
+from neas_tf.search.history import Candidate, History, Score, ensemble_identity
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +100,7 @@ def test_parents_are_the_best_of_all_generations_earlier_ones_first(monkeypatch)
         assert a != b
         return crossover(a, b, shrunk, rng)
 
-    monkeypatch.setattr("neas_tf.evolution.crossover", spy)
+    monkeypatch.setattr("neas_tf.search.evolution.crossover", spy)
     chosen = SearchSettings(population=20, parents=3, crossover=20, mutation=0)
     propose(chosen, shrunk, sample, lambda a: True, candidates, rng)
     assert used == {candidates[i].architecture for i in (1, 2, 3)}

@@ -7,9 +7,9 @@ import pytest
 import warm
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf.ensemble import build_ensemble
-from neas_tf.model_store import save_model
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ("--model_dir=MODEL_DIR", "--output=x.tflite")
@@ -132,7 +132,7 @@ def to_tflite(tmp_path, monkeypatch):
     """Runs export/to_tflite.py with flags in this process; returns its exit code."""
     from absl import flags as absl_flags
 
-    from export import common, to_tflite
+    from neas_tf.export.commands import common, to_tflite
 
     def call(*flags):
         values = absl_flags.FlagValues()
@@ -183,8 +183,8 @@ def test_pruning_and_training_for_int8_in_one_command(tmp_path, to_tflite, capsy
 
 
 def test_a_published_architecture_with_weights_from_a_file(tmp_path):
-    from neas_tf.space import SearchSpace
-    from neas_tf.zoo import load_architecture
+    from neas_tf.space.search_space import SearchSpace
+    from neas_tf.space.zoo import load_architecture
 
     space = SearchSpace(input_size=(32, 32), num_classes=4)
     weights = tmp_path / "w.weights.h5"
@@ -206,8 +206,8 @@ def test_a_published_architecture_with_weights_from_a_file(tmp_path):
 
 
 def test_int8_and_accuracy_from_the_runs_data(tmp_path):
-    from neas_tf.architecture import Architecture
-    from neas_tf.space import SearchSpace, Stage
+    from neas_tf.space.architecture import Architecture
+    from neas_tf.space.search_space import SearchSpace, Stage
 
     space = SearchSpace(
         name="digits",

@@ -5,10 +5,10 @@ import codecs
 import pytest
 from small_ensembles import ENSEMBLES, SPACE
 
-from neas_tf.errors import NeasError
-from neas_tf.export_files import check_ending, labels_text, read_label_file
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.artifacts import check_ending, labels_text, read_label_file
 
 
 @pytest.mark.parametrize(

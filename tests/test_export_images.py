@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 from small_ensembles import ENSEMBLES, SPACE
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.export_images import open_data, representative_images, test_pixels, training_pixels
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.images import open_data, representative_images, test_pixels, training_pixels
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 test_pixels.__test__ = False
 INFO = LoadedInfo(ENSEMBLES["two_paths"], SPACE, tuple("abcde"), Normalisation())

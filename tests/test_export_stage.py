@@ -7,16 +7,16 @@ import tensorflow as tf
 from small_ensembles import randomise
 from tiny_run import TINY, contents
 
-from neas_tf.architecture import Architecture
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.files import read_json
-from neas_tf.model_store import save_model
-from neas_tf.parse_config import load_config
-from neas_tf.pipeline import run_pipeline
-from neas_tf.preflight import EXPORT_FORMATS
-from neas_tf.run_context import open_run
-from neas_tf.stages.export_stage import export
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import read_json
+from neas_tf.config.parse import load_config
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import save_model
+from neas_tf.run.context import open_run
+from neas_tf.run.export_stage import export
+from neas_tf.run.pipeline import run_pipeline
+from neas_tf.run.preflight import EXPORT_FORMATS
+from neas_tf.space.architecture import Architecture
 
 ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "k3e2", "k3e1")))
 FILES = {

@@ -8,12 +8,15 @@ import tensorflow as tf
 from full_disk import full_disk
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf import export_checks
-from neas_tf.cost import CostTable
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.export_files import put_in_place
-from neas_tf.exporting import (
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES
+from neas_tf.ensemble.store import LoadedInfo, weights_content, weights_digest
+from neas_tf.export import checks as export_checks
+from neas_tf.export.artifacts import put_in_place
+from neas_tf.export.formats import (
     check_output,
     expected_convolutions,
     export_keras,
@@ -23,9 +26,6 @@ from neas_tf.exporting import (
     predict_exported,
     random_images,
 )
-from neas_tf.model_store import LoadedInfo, weights_content, weights_digest
-from neas_tf.normalisation import Normalisation
-from neas_tf.rewrites import MOBILE_REWRITES
 
 NAMES = ("cat", "dog", "cow", "hen", "füchse")
 

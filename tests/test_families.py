@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable, operator_amounts
-from neas_tf.ensemble import build_ensemble, model_slots
-from neas_tf.errors import NeasError
-from neas_tf.families import base
-from neas_tf.operators import Operator, batch_norms, bottleneck_width, operator_steps
-from neas_tf.space import LayerSpec, SearchSpace, Stage
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable, operator_amounts
+from neas_tf.ensemble.model import build_ensemble, model_slots
+from neas_tf.operators import Operator, base, batch_norms, bottleneck_width, operator_steps
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import LayerSpec, SearchSpace, Stage
 from tests.mixed_space import MIXED
 
 
@@ -200,7 +199,7 @@ class Separable(Operator):
 """
     )
     code = (
-        "from neas_tf.space import SearchSpace, Stage; from neas_tf.cost import CostTable;"
+        "from neas_tf.space.search_space import SearchSpace, Stage; from neas_tf.cost.cost_table import CostTable;"
         "s = SearchSpace(stages=(Stage(16, 1, 1),), operators=('separable_k5', 'skip'), "
         "min_split=0, max_split=1, input_size=(8, 8), stem_stride=1);"
         "print(CostTable(s).operators['macs'].tolist())"

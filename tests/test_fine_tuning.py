@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from digits_ensemble import dataset, ensemble, tuning
 
-from neas_tf import fine_tuning
-from neas_tf.checkpoints import latest_step
-from neas_tf.errors import NeasError
-from neas_tf.exporting import export_tflite
-from neas_tf.rewrites import MOBILE_REWRITES
+from neas_tf.common.errors import NeasError
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES
+from neas_tf.export import fine_tuning
+from neas_tf.export.formats import export_tflite
+from neas_tf.training.checkpoints import latest_step
 
 
 @pytest.fixture(scope="module")

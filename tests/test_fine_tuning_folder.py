@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from neas_tf.errors import NeasError
-from neas_tf.fine_tuning_folder import IDENTITY_FILE, check_identity
+from neas_tf.common.errors import NeasError
+from neas_tf.export.fine_tuning_folder import IDENTITY_FILE, check_identity
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@ import pytest
 import tf_keras
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf.ensemble import build_ensemble, fold_for_deployment
-from neas_tf.errors import NeasError
-from neas_tf.export_checks import random_images
-from neas_tf.flat_model import build, consumers, flat_layers
-from neas_tf.normalisation import Normalisation
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble, fold_for_deployment
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES
+from neas_tf.export.checks import random_images
+from neas_tf.export.flat_graph import build, consumers, flat_layers
 
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 SHAPE = (*SPACE.input_size, SPACE.input_channels)

@@ -11,15 +11,15 @@ import time
 
 import pytest
 
-from neas_tf import paths
-from neas_tf.errors import NeasError
-from neas_tf.files import temporary_folder
-from neas_tf.folder_lock import LOCK_FILE, is_at_work, is_leftover, lock_folder, sweep
+from neas_tf.common import paths
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import temporary_folder
+from neas_tf.common.folder_lock import LOCK_FILE, is_at_work, is_leftover, lock_folder, sweep
 
 _HOLD = """
 import pathlib, sys, time
-from neas_tf.files import temporary_folder
-from neas_tf.folder_lock import lock_folder
+from neas_tf.common.files import temporary_folder
+from neas_tf.common.folder_lock import lock_folder
 with lock_folder(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

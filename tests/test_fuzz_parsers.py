@@ -18,7 +18,7 @@ from fuzz_engine import Target, fuzz, observe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 
 CORPUS = Path(__file__).with_name("corpus")
 PURE = {target.name: target for target in fuzz_targets.pure_targets()}

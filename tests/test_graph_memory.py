@@ -6,7 +6,7 @@ import weakref
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-from neas_tf.graph_memory import release_graphs
+from neas_tf.ensemble.graph_memory import release_graphs
 
 
 def trained_step() -> weakref.ref:

@@ -9,9 +9,9 @@ from mixed_space import MIXED
 from official.core import config_definitions as cfg
 from tiny_training import SPACE, batch, make_task
 
-from neas_tf.grappler import safe_switches
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.grappler import safe_switches
 
 STEPS = 6
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 COMMANDS = (
     *(("-m", f"neas_tf.{name}") for name in ("train", "describe", "evaluate", "measure_latency")),

@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from neas_tf import keras_settings
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file
+from neas_tf.common import keras_settings
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
 
 _CODE = """
 import neas_tf, keras, tf_keras, json, os

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from latency_tables import made_up_table
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf import sampling
-from neas_tf.architecture import Architecture
-from neas_tf.budget import Budget, latency_bound
-from neas_tf.budget_sampling import BudgetSampler
-from neas_tf.cost import METRICS, CostTable
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.cost.budget import Budget, latency_bound
+from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import METRICS, CostTable
+from neas_tf.cost.latency_plan import layer_key, make_plan, space_keys, stem_key
+from neas_tf.cost.latency_table import METRIC, LatencyTable, load_table, milliseconds
 from neas_tf.describe import load_space
-from neas_tf.errors import NeasError
-from neas_tf.latency_plan import layer_key, make_plan, space_keys, stem_key
-from neas_tf.latency_table import METRIC, LatencyTable, load_table, milliseconds
-from neas_tf.paths import project_file
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space import sampling
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 TABLE = made_up_table(TOY)
 COSTS = CostTable(TOY, TABLE)
@@ -256,7 +256,7 @@ def test_describe_prints_the_prediction(tmp_path):
 
 
 def test_importing_needs_no_tensorflow():
-    code = "import neas_tf.latency_table, sys; sys.exit('tensorflow' in sys.modules)"
+    code = "import neas_tf.cost.latency_table, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 PACKAGES = ("neas_tf", "export", "detection")
 # Packages that load TensorFlow when they are imported.
@@ -219,7 +219,7 @@ def test_help_comes_without_tensorflow(command):
     """-X importtime writes a line for every module that is loaded."""
     done = python("-X", "importtime", "-m", *command)
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert "neas_tf.errors" in loaded, done.stderr[-500:]
+    assert "neas_tf.common.errors" in loaded, done.stderr[-500:]
     assert "--" in done.stdout or '"macs"' in done.stdout
     found = {name.split(".")[0] for name in loaded} & TENSORFLOW
     # Model Garden's definitions of its flags need no TensorFlow.

@@ -8,11 +8,11 @@ import tensorflow as tf
 import tf_keras
 from tiny_training import FIRST, SECOND, SPACE, THIRD, codes
 
-from neas_tf import masked_sgd
-from neas_tf.architecture import Architecture
-from neas_tf.masked_sgd import MaskedSGD
-from neas_tf.space import SearchSpace
-from neas_tf.supernet import Supernet, update_rules
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.supernet import masked_sgd
+from neas_tf.supernet.masked_sgd import MaskedSGD
+from neas_tf.supernet.model import Supernet, update_rules
 
 ONE = SearchSpace.from_dict(SPACE.to_dict() | {"operators": ["k3e2"], "name": "one"})
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces_for_tests import TOY
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.latency_fit import fit_scale, kendall_tau, relative_errors
-from neas_tf.latency_plan import make_plan, space_keys
-from neas_tf.latency_table import load_table
-from neas_tf.latency_timing import TimingSettings, describe_machine, time_files, typical
-from neas_tf.latency_work import Request, WorkFolder, list_models, make_table, read_manifest
-from neas_tf.paths import project_file
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file
+from neas_tf.cost.latency_plan import make_plan, space_keys
+from neas_tf.cost.latency_table import load_table
+from neas_tf.latency.fit import fit_scale, kendall_tau, relative_errors
+from neas_tf.latency.measurement import Request, WorkFolder, list_models, make_table, read_manifest
+from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 TINY = SearchSpace(
     name="tiny",
@@ -295,8 +295,8 @@ def test_times_taken_otherwise_are_not_mixed(measured):
 
 def test_int8_probes_run_whole(tmp_path):
     """Maps of int8 in and out inside the network, a float image in front of the stem."""
-    from neas_tf.latency_models import probe_model
-    from neas_tf.tflite_files import inspect
+    from neas_tf.export.tflite.inspection import inspect
+    from neas_tf.latency.models import probe_model
 
     plan = make_plan(TINY)
     name = next(name for name in plan.probes if name.startswith("3 x"))

@@ -21,8 +21,9 @@ export: {formats: [tflite], parity_examples: 8}
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_both_stages_learn_and_the_export_works(tmp_path, precision, monkeypatch):
-    from neas_tf import model_store, pipeline
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
+    from neas_tf.ensemble import store as model_store
+    from neas_tf.run import pipeline
 
     monkeypatch.setattr(pipeline, "report", lambda run: {})  # pictures are not of interest
     (tmp_path / "small.yaml").write_text(SETTINGS)

@@ -7,9 +7,10 @@ import pytest
 from full_disk import full_disk
 from small_ensembles import ENSEMBLES, SPACE, images, randomise
 
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.model_store import (
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import (
     load_model,
     load_weights,
     read_info,
@@ -17,7 +18,6 @@ from neas_tf.model_store import (
     weights_content,
     weights_digest,
 )
-from neas_tf.normalisation import Normalisation
 
 ARCHITECTURE = ENSEMBLES["two_paths"]
 NAMES = ["cat", "dog", "cow", "hen", "fox"]

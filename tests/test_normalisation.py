@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from neas_tf.errors import NeasError
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
 
 
 @dataclasses.dataclass

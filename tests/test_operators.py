@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 from neas_tf.operators import (
     PAPER_OPERATORS,
     Operator,

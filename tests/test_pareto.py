@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from search_folders import SHRUNK, Crash, contents, counting
 from toy_search import toy_evaluate, toy_search
 
-from neas_tf.errors import NeasError
-from neas_tf.evolution import SearchSettings, choose_parents
-from neas_tf.pareto import breeding_order, crowding, front_numbers, pareto_front, unbeaten
-from neas_tf.search_state import Candidate, pareto_candidates, read_history
+from neas_tf.common.errors import NeasError
+from neas_tf.search.evolution import SearchSettings, choose_parents
+from neas_tf.search.history import Candidate, pareto_candidates, read_history
+from neas_tf.search.pareto import breeding_order, crowding, front_numbers, pareto_front, unbeaten
 
 TWO = SearchSettings(
     population=8, parents=4, generations=4, seed=1, objective="pareto", pareto_cost="macs"

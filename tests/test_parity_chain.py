@@ -11,19 +11,19 @@ import functools
 import numpy as np
 import pytest
 
-from neas_tf.architecture import Architecture
-from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.export_checks import predict_exported, random_images
-from neas_tf.exporting import export_saved_model, export_tflite
-from neas_tf.inherit import inherited_ensemble
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.checks import predict_exported, random_images
+from neas_tf.export.formats import export_saved_model, export_tflite
 from neas_tf.operators import SKIP
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace, Stage
-from neas_tf.supernet import Supernet
+from neas_tf.search.evaluation import CandidateEvaluator
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform
+from neas_tf.space.search_space import SearchSpace, Stage
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.inheritance import inherited_ensemble
+from neas_tf.supernet.model import Supernet
 
 TOLERANCE = 1e-4
 SPACES = {

@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
-from neas_tf.parse_config import (
+from neas_tf.common.errors import NeasError
+from neas_tf.common.yaml_text import dump_yaml
+from neas_tf.config.parse import (
     check_known,
     load_config,
     load_file,
@@ -16,7 +17,6 @@ from neas_tf.parse_config import (
     parse_override,
     with_stage_shapes,
 )
-from neas_tf.yaml_text import dump_yaml
 
 
 def one_sentence(error: pytest.ExceptionInfo) -> str:

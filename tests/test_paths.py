@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from neas_tf import paths
-from neas_tf.errors import NeasError
+from neas_tf.common import paths
+from neas_tf.common.errors import NeasError
 
 
 @pytest.fixture

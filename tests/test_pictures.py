@@ -5,8 +5,8 @@ import os
 import bad_images
 import pytest
 
-from neas_tf import pictures
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
+from neas_tf.data.reading import pictures
 
 
 def test_folders_come_after_files_and_links_after_folders(tmp_path):

@@ -8,18 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_search import seeds, shrunk_spaces, toy_space
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.prefix_tree import (
-    PrefixTree,
-    Work,
-    one_each,
-    one_each_with_skips,
-    shares,
-    work,
-)
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.search.prefix_tree import PrefixTree, Work, one_each, one_each_with_skips, shares, work
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 @st.composite

@@ -5,17 +5,17 @@ from mixed_space import MIXED
 from small_ensembles import ENSEMBLES, randomise
 from small_ensembles import SPACE as SMALL
 
-from neas_tf.architecture import Architecture
-from neas_tf.ensemble import build_ensemble, fold_for_deployment
-from neas_tf.errors import NeasError
-from neas_tf.export_checks import expected_convolutions, predict_exported, random_images
-from neas_tf.export_images import training_pixels
-from neas_tf.flat_model import FlatLayer, build, flat_layers
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
-from neas_tf.quantized_model import quantization_aware, quantized_outputs
-from neas_tf.rewrites import MOBILE_REWRITES, NO_REWRITES
-from neas_tf.tflite_conversion import Conversion
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble, fold_for_deployment
+from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.checks import expected_convolutions, predict_exported, random_images
+from neas_tf.export.flat_graph import FlatLayer, build, flat_layers
+from neas_tf.export.images import training_pixels
+from neas_tf.export.quantization_aware import quantization_aware, quantized_outputs
+from neas_tf.export.tflite.conversion import Conversion
+from neas_tf.space.architecture import Architecture
 
 SHAPE = (8, 8, 1)
 

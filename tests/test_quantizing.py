@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf.ensemble import build_ensemble
-from neas_tf.errors import NeasError
-from neas_tf.exporting import (
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.rewrites import NO_REWRITES
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.formats import (
     export_keras,
     export_saved_model,
     export_tflite,
     predict_exported,
     random_images,
 )
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
-from neas_tf.quantizing import check_quantization
-from neas_tf.rewrites import NO_REWRITES
-from neas_tf.tflite_files import inspect
+from neas_tf.export.tflite.inspection import inspect
+from neas_tf.export.tflite.quantizing import check_quantization
 
 NAMES = tuple("abcde")
 

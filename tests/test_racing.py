@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
-from neas_tf.racing import Race, RaceSettings, run_race
+from neas_tf.common.errors import NeasError
+from neas_tf.search.racing import Race, RaceSettings, run_race
 
 
 def results(abilities, images, seed):

@@ -11,8 +11,7 @@ import matplotlib
 import pytest
 import synthetic_run
 
-from neas_tf.architecture import Architecture
-from neas_tf.model_store import weights_digest
+from neas_tf.ensemble.store import weights_digest
 from neas_tf.report import (
     format_markdown,
     format_summary,
@@ -26,6 +25,7 @@ from neas_tf.report.layouts import export_reports
 from neas_tf.report.search_plot import draw_search
 from neas_tf.report.style import to_png
 from neas_tf.report.summary import count, duration, file_size
+from neas_tf.space.architecture import Architecture
 
 PICTURES = (
     "architecture.png",

@@ -9,9 +9,9 @@ import browser
 import pytest
 import synthetic_run
 
-from neas_tf.architecture import Architecture
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 from neas_tf.report import Table, read_run, write_page
+from neas_tf.space.architecture import Architecture
 
 EVIL = '<img src=x onerror="document.title=1">'
 CIFAR = pathlib.Path(project_file("docs", "results", "cifar10_cpu"))

@@ -16,17 +16,17 @@ import pytest
 import synthetic_run
 import yaml
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.folder_lock import lock_folder
-from neas_tf.paths import project_file
+from neas_tf.common.errors import NeasError
+from neas_tf.common.folder_lock import lock_folder
+from neas_tf.common.paths import project_file
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.report import Table, make_page, read_run, write_page, write_report
 from neas_tf.report.__main__ import main
 from neas_tf.report.page import SCRIPTS, embedded
 from neas_tf.report.page_data import is_finished, run_data, stages, thinned
 from neas_tf.report.records import Candidate
 from neas_tf.report.watching import watch
+from neas_tf.space.architecture import Architecture
 
 EVIL = '</script><img src=x onerror="document.title=1"><!--<script>'
 

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import FancyBboxPatch
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 from neas_tf.report import draw_architecture
 from neas_tf.report.curves_plot import smooth
 from neas_tf.report.reading import Candidate, Shrink
 from neas_tf.report.search_plot import draw_search, pareto_front, progress
 from neas_tf.report.shrink_plots import alive_shares, draw_similarity, pair_states
 from neas_tf.report.style import to_png
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 OFFICIAL = {
     "NEAS-S": "20,2,0,0,-1,0,2,0,0,2,-1,0,-1,0,3,2,4,0,2,5,0,4,3,0,0",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neas_tf.resolving import shrink_boundaries
+from neas_tf.config.resolve import shrink_boundaries
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from soak.sittings import EQUAL_BYTES, Nursery
 from soak.trials import Trial
 from tiny_run import TINY, contents
 
-from neas_tf.folder_lock import is_leftover
-from neas_tf.paths import project_file
+from neas_tf.common.folder_lock import is_leftover
+from neas_tf.common.paths import project_file
 
 SAME_BYTES = (*EQUAL_BYTES, "export/model.tflite.json")
 LIMIT = 300.0  # seconds that one sitting may take on a busy machine

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from neas_tf.stages import retrain_stage
+from neas_tf.run import retrain_stage
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_ensembles import ENSEMBLES, SPACE, images, randomise
 
-from neas_tf.architecture import Architecture
-from neas_tf.blocks import LayerFactory
-from neas_tf.ensemble import build_ensemble, fold_for_deployment
-from neas_tf.errors import NeasError
-from neas_tf.normalisation import Normalisation
-from neas_tf.rewrites import (
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.layers import LayerFactory
+from neas_tf.ensemble.model import build_ensemble, fold_for_deployment
+from neas_tf.ensemble.rewrites import (
     MAX_TAPS,
     MOBILE_REWRITES,
     NO_REWRITES,
@@ -26,6 +25,7 @@ from neas_tf.rewrites import (
     part_name,
     source_of_part,
 )
+from neas_tf.space.architecture import Architecture
 
 
 @given(

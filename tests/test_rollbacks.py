@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from neas_tf.config import SupernetConfig
-from neas_tf.errors import NeasError
-from neas_tf.rollbacks import (
+from neas_tf.common.errors import NeasError
+from neas_tf.config.settings import SupernetConfig
+from neas_tf.training.rollbacks import (
     FILE,
     OnDivergence,
     Rollback,

@@ -9,13 +9,12 @@ import pytest
 import tensorflow as tf
 from tiny_run import TINY, QuickEvaluator, contents, give_supernet
 
-from neas_tf import pipeline
-from neas_tf.errors import NeasError
-from neas_tf.folder_lock import lock_folder
-from neas_tf.parse_config import load_config
-from neas_tf.run_context import open_run
-from neas_tf.stages import search_stage
-from neas_tf.stages.supernet_stage import check_supernet
+from neas_tf.common.errors import NeasError
+from neas_tf.common.folder_lock import lock_folder
+from neas_tf.config.parse import load_config
+from neas_tf.run import pipeline, search_stage
+from neas_tf.run.context import open_run
+from neas_tf.run.supernet_stage import check_supernet
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from tiny_run import TINY
 
-from neas_tf import run_record
-from neas_tf.parse_config import load_config
-from neas_tf.run_context import open_run
-from neas_tf.run_record import FILE, code_digest, note_sitting, software
+from neas_tf.config.parse import load_config
+from neas_tf.run import record as run_record
+from neas_tf.run.context import open_run
+from neas_tf.run.record import FILE, code_digest, note_sitting, software
 
 
 def read(folder):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf.errors import NeasError
-from neas_tf.sampling import (
+from neas_tf.common.errors import NeasError
+from neas_tf.space.sampling import (
     draw_for_step,
     draws_for_steps,
     pair_counts,
@@ -17,8 +17,8 @@ from neas_tf.sampling import (
     uniform,
     uniform_array,
 )
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 PAPER = ShrunkSpace.full(SearchSpace())
 CHOICES = [

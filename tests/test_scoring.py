@@ -8,17 +8,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neas_tf import scoring
-from neas_tf.errors import NeasError
-from neas_tf.measurements import LayerScores, Measurements
-from neas_tf.scoring import (
+from neas_tf.common.errors import NeasError
+from neas_tf.shrinking import diversity as scoring
+from neas_tf.shrinking.diversity import (
     combination_scores,
     diversity_scores,
     path_distances,
     similarity_and_quality,
 )
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.shrinking.measurements import LayerScores, Measurements
+from neas_tf.space.search_space import SearchSpace, Stage
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 FEW = settings(max_examples=30, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -7,9 +7,9 @@ import pytest
 from search_folders import OUTSIDE, SETTINGS, Crash, contents, counting, search, write
 from toy_search import shrink, toy_space
 
-from neas_tf.errors import NeasError
-from neas_tf.evolution import generation_rng
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.search.evolution import generation_rng
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 @pytest.mark.parametrize(

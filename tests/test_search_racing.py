@@ -11,17 +11,17 @@ from search_folders import BUDGET, SETTINGS, SHRUNK, Crash, contents
 from tiny_run import TINY, give_supernet
 from toy_search import toy_costs, toy_score, toy_search
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.evaluation import Accuracies
-from neas_tf.evolution import top_candidates
-from neas_tf.parse_config import load_config
+from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import load_config
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
-from neas_tf.run_context import open_run
-from neas_tf.search_state import Candidate, History, Score, best_candidate, read_history
-from neas_tf.stages import search_stage
+from neas_tf.run import search_stage
+from neas_tf.run.context import open_run
+from neas_tf.search.evaluation import Accuracies
+from neas_tf.search.evolution import top_candidates
+from neas_tf.search.history import Candidate, History, Score, best_candidate, read_history
+from neas_tf.space.architecture import Architecture
 
 KEY = "s1:k3e4|k3e4.k3e4.k3e4.k3e4.k3e4|k5e4.k5e4.k5e4.k5e4.k5e4"
 

@@ -9,17 +9,17 @@ import tensorflow as tf
 from latency_tables import made_up_table
 from tiny_run import TINY, QuickEvaluator, contents, give_supernet
 
-from neas_tf.errors import NeasError
-from neas_tf.latency_table import NANOSECONDS
-from neas_tf.parse_config import load_config
-from neas_tf.paths import literal_path
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import literal_path
+from neas_tf.config.parse import load_config
+from neas_tf.cost.latency_table import NANOSECONDS
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
-from neas_tf.run_context import open_run
-from neas_tf.stages import search_stage
-from neas_tf.stages.supernet_stage import load_supernet
-from neas_tf.supernet import Supernet
+from neas_tf.run import search_stage
+from neas_tf.run.context import open_run
+from neas_tf.run.supernet_stage import load_supernet
+from neas_tf.supernet.model import Supernet
 
 
 def opened(folder: pathlib.Path, override: str):

@@ -13,10 +13,10 @@ import pytest
 from search_folders import FILES, OUTSIDE, Crash, contents, counting, search, write
 from toy_search import toy_costs, toy_score, toy_space
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.search_state import Candidate, History, Score, read_history
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.search.history import Candidate, History, Score, read_history
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 def test_files(undisturbed):

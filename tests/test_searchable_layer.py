@@ -10,15 +10,15 @@ import tensorflow as tf
 from reference_evaluation import supernet_logits, supernet_statistics
 from tiny_training import shaken
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.inherit import inherited_ensemble
-from neas_tf.operator_program import layer_program
+from neas_tf.common.errors import NeasError
 from neas_tf.operators import Operator
-from neas_tf.row_layout import Stack
-from neas_tf.searchable_layer import SearchableLayer
-from neas_tf.space import SearchSpace
-from neas_tf.supernet import Supernet
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.supernet.inheritance import inherited_ensemble
+from neas_tf.supernet.layer_program import layer_program
+from neas_tf.supernet.model import Supernet
+from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.searchable_layer import SearchableLayer
 from tests.mixed_space import MIXED
 
 

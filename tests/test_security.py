@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neas_tf import files
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.latency_work import WorkFolder, read_manifest
-from neas_tf.normalisation import Normalisation
-from neas_tf.paths import project_file
+from neas_tf.common import files
+from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import project_file
+from neas_tf.latency.measurement import WorkFolder, read_manifest
+from neas_tf.space.architecture import Architecture
 
 ROOT = pathlib.Path(project_file())
 SOURCES = sorted(
@@ -111,7 +111,7 @@ def test_yaml_is_read_by_one_loader():
     """Only `yaml_text` builds values from YAML; it is a SafeLoader, without Python's tags."""
     import yaml
 
-    from neas_tf import yaml_text
+    from neas_tf.common import yaml_text
 
     using = {
         path.relative_to(ROOT).as_posix()
@@ -184,7 +184,7 @@ def test_messages_carry_no_control_characters():
 
 @pytest.mark.parametrize("name", ["system", "eval"])
 def test_a_checkpoint_that_calls_is_refused(name, tmp_path, monkeypatch):
-    from neas_tf.torch_file import open_checkpoint
+    from neas_tf.ensemble.torch_file import open_checkpoint
 
     monkeypatch.chdir(tmp_path)
     path = pathlib.Path(__file__).parent / "corpus" / "checkpoint_file" / name
@@ -216,9 +216,9 @@ def exports(tmp_path_factory):
     """A small ensemble as SavedModel and TFLite."""
     from small_ensembles import SPACE, randomise
 
-    from neas_tf.ensemble import build_ensemble
-    from neas_tf.exporting import export_saved_model, export_tflite
-    from neas_tf.model_store import LoadedInfo
+    from neas_tf.ensemble.model import build_ensemble
+    from neas_tf.ensemble.store import LoadedInfo
+    from neas_tf.export.formats import export_saved_model, export_tflite
 
     folder = tmp_path_factory.mktemp("exports")
     rows = (("k3e4", "skip", "k3e4", "skip"), ("k3e4", "skip", "k5e4", "skip"))

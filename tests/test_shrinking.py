@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
-from neas_tf.measurements import LayerScores, Measurements
-from neas_tf.shrinking import (
+from neas_tf.common.errors import NeasError
+from neas_tf.shrinking.drops import (
     Drop,
     ShrinkSettings,
     accuracy_scores,
@@ -17,8 +16,9 @@ from neas_tf.shrinking import (
     choose_drops,
     combination_support,
 )
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.shrinking.measurements import LayerScores, Measurements
+from neas_tf.space.search_space import SearchSpace, Stage
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 SPACE = SearchSpace(
     input_size=(8, 8),
@@ -202,7 +202,7 @@ def test_bad_settings(field, value, message):
 @pytest.mark.parametrize("metric", ["diversity", "accuracy", "none"])
 @pytest.mark.parametrize(("paths", "heterogeneous"), [(2, True), (2, False), (3, True)])
 def test_whole_shrink_and_its_report(metric, paths, heterogeneous):
-    from neas_tf.shrink_stage import shrink
+    from neas_tf.shrinking.shrink import shrink
 
     first = shrunk = ShrunkSpace.full(SPACE, paths, heterogeneous)
     config = ShrinkSettings(metric=metric, remove=2, beta="auto", min_pair_count=1)
@@ -236,7 +236,7 @@ def test_whole_shrink_and_its_report(metric, paths, heterogeneous):
 
 
 def test_shrink_refuses_foreign_measurements():
-    from neas_tf.shrink_stage import shrink
+    from neas_tf.shrinking.shrink import shrink
 
     measurements = sample(ShrunkSpace.full(SPACE, 2), 5)
     with pytest.raises(NeasError, match="measurements"):

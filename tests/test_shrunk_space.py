@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.shrunk_space import ShrunkSpace, all_combinations
-from neas_tf.space import SearchSpace
+from neas_tf.common.errors import NeasError
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace, all_combinations
 
 
 @pytest.mark.parametrize("num_paths", [1, 2, 3, 6])

@@ -11,7 +11,7 @@ from soak import crashes, sittings
 from soak.__main__ import parse
 from soak.tables import count_rows, merge_table
 
-from neas_tf import paths
+from neas_tf.common import paths
 
 
 def command(*arguments):

@@ -6,7 +6,7 @@ import sys
 
 from soak.devices import decisions, table
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 EQUAL = {"losses": 1e-7, "weights": 2e-7, "statistics": 1e-3, "shrinks": True, "history": True}
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spaces_for_tests import TOY
 
-from neas_tf.errors import NeasError
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.errors import NeasError
+from neas_tf.space.search_space import SearchSpace, Stage
 
 
 def test_the_papers_space():

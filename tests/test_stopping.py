@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from neas_tf import paths
-from neas_tf.stopping import EXIT_CODE, Terminated, terminating
+from neas_tf.common import paths
+from neas_tf.common.command_line import EXIT_CODE, Terminated, terminating
 
 _PROGRAM = """
 import os, signal, sys, time

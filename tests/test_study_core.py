@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from study_plans import BASE, SPACE, pretend, toy_plan
 from tiny_run import contents
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.study.catalogue import STUDIES, all_units
-from neas_tf.study.names import NAMES, chosen
+from neas_tf.common.errors import NeasError
+from neas_tf.space.architecture import Architecture
 from neas_tf.study.schedule import Shard, check_time_limit, progress, work
 from neas_tf.study.store import Store
+from neas_tf.study.tables.catalogue import STUDIES, all_units
+from neas_tf.study.tables.names import NAMES, chosen
 from neas_tf.study.units import Found, Scores, Search, Supernet, Training, in_order, settings_text
 
 UNITS = all_units(NAMES, toy_plan())

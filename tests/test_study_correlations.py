@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from neas_tf.study.correlations import LEAST, among, correlations, difference
+from neas_tf.study.tables.correlations import LEAST, among, correlations, difference
 
 KEYS = [f"ensemble {number}" for number in range(12)]
 TRUTH = {key: {"accuracy": 0.4 + 0.01 * number} for number, key in enumerate(KEYS)}

@@ -5,16 +5,17 @@ import json
 import pytest
 from study_plans import pretend, toy_plan
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.space import SearchSpace
-from neas_tf.study import diversity, homogeneous, paths, ranking, reporting, searcher
-from neas_tf.study.catalogue import STUDIES
-from neas_tf.study.names import NAMES
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.study import reporting
 from neas_tf.study.rivals import RIVALS, fitted, scaled, space_settings
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.statistics import Mean
+from neas_tf.study.tables import diversity, homogeneous, paths, ranking, searcher
+from neas_tf.study.tables.catalogue import STUDIES
+from neas_tf.study.tables.names import NAMES
 from neas_tf.study.units import Embedding, Scores, Search, Supernet, Training, in_order
 
 PLAN = toy_plan()

@@ -15,12 +15,12 @@ import yaml
 from latency_tables import made_up_table
 from tiny_run import TINY, contents
 
-from neas_tf import paths
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.pipeline import make_strategy
-from neas_tf.run_context import essential_settings
+from neas_tf.common import paths
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.run.context import essential_settings
+from neas_tf.run.pipeline import make_strategy
+from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import Options, load_settings, run_studies
 from neas_tf.study.running import Runner
 from neas_tf.study.store import Store

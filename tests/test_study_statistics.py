@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 from neas_tf.study.statistics import Mean, bootstrap, kendall, linear_cka, ranking_words, spearman
 
 # Integers, so that a monotone function of them keeps their order and their ties exactly.

@@ -8,12 +8,12 @@ import tensorflow as tf
 import tf_keras
 from reference_evaluation import supernet_logits, supernet_statistics
 
-from neas_tf.architecture import Architecture
-from neas_tf.inherit import inherited_ensemble
-from neas_tf.sampling import uniform
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.supernet import Supernet, update_rules
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import uniform
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.inheritance import inherited_ensemble
+from neas_tf.supernet.model import Supernet, update_rules
 
 SPACE = SearchSpace.from_dict(
     {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_training import SPACE, shaken
 
-from neas_tf.evaluation import CandidateEvaluator
-from neas_tf.shrinking import ShrinkSettings
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.stages import supernet_stage
-from neas_tf.supernet import Supernet
+from neas_tf.run import supernet_stage
+from neas_tf.search.evaluation import CandidateEvaluator
+from neas_tf.shrinking.drops import ShrinkSettings
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.model import Supernet
 
 
 @pytest.fixture(scope="module")

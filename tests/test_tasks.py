@@ -24,9 +24,9 @@ from tiny_training import (
     supernet_stage,
 )
 
-from neas_tf.errors import NeasError
-from neas_tf.supernet import update_rules
-from neas_tf.tasks import DrawTable
+from neas_tf.common.errors import NeasError
+from neas_tf.supernet.model import update_rules
+from neas_tf.training.tasks import DrawTable
 
 
 def test_step_on_the_trainer_moves_only_what_was_drawn(tmp_path):
@@ -170,8 +170,8 @@ def test_gradient_of_the_ensembles_trunk_is_divided_by_the_paths():
     """One step of plain SGD against gradients by hand."""
     from tiny_training import optimizer_config, retrain_stage
 
-    from neas_tf.ensemble import trunk_variables
-    from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig
+    from neas_tf.ensemble.model import trunk_variables
+    from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 
     stage = retrain_stage()
     stage.dropout = 0.0

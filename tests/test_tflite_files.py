@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from neas_tf.errors import NeasError
-from neas_tf.tflite_files import inspect
+from neas_tf.common.errors import NeasError
+from neas_tf.export.tflite.inspection import inspect
 
 
 def differences(path, factor: float) -> str:

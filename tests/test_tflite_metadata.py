@@ -15,12 +15,12 @@ from ai_edge_litert.tools import flatbuffer_utils
 from flatbuffers.number_types import Float32Flags, Int8Flags, Uint8Flags, Uint32Flags
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf.ensemble import build_ensemble
-from neas_tf.export_files import labels_file, read_label_file
-from neas_tf.exporting import export_tflite, random_images
-from neas_tf.model_store import LoadedInfo
-from neas_tf.normalisation import Normalisation
-from neas_tf.tflite_metadata import VALUE, TensorNote, with_metadata
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.artifacts import labels_file, read_label_file
+from neas_tf.export.formats import export_tflite, random_images
+from neas_tf.export.tflite.metadata import VALUE, TensorNote, with_metadata
 
 NAMES = ("cat", "füchse", "a\u2028b", "hen", "hen")
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_checkpoints import Raw, call, instructions, name, tensor, write
 
-from neas_tf.errors import NeasError
-from neas_tf.torch_file import open_checkpoint
-from neas_tf.torch_pickle import Ignored, Tensor
+from neas_tf.common.errors import NeasError
+from neas_tf.ensemble.torch_file import open_checkpoint
+from neas_tf.ensemble.torch_pickle import Ignored, Tensor
 
 NUMBERS = np.arange(24, dtype="<f4").reshape(2, 3, 4)
 

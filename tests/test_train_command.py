@@ -93,7 +93,7 @@ def test_bad_input(command, tmp_path):
 
 def test_a_run_goes_on_with_the_settings_in_its_folder(command, tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", lambda *given: begun.append(given))
+    monkeypatch.setattr("neas_tf.run.pipeline.run_pipeline", lambda *given: begun.append(given))
 
     def settings(**values):
         code, text = command(model_dir=str(tmp_path), **values)
@@ -129,7 +129,7 @@ def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neas_tf.parse_config.load_config", stop)
+    monkeypatch.setattr("neas_tf.config.parse.load_config", stop)
     code, text = command(model_dir=str(tmp_path / "run"))
     assert code == 130 and "the same command goes on from here" in text
 
@@ -141,7 +141,7 @@ def test_a_full_disk_in_the_words_of_tensorflow(command, tmp_path, monkeypatch):
     def fail(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, "/x/y.pb.tmp; No space left on device")
 
-    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", fail)
+    monkeypatch.setattr("neas_tf.run.pipeline.run_pipeline", fail)
     code, text = command(model_dir=folder)
     assert code == 2
     assert text == f"neas_tf.train: {folder!r} cannot be written (No space left on device).\n"
@@ -149,7 +149,7 @@ def test_a_full_disk_in_the_words_of_tensorflow(command, tmp_path, monkeypatch):
     def out_of_memory(*arguments):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", out_of_memory)
+    monkeypatch.setattr("neas_tf.run.pipeline.run_pipeline", out_of_memory)
     with pytest.raises(tf.errors.ResourceExhaustedError):
         command(model_dir=folder)
 
@@ -158,7 +158,7 @@ def test_a_full_disk(command, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a.json"))
 
-    monkeypatch.setattr("neas_tf.pipeline.run_pipeline", full)
+    monkeypatch.setattr("neas_tf.run.pipeline.run_pipeline", full)
     code, text = command(model_dir=str(tmp_path / "run"))
     assert code == 2 and text == (
         f"neas_tf.train: {str(tmp_path / 'a.json')!r} cannot be written (No space left on device).\n"

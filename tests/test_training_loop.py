@@ -17,12 +17,12 @@ from tiny_training import (
     supernet_stage,
 )
 
-from neas_tf.averaging import take_averages
-from neas_tf.checkpoints import latest_step
-from neas_tf.errors import NeasError
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.stages.supernet_stage import _train_span
-from neas_tf.training_loop import MetricsLog
+from neas_tf.common.errors import NeasError
+from neas_tf.run.supernet_stage import _train_span
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.training.checkpoints import latest_step
+from neas_tf.training.optimizers import take_averages
+from neas_tf.training.training_loop import MetricsLog
 
 
 def lines(folder):

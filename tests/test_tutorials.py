@@ -14,10 +14,10 @@ import warm
 import yaml
 from doc_pages import BLOCK, environment
 
-from neas_tf.cost import CostTable
-from neas_tf.paths import project_file
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.common.paths import project_file
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 FOLDER = pathlib.Path(project_file("docs", "tutorials"))
 PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
@@ -240,10 +240,10 @@ def test_checkpoint_to_phone(phone):
     import torch_checkpoints
     from small_ensembles import randomise
 
-    from neas_tf.architecture import Architecture
-    from neas_tf.ensemble import build_ensemble
-    from neas_tf.files import write_json_atomic
-    from neas_tf.space import SearchSpace
+    from neas_tf.common.files import write_json_atomic
+    from neas_tf.ensemble.model import build_ensemble
+    from neas_tf.space.architecture import Architecture
+    from neas_tf.space.search_space import SearchSpace
 
     walk, _ = phone
     space = SearchSpace.from_dict({"input_size": 32})
@@ -269,7 +269,7 @@ def test_checkpoint_to_phone(phone):
 
 
 def test_settings_of_the_pods_page_load(tmp_path):
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
 
     ((file, code),) = named_settings("pods.md")
     (tmp_path / file).write_text(code)
@@ -301,7 +301,7 @@ def sh_commands(module: str) -> list:
     ],
 )
 def test_flags_and_keys_of_commands_that_are_not_run_exist(module, name, arguments):
-    from neas_tf.parse_config import load_config
+    from neas_tf.config.parse import load_config
 
     source = pathlib.Path(project_file(*module.split("."))).with_suffix(".py").read_text("utf-8")
     given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)

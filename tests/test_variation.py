@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from toy_search import OPERATORS, blind_sample, seeds, shrunk_spaces, toy_space
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.variation import SearchSettings, crossover, mutate
+from neas_tf.common.errors import NeasError
+from neas_tf.search.variation import SearchSettings, crossover, mutate
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 ALWAYS = SearchSettings(split_probability=1, layer_probability=1)
 ONLY_SPLIT = SearchSettings(split_probability=1, layer_probability=0)

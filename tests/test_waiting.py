@@ -9,8 +9,8 @@ import tensorflow as tf
 from official.core import config_definitions as cfg
 from tiny_training import FIRST, batches, codes, make_task, supernet_stage
 
-from neas_tf.tasks import SupernetTaskConfig
-from neas_tf.waiting import WaitingTrainer
+from neas_tf.training.tasks import SupernetTaskConfig
+from neas_tf.training.waiting import WaitingTrainer
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import tensorflow as tf
 import warm
 from cluster_runs import free_hosts
 
-from neas_tf.paths import project_file
+from neas_tf.common.paths import project_file
 
 SETTINGS = """
 runtime: {distribution_strategy: multi_worker_mirrored}
@@ -106,8 +106,8 @@ def test_two_workers_train_search_and_resume(tmp_path):
 
 
 def test_a_batch_that_the_replicas_cannot_share_is_refused():
+    from neas_tf.common.errors import NeasError
     from neas_tf.data.pipeline import Slicing
-    from neas_tf.errors import NeasError
 
     with pytest.raises(NeasError, match="multiple of the 2 replicas"):
         Slicing.of(7, tf.distribute.InputContext(2, 0, 2))

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from spaces_for_tests import TOY
 
-from neas_tf.architecture import Architecture
-from neas_tf.errors import NeasError
-from neas_tf.files import write_json_atomic
-from neas_tf.space import SearchSpace
-from neas_tf.zoo import load_architecture, zoo_names
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import write_json_atomic
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture, zoo_names
 
 # method.md section 3.
 OFFICIAL = {

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from neas_tf import paths
+from neas_tf.common import paths
 
 TINY = {
     "num_paths": 2,
@@ -80,7 +80,7 @@ def give_supernet(run):
     """Fills a run's folder with params and a 'trained' supernet, made in no time; returns the run."""
     import tensorflow as tf
 
-    from neas_tf.files import write_json_atomic
+    from neas_tf.common.files import write_json_atomic
 
     with run.writing():
         run.record_identity("supernet", {"budget": run.bounds})
@@ -98,7 +98,7 @@ class QuickEvaluator:
         pass
 
     def __call__(self, architectures):
-        from neas_tf.search_state import Score
+        from neas_tf.search.history import Score
 
         for architecture in architectures:
             yield Score(len(architecture.key) / 100, (0.1, 0.2))

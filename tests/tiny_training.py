@@ -13,15 +13,20 @@ import tf_keras
 from official.core import config_definitions as cfg
 from official.modeling import optimization
 
-from neas_tf.architecture import Architecture
-from neas_tf.averaging import create_slots
-from neas_tf.config import RetrainConfig, SupernetConfig
-from neas_tf.sampling import draws_for_steps
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.supernet import Supernet
-from neas_tf.tasks import EnsembleTask, EnsembleTaskConfig, SupernetTask, SupernetTaskConfig
-from neas_tf.training_loop import TrainingLoop
+from neas_tf.config.settings import RetrainConfig, SupernetConfig
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.sampling import draws_for_steps
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.model import Supernet
+from neas_tf.training.optimizers import create_slots
+from neas_tf.training.tasks import (
+    EnsembleTask,
+    EnsembleTaskConfig,
+    SupernetTask,
+    SupernetTaskConfig,
+)
+from neas_tf.training.training_loop import TrainingLoop
 
 SPACE = SearchSpace.from_dict(
     {

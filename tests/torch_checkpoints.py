@@ -7,9 +7,9 @@ import zipfile
 
 import numpy as np
 
-from neas_tf.architecture import Architecture
-from neas_tf.space import SearchSpace
-from neas_tf.torch_names import torch_layout
+from neas_tf.ensemble.torch_weight_names import torch_layout
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 KINDS = {"<f4": "Float", "<f8": "Double", "<f2": "Half", "<i8": "Long"}
 
@@ -87,7 +87,7 @@ def state_dict(
     model, architecture: Architecture, space: SearchSpace, extras: bool = True
 ) -> dict[str, np.ndarray]:
     """A Keras model's weights as the authors' state dict has them, with what it never uses."""
-    from neas_tf.ensemble import model_slots  # imports TensorFlow
+    from neas_tf.ensemble.model import model_slots  # imports TensorFlow
 
     layout = torch_layout(architecture, space)
     result = {}

@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 from hypothesis import strategies as st
 
-from neas_tf.architecture import Architecture
-from neas_tf.evolution import run_search
-from neas_tf.search_state import History, Score
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.search.evolution import run_search
+from neas_tf.search.history import History, Score
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 OPERATORS = ("k3e4", "k5e4", "k7e4", "k3e6", "skip")
 

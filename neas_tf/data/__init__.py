@@ -4,12 +4,12 @@
 its parts into a `tf.data.Dataset` of normalised batches; `make_arrays` draws a fixed subset.
 """
 
-from neas_tf.data.contents import changed_since
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import PARTS, DatasetInfo
 from neas_tf.data.failures import batches_of, failures
 from neas_tf.data.loading import load
 from neas_tf.data.pipeline import make_dataset
+from neas_tf.data.reading.contents import changed_since
 from neas_tf.data.subsets import make_arrays
 
 __all__ = [

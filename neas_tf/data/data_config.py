@@ -8,8 +8,8 @@ import numbers
 
 from official.modeling import hyperparams
 
-from neas_tf.class_names import check_class_names
-from neas_tf.errors import check, check_int, fail, unknown_name
+from neas_tf.common.class_names import check_class_names
+from neas_tf.common.errors import check, check_int, fail, unknown_name
 
 SOURCES = ("digits", "tfds", "image_folder", "tfrecord")
 AUGMENTATIONS = ("none", "crop_flip", "imagenet")

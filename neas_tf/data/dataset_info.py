@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neas_tf.data.contents import contents
-from neas_tf.errors import NeasError, unknown_name
-from neas_tf.normalisation import Normalisation
+from neas_tf.common.errors import NeasError, unknown_name
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.data.reading.contents import contents
 
 if TYPE_CHECKING:
     from neas_tf.data.data_config import DataConfig

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 from absl import logging
 
-from neas_tf.errors import NeasError
+from neas_tf.common.errors import NeasError
 
 # Begin the messages of the checks inside a pipeline's graph.
 STOPPED = "data.on_bad_record: it is stop, and these cannot be decoded"

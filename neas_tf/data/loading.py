@@ -6,19 +6,19 @@ import numpy as np
 from absl import logging
 from official.vision.ops import preprocess_ops
 
-from neas_tf.class_names import check_class_names
+from neas_tf.common.class_names import check_class_names
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.normalisation import Normalisation
 from neas_tf.data import splits
-from neas_tf.data.contents import describe_files, shared_folders
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.decoding import Decoder
 from neas_tf.data.failures import report_damaged
-from neas_tf.data.images import decode_all
-from neas_tf.data.inspection import inspect
-from neas_tf.data.sources import Source, open_source
+from neas_tf.data.reading.contents import describe_files, shared_folders
+from neas_tf.data.reading.decoding import Decoder
+from neas_tf.data.reading.images import decode_all
+from neas_tf.data.reading.inspection import inspect
+from neas_tf.data.reading.sources import Source, open_source
 from neas_tf.data.stores import FileStore, Store
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.normalisation import Normalisation
 
 # Decoded images are kept below this many bytes where the config leaves it open.
 MEMORY_LIMIT = 1 << 30

@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from neas_tf.common.errors import check_int, fail
 from neas_tf.data import batch_augment, policies
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.failures import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.streams import encoded_stream, shuffled_position
-from neas_tf.errors import check_int, fail
 
 # Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
 _SHIFT, _FLIP, _CUTOUT, _POLICY, _CROP = range(1, 6)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from neas_tf.common.errors import NeasError, check_int
 from neas_tf.data import splits
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.failures import failures, report_damaged
-from neas_tf.data.inspection import check_record
 from neas_tf.data.loading import make_decoder
+from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
-from neas_tf.errors import NeasError, check_int
 
 # Labels of a stream of records are read for at most this many times the wanted count.
 _LOOK_AHEAD = 4

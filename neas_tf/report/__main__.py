@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from neas_tf import command_line, console
-from neas_tf.errors import NeasError, check
-from neas_tf.paths import check_local_path, resolve_user_path
+from neas_tf.common import command_line, console
+from neas_tf.common.errors import NeasError, check
+from neas_tf.common.paths import check_local_path, resolve_user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

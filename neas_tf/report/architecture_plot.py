@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
-from neas_tf.architecture import Architecture
 from neas_tf.operators import Operator
 from neas_tf.report import style
 from neas_tf.report.reading import number
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 COLUMN = 0.5  # inches from one layer to the next
 STEM_COLUMN = 0.62  # inches between the fixed layers of the stem

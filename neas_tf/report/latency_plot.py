@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from neas_tf.latency_table import NANOSECONDS, LatencyTable
+from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable
 from neas_tf.report import style
 
 

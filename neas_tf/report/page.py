@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neas_tf.errors import check
-from neas_tf.files import write_bytes_atomic
-from neas_tf.paths import project_file
+from neas_tf.common.errors import check
+from neas_tf.common.files import write_bytes_atomic
+from neas_tf.common.paths import project_file
 from neas_tf.report.page_data import MAX_CANDIDATES, finite, run_data
 from neas_tf.report.reading import RunFiles
 

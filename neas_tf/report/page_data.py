@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.pareto import pareto_front
+from neas_tf.common.errors import NeasError
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.report.layouts import is_published
 from neas_tf.report.reading import RunFiles
 from neas_tf.report.records import Candidate, find_key, number
 from neas_tf.report.shrink_states import alive_shares, pair_states
 from neas_tf.report.summary import budget, second_objective, sections, summarise
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.search.pareto import pareto_front
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 MAX_CANDIDATES = 20_000
 MAX_POINTS = 2_000  # of a training curve

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.architecture import Architecture
-from neas_tf.confusion import CONFUSION_FILE, read_confusion
-from neas_tf.cost import Cost, CostTable
-from neas_tf.errors import NeasError, check, fail
-from neas_tf.files import read_json
-from neas_tf.latency_table import LatencyTable, load_table
-from neas_tf.model_store import RUN_MODEL, WEIGHTS_FILE, weights_digest
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.files import read_json
+from neas_tf.cost.cost_table import Cost, CostTable
+from neas_tf.cost.latency_table import LatencyTable, load_table
+from neas_tf.ensemble.confusion import CONFUSION_FILE, read_confusion
+from neas_tf.ensemble.store import RUN_MODEL, WEIGHTS_FILE, weights_digest
 from neas_tf.report.layouts import LATENCY_FILE, export_reports, find, is_published
 from neas_tf.report.records import Candidate, Shrink, find_key, number
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 STAGES = ("supernet", "search", "retrain", "export")
 
@@ -157,7 +157,7 @@ def _part(run: RunFiles, name: str, reader: Callable[[Path], Any]) -> Any:
 
 
 def _read_params(path: Path) -> Mapping[str, Any]:
-    from neas_tf.yaml_text import load_yaml_file
+    from neas_tf.common.yaml_text import load_yaml_file
 
     return load_yaml_file(path, "params.yaml")
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from neas_tf.errors import is_number
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.common.errors import is_number
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 @dataclasses.dataclass(frozen=True)

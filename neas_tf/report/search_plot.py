@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from neas_tf.latency_table import NANOSECONDS, milliseconds
-from neas_tf.pareto import pareto_front
+from neas_tf.cost.latency_table import NANOSECONDS, milliseconds
 from neas_tf.report import style
 from neas_tf.report.reading import Candidate, number
+from neas_tf.search.pareto import pareto_front
 
 
 @dataclasses.dataclass(frozen=True)

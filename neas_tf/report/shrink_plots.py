@@ -17,8 +17,8 @@ from matplotlib.patches import Patch, Rectangle
 from neas_tf.report import style
 from neas_tf.report.records import Shrink
 from neas_tf.report.shrink_states import alive_shares, pair_states
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 _GONE = "#FFFFFF"
 _DIAGONAL = "#E4E8EC"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.shrunk_space import ShrunkSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 
 def alive_shares(alive: ShrunkSpace) -> np.ndarray:

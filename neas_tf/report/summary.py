@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neas_tf.latency_table import METRIC as LATENCY
-from neas_tf.latency_table import milliseconds
-from neas_tf.pareto import unbeaten
+from neas_tf.cost.latency_table import METRIC as LATENCY
+from neas_tf.cost.latency_table import milliseconds
 from neas_tf.report.reading import RunFiles, find_key, number, read_run
-from neas_tf.shrunk_space import ShrunkSpace
-from neas_tf.space import SearchSpace
-from neas_tf.variation import PARETO_COSTS
+from neas_tf.search.pareto import unbeaten
+from neas_tf.search.variation import PARETO_COSTS
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 FORMAT = "neas-summary/1"
 _LABEL = 27  # characters of the first column in plain text

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from neas_tf.folder_lock import is_at_work
+from neas_tf.common.folder_lock import is_at_work
 from neas_tf.report.page import write_page
 from neas_tf.report.page_data import is_finished
 from neas_tf.report.reading import RunFiles, read_run

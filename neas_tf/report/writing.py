@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neas_tf.architecture import Architecture
-from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from neas_tf.report.page import PAGE_FILE, write_page
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.summary import (
@@ -19,7 +18,8 @@ from neas_tf.report.summary import (
     second_objective,
     summarise,
 )
-from neas_tf.space import SearchSpace
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from neas_tf import command_line
-from neas_tf.errors import NeasError
-from neas_tf.paths import project_file, resolve_user_path
-from neas_tf.study.names import NAMES, chosen
+from neas_tf.common import command_line
+from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import project_file, resolve_user_path
 from neas_tf.study.store import check_folder
+from neas_tf.study.tables.names import NAMES, chosen
 
 NAME = "neas_tf.study"
 

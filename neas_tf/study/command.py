@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neas_tf import console
-from neas_tf.config import NeasConfig
-from neas_tf.errors import NeasError, unknown_name
-from neas_tf.latency_timing import describe_machine
-from neas_tf.parse_config import apply_override, check_known, read_overrides, with_stage_shapes
-from neas_tf.pipeline import make_strategy
-from neas_tf.run_context import Run, essential_settings
+from neas_tf.common import console
+from neas_tf.common.errors import NeasError, unknown_name
+from neas_tf.config.parse import apply_override, check_known, read_overrides, with_stage_shapes
+from neas_tf.config.settings import NeasConfig
+from neas_tf.latency.timing import describe_machine
+from neas_tf.run.context import Run, essential_settings
+from neas_tf.run.pipeline import make_strategy
 from neas_tf.study import reporting, schedule
-from neas_tf.study.catalogue import STUDIES, all_units
-from neas_tf.study.plan import Plan
 from neas_tf.study.running import Runner
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.store import Store
+from neas_tf.study.tables.catalogue import STUDIES, all_units
+from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Unit, in_order
 
 
@@ -50,7 +50,7 @@ def load_settings(
     """
     from official.core import exp_factory
 
-    from neas_tf import experiments
+    from neas_tf.config import experiments
 
     overrides = read_overrides(config_files, params_override)
     sections: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neas_tf.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from neas_tf.report import page
 from neas_tf.study.statistics import Mean
 

@@ -13,10 +13,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from neas_tf.architecture import Architecture
-from neas_tf.cost import CostTable
-from neas_tf.errors import unknown_name
-from neas_tf.space import SearchSpace, Stage
+from neas_tf.common.errors import unknown_name
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace, Stage
 
 _STEP = 0.0125  # between two widths that are tried
 _WIDEST = 4.0

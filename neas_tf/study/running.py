@@ -14,25 +14,27 @@ from typing import Any
 
 import tensorflow as tf
 
-from neas_tf import console, data, model_store
-from neas_tf.architecture import Architecture
-from neas_tf.config import NeasConfig
-from neas_tf.cost import CostTable
-from neas_tf.errors import NeasError
-from neas_tf.files import read_json, write_bytes_atomic, write_json_atomic
-from neas_tf.graph_memory import release_graphs
-from neas_tf.latency_models import ensemble_model
-from neas_tf.latency_table import METRIC as LATENCY
-from neas_tf.latency_table import load_table
-from neas_tf.latency_timing import TimingSettings, describe_machine, time_files, typical
-from neas_tf.measurements import PAPER_BETA
-from neas_tf.parse_config import apply_override, check_known, with_stage_shapes
-from neas_tf.paths import project_file
-from neas_tf.run_context import Run, open_run
-from neas_tf.search_state import read_history
-from neas_tf.stages.retrain_stage import retrain
-from neas_tf.stages.search_stage import make_evaluator, search
-from neas_tf.stages.supernet_stage import load_supernet, train_supernet
+from neas_tf import data
+from neas_tf.common import console
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.paths import project_file
+from neas_tf.config.parse import apply_override, check_known, with_stage_shapes
+from neas_tf.config.settings import NeasConfig
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.cost.latency_table import METRIC as LATENCY
+from neas_tf.cost.latency_table import load_table
+from neas_tf.ensemble import store as model_store
+from neas_tf.ensemble.graph_memory import release_graphs
+from neas_tf.latency.models import ensemble_model
+from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
+from neas_tf.run.context import Run, open_run
+from neas_tf.run.retrain_stage import retrain
+from neas_tf.run.search_stage import make_evaluator, search
+from neas_tf.run.supernet_stage import load_supernet, train_supernet
+from neas_tf.search.history import read_history
+from neas_tf.shrinking.measurements import PAPER_BETA
+from neas_tf.space.architecture import Architecture
 from neas_tf.study import units
 from neas_tf.study.store import Store
 from neas_tf.study.trained import compare_paths, embed

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from neas_tf.errors import NeasError, check_int, fail
+from neas_tf.common.errors import NeasError, check_int, fail
 from neas_tf.study.store import PAUSE, Store
 from neas_tf.study.units import Result, Unit, in_order
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from neas_tf.errors import check, check_int, check_keys, fail, unknown_name
-from neas_tf.shrinking import METRICS
+from neas_tf.common.errors import check, check_int, check_keys, fail, unknown_name
+from neas_tf.shrinking.drops import METRICS
 from neas_tf.study.rivals import RIVALS
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.stats
 
-from neas_tf.errors import NeasError, check, check_int, check_share
+from neas_tf.common.errors import NeasError, check, check_int, check_share
 
 _TAG = 0xB007  # keeps the resampling apart from what else derives from the same seed
 

@@ -19,11 +19,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from neas_tf.differences import difference, listed
-from neas_tf.errors import NeasError
-from neas_tf.files import read_json, write_json_atomic
-from neas_tf.folder_lock import is_leftover, lock_folder
-from neas_tf.paths import check_local_path
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import difference, listed, read_json, write_json_atomic
+from neas_tf.common.folder_lock import is_leftover, lock_folder
+from neas_tf.common.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
 
 STUDY_FORMAT = "neas-study/1"

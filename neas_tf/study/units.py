@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from neas_tf.architecture import Architecture
+from neas_tf.space.architecture import Architecture
 
 Result = Mapping[str, Any]
 # The result of a unit that is done, None of one that is not.

@@ -89,7 +89,8 @@ class Faults:
         from tensorflow.python.lib.io import file_io
         from tensorflow.python.ops import gen_io_ops, io_ops
 
-        from neas_tf import search_state, training_loop
+        from neas_tf.search import history as search_state
+        from neas_tf.training import training_loop
 
         self.wrap(os, "replace", "rename", lambda a, b, **_: b)
         self.wrap(os, "rename", "rename", lambda a, b, **_: b)

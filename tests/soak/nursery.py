@@ -20,13 +20,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def load() -> None:
     """Imports what a sitting imports, as the command does."""
-    from neas_tf import console
+    from neas_tf.common import console
 
     console.quiet_libraries()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     import tensorflow  # noqa: F401
 
-    from neas_tf import parse_config, pipeline, train  # noqa: F401
+    from neas_tf import train
+    from neas_tf.config import parse as parse_config
+    from neas_tf.run import pipeline  # noqa: F401
 
 
 def speak_into(path: str) -> None:

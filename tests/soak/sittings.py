@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf import paths
+from neas_tf.common import paths
 
 LIMIT = 300.0  # seconds of a sitting; behind them it hangs
 STAGES = ("supernet", "shrink", "search", "retrain", "export", "report")

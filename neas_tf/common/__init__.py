@@ -1,0 +1,1 @@
+"""What every part may use: errors, files, paths, terminals, settings of Keras. No TensorFlow."""

@@ -1,0 +1,1 @@
+"""Settings: their dataclasses, how they are read, the registered experiments."""

@@ -1,0 +1,103 @@
+"""Works out what a configuration leaves open: sizes from the data, steps from the epochs."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+from neas_tf.common.errors import NeasError, check
+from neas_tf.config.settings import NeasConfig, StageConfig, search_space
+from neas_tf.data import DatasetInfo
+from neas_tf.space.search_space import SearchSpace
+
+_SCHEDULES = ("polynomial", "cosine")
+
+
+def resolve_space(config: NeasConfig, info: DatasetInfo) -> SearchSpace:
+    """Fills the space's input shape and classes from the data, and checks what is given."""
+    height, width, channels = info.input_shape
+    space = config.space
+    if not space.input_size:
+        space.input_size = [height, width]
+    if not space.input_channels:
+        space.input_channels = channels
+    if not space.num_classes:
+        space.num_classes = info.num_classes
+    result = search_space(space)
+    shape = (*result.input_size, result.input_channels)
+    check(shape == info.input_shape, "space.input_size", shape, f"the data's {info.input_shape}")
+    check(
+        result.num_classes == info.num_classes,
+        "space.num_classes",
+        result.num_classes,
+        f"the data's {info.num_classes} classes",
+    )
+    return result
+
+
+def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:
+    """A copy of a stage whose trainer has steps where it had zeros.
+
+    Args:
+      stage: supernet or retrain.
+      examples: images of one epoch.
+      field: the stage's name, for messages.
+
+    Raises:
+      NeasError: for a batch larger than the data or no training at all.
+    """
+    stage = copy.deepcopy(stage)
+    check(
+        0 < stage.batch_size <= examples,
+        f"{field}.batch_size",
+        stage.batch_size,
+        f"1 to {examples}, the images of the stage",
+    )
+    trainer, per_epoch = stage.trainer, examples / stage.batch_size
+    if not trainer.train_steps:
+        trainer.train_steps = round(stage.epochs * per_epoch)
+    if trainer.train_steps < 1:
+        raise NeasError(f"{field}.epochs: received {stage.epochs}, allowed is more than 0.")
+    epoch = max(1, math.ceil(per_epoch))
+    trainer.steps_per_loop = trainer.steps_per_loop or max(1, min(100, epoch // 2))
+    # Orbit wants the summary interval to be a multiple of the loop.
+    trainer.summary_interval = trainer.summary_interval or trainer.steps_per_loop
+    trainer.checkpoint_interval = trainer.checkpoint_interval or max(epoch, trainer.steps_per_loop)
+    trainer.validation_interval = trainer.validation_interval or trainer.train_steps
+    schedule = trainer.optimizer_config.learning_rate
+    warmup = trainer.optimizer_config.warmup
+    if schedule.type in _SCHEDULES and not schedule.get().decay_steps:
+        schedule.get().decay_steps = trainer.train_steps
+    if warmup.type is None and stage.warmup_epochs:
+        warmup.type = "linear"
+        warmup.linear.warmup_learning_rate = 0.0
+        warmup.linear.warmup_steps = 0
+    if warmup.type == "linear" and not warmup.linear.warmup_steps:
+        steps = round(stage.warmup_epochs * per_epoch)
+        if steps:
+            warmup.linear.warmup_steps = min(steps, trainer.train_steps)
+        else:
+            warmup.type = None
+    return stage
+
+
+def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -> list[int]:
+    """Steps behind which the space shrinks: every so many epochs, the last one included."""
+    if every_epochs <= 0:
+        return []
+    interval = every_epochs * epochs_to_steps
+    # Each boundary is rounded by itself, so that the last one is not lost behind the end.
+    steps = {max(1, round(i * interval)) for i in range(1, int(total / interval) + 2)}
+    return sorted(step for step in steps if step <= total)
+
+
+def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
+    """The data with what a stage overrides of their augmentation."""
+    names = ("augment", "auto_augment", "rand_augment")
+    changes = {name: getattr(stage, name) for name in names if getattr(stage, name)}
+    if not changes:
+        return info
+    config = info.config.replace(**changes)
+    config.check()
+    return dataclasses.replace(info, config=config)

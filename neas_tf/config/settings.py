@@ -1,0 +1,349 @@
+"""The configuration of a whole run, as nested Model Garden dataclasses.
+
+One experiment holds the four stages (supernet, search, retrain, export) with what they share
+(space, data, runtime). Zeros and empty strings mean "work it out"; `resolve` does so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from official.core import config_definitions as cfg
+from official.modeling import hyperparams, optimization
+
+from neas_tf.data.data_config import DataConfig
+from neas_tf.space.search_space import PAPER_STAGES, SearchSpace
+
+
+@dataclasses.dataclass
+class StageShape(hyperparams.Config):
+    """One stage of the space: channels, number of layers, stride of the first.
+
+    Attributes:
+      operators: those of `space.operators` that its layers may use; empty means all.
+    """
+
+    channels: int = 0
+    layers: int = 0
+    stride: int = 1
+    operators: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class SpaceConfig(hyperparams.Config):
+    """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
+
+    name: str = "paper"
+    input_size: Any = dataclasses.field(default_factory=list)
+    input_channels: int = 0
+    num_classes: int = 0
+    stem_channels: int = 16
+    stem_kernel: int = 3
+    stem_stride: int = 2
+    block_channels: int = 16
+    block_stride: int = 1
+    stages: list[StageShape] = dataclasses.field(
+        default_factory=lambda: [
+            StageShape(channels=s.channels, layers=s.layers, stride=s.stride) for s in PAPER_STAGES
+        ]
+    )
+    operators: list[str] = dataclasses.field(default_factory=lambda: list(SearchSpace().operators))
+    min_split: int = 9
+    max_split: int = 20
+    head_channels: int = 960
+    feature_channels: int = 1280
+    activation: str = "swish"
+
+
+@dataclasses.dataclass
+class StageTrainerConfig(cfg.TrainerConfig):
+    """Model Garden's trainer; zeros are worked out from the stage's epochs."""
+
+    train_steps: int = 0
+    steps_per_loop: int = 0
+    summary_interval: int = 0
+    checkpoint_interval: int = 0
+    validation_interval: int = 0
+    max_to_keep: int = 3
+    train_tf_while_loop: bool = True
+
+
+def _sgd(rate: float, momentum: float = 0.9) -> optimization.OptimizationConfig:
+    return optimization.OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd", "sgd": {"momentum": momentum}},
+            "learning_rate": {
+                "type": "polynomial",
+                "polynomial": {
+                    "initial_learning_rate": rate,
+                    "end_learning_rate": 0.0,
+                    "power": 1.0,
+                    "decay_steps": 0,
+                },
+            },
+            "warmup": {"type": None},
+        }
+    )
+
+
+@dataclasses.dataclass
+class StageConfig(hyperparams.Config):
+    """What supernet training and retraining have in common.
+
+    Attributes:
+      epochs: passes over the stage's images; `trainer.train_steps` wins when it is set.
+      warmup_epochs: linear warm-up from zero; `warmup.linear.warmup_steps` wins when it is set.
+      batch_size: global, over all replicas.
+      weight_decay: of kernels, never of biases, gamma or beta.
+      label_smoothing: of the targets.
+      augment, auto_augment, rand_augment: overrides the key of `data` for this stage.
+      on_divergence: what happens when the loss explodes or is not finite: stop, or rollback to the
+        last checkpoint with a lower learning rate.
+      rollback_rate_factor: on the learning rate, with each rollback.
+      max_rollbacks: of the stage; then it stops.
+      max_loss: loss of a step, mean over the paths, above which it has exploded; 0 takes 100 times
+        that of guessing, ln(classes).
+      trainer: Model Garden's trainer and optimizer.
+    """
+
+    epochs: float = 0.0
+    warmup_epochs: float = 0.0
+    batch_size: int = 128
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    augment: str = ""
+    auto_augment: str = ""
+    rand_augment: int = 0
+    on_divergence: str = "stop"
+    rollback_rate_factor: float = 0.5
+    max_rollbacks: int = 3
+    max_loss: float = 0.0
+    trainer: StageTrainerConfig = dataclasses.field(default_factory=StageTrainerConfig)
+
+
+@dataclasses.dataclass
+class SupernetConfig(StageConfig):
+    """Phase 1 (paper sections 3.4 and 4.1); the defaults are the ImageNet recipe.
+
+    Attributes:
+      batch_norm_momentum: of the running statistics (the search recalculates its own).
+    """
+
+    epochs: float = 120.0
+    batch_size: int = 1024
+    weight_decay: float = 4e-5
+    batch_norm_momentum: float = 0.9
+    trainer: StageTrainerConfig = dataclasses.field(
+        default_factory=lambda: StageTrainerConfig(optimizer_config=_sgd(0.5))
+    )
+
+
+@dataclasses.dataclass
+class ShrinkConfig(hyperparams.Config):
+    """Diversity-guided shrinking (paper section 3.2, Algorithm 1).
+
+    Attributes:
+      metric: diversity, accuracy or none.
+      every_epochs: training between two shrinks; 0 never shrinks.
+      remove: k, combinations dropped a time over all layers.
+      num_samples: Z, ensembles measured a time.
+      images: size of the part of the training set that they are measured on.
+      batch_size: images of one forward pass of the measurement.
+      beta: β of Eq. 5, or `auto` for 1 / median distance.
+      gamma: γ in r = γ · accuracy^p; it cancels in every ranking.
+      quality_power: p in r = γ · accuracy^p; larger puts quality before diversity.
+      min_pair_count: every alive pair of operators is seen at least so often.
+      shrink_shared_layers: whether layers that never split lose operators too.
+      min_combinations: T, stop at so many combinations.
+      batch_norm: `batch` normalises measured images with the moments of their own batch, as training
+        does; `recalculated` with the moments of all measured images, as the search does.
+      count_orders: whether `remove` counts a combination once for each order of its operators, as
+        the paper's A_N^K does, so that for K = 2 half as many go at a time.
+    """
+
+    metric: str = "diversity"
+    every_epochs: float = 20.0
+    remove: int = 20
+    num_samples: int = 200
+    images: int = 512
+    batch_size: int = 128
+    beta: Any = 1e-3
+    gamma: float = 1.0
+    quality_power: float = 1.0
+    min_pair_count: int = 5
+    shrink_shared_layers: bool = False
+    min_combinations: int = 1
+    batch_norm: str = "batch"
+    count_orders: bool = False
+
+
+@dataclasses.dataclass
+class SearchConfig(hyperparams.Config):
+    """Phase 2 (paper section 3.4, Algorithm 2).
+
+    Attributes:
+      method: evolution or random.
+      objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
+        and are kept in search/pareto.json; the winner is the most accurate one all the same.
+      pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
+      population: new ensembles a generation.
+      parents: the best so far that breed.
+      generations: populations scored, the random first one included.
+      crossover, mutation: children by it in a generation; −1 is half the population.
+      split_probability: P_s, of a split point that mutates.
+      layer_probability: P_m, of a layer that mutates.
+      even_splits: random ensembles spread evenly over the split points that fit the budget;
+        otherwise as in training, which under a tight budget gives hardly any early split.
+      seed: −1 takes the run's.
+      max_macs, min_macs: multiply-accumulates of the whole ensemble, a plain count; 0 is no bound.
+      max_params: trainable parameters, a plain count; 0 is no bound.
+      max_latency_ms: milliseconds that `latency_table` predicts for one image; 0 is no bound.
+      latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
+      calibration_images: training images for the BN recalculation.
+      calibration_batch: of the BN recalculation; a rest smaller than this is left out.
+      validation_images: held-out images for the accuracy; 0 takes all of them.
+      batch_size: of the accuracy's forward passes.
+      racing: whether a candidate that will not be among the best `parents` stops before it has seen
+        all validation images; behind every batch a paired test decides, with `objective: accuracy`.
+      racing_error: chance that the test calls one candidate worse than another when it is not.
+    """
+
+    method: str = "evolution"
+    objective: str = "accuracy"
+    pareto_cost: str = "macs"
+    population: int = 50
+    parents: int = 10
+    generations: int = 20
+    crossover: int = -1
+    mutation: int = -1
+    split_probability: float = 0.1
+    layer_probability: float = 0.1
+    even_splits: bool = True
+    seed: int = -1
+    max_macs: int = 0
+    min_macs: int = 0
+    max_params: int = 0
+    max_latency_ms: float = 0.0
+    latency_table: str = ""
+    calibration_images: int = 2048
+    calibration_batch: int = 128
+    validation_images: int = 0
+    batch_size: int = 500
+    racing: bool = False
+    racing_error: float = 0.001
+
+
+@dataclasses.dataclass
+class RetrainConfig(StageConfig):
+    """Training of the found ensemble from scratch (paper section 4.1).
+
+    Attributes:
+      architecture: zoo name, JSON path, official list or canonical string; empty takes the
+        search's winner.
+      dropout: before each classifier.
+      batch_norm_momentum: of the running statistics.
+      evaluation_batch: images of one forward pass on the test split.
+    """
+
+    epochs: float = 350.0
+    warmup_epochs: float = 10.0
+    batch_size: int = 2048
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    dropout: float = 0.2
+    architecture: str = ""
+    batch_norm_momentum: float = 0.99
+    evaluation_batch: int = 250
+    trainer: StageTrainerConfig = dataclasses.field(
+        default_factory=lambda: StageTrainerConfig(
+            optimizer_config=optimization.OptimizationConfig(
+                {
+                    "optimizer": {
+                        "type": "rmsprop",
+                        "rmsprop": {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3},
+                    },
+                    "ema": {"average_decay": 0.9999, "trainable_weights_only": False},
+                    "learning_rate": {
+                        "type": "cosine",
+                        "cosine": {"initial_learning_rate": 0.064, "decay_steps": 0},
+                    },
+                    "warmup": {
+                        "type": "linear",
+                        "linear": {"warmup_learning_rate": 0.0, "warmup_steps": 0},
+                    },
+                }
+            )
+        )
+    )
+
+
+@dataclasses.dataclass
+class ExportConfig(hyperparams.Config):
+    """The deployable files that the last stage writes.
+
+    Attributes:
+      formats: of tflite, tflite_float16, tflite_dynamic, tflite_int8, tflite_int8_qat,
+        tflite_pruned, saved_model, keras.
+      parity_examples: training images on which an export is compared with the Keras model.
+      calibration_images: training images that int8 ranges are measured on.
+      test_examples: test images for the accuracy before and after; 0 leaves it out.
+      fine_tune_epochs: of tflite_int8_qat and of tflite_pruned, passes over the training images.
+      fine_tune_rate: learning rate at their beginning (Adam, cosine); 0 takes 0.00002 for
+        tflite_int8_qat and 0.001 for tflite_pruned.
+      fine_tune_batch: images a step of theirs.
+      sparsity: share of zeros in each pruned kernel of tflite_pruned.
+    """
+
+    formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
+    parity_examples: int = 64
+    calibration_images: int = 256
+    test_examples: int = 0
+    fine_tune_epochs: float = 2.0
+    fine_tune_rate: float = 0.0
+    fine_tune_batch: int = 128
+    sparsity: float = 0.5
+
+
+@dataclasses.dataclass
+class WorkersConfig(hyperparams.Config):
+    """How the processes of `multi_worker_mirrored` wait for one another.
+
+    Attributes:
+      start_seconds: for the last one to come, at the start; then the others end.
+      silence_seconds: without a sign of life, after which one counts as lost and the others end.
+    """
+
+    start_seconds: int = 600
+    silence_seconds: int = 30
+
+
+@dataclasses.dataclass
+class NeasConfig(hyperparams.Config):
+    """A whole run.
+
+    Attributes:
+      seed: everything random derives from it.
+      num_paths: K.
+      heterogeneous: whether a layer's combination holds K different operators.
+    """
+
+    seed: int = 0
+    num_paths: int = 2
+    heterogeneous: bool = True
+    runtime: cfg.RuntimeConfig = dataclasses.field(
+        default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
+    )
+    workers: WorkersConfig = dataclasses.field(default_factory=WorkersConfig)
+    space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    supernet: SupernetConfig = dataclasses.field(default_factory=SupernetConfig)
+    shrink: ShrinkConfig = dataclasses.field(default_factory=ShrinkConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    retrain: RetrainConfig = dataclasses.field(default_factory=RetrainConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
+
+
+def search_space(config: SpaceConfig) -> SearchSpace:
+    """The space that a (resolved) config describes."""
+    return SearchSpace.from_dict(config.as_dict())

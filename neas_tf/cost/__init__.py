@@ -1,0 +1,1 @@
+"""What an ensemble costs, and how ensembles are drawn under a budget."""

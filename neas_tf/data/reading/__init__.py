@@ -1,0 +1,1 @@
+"""What data sets look like on disk, and how one picture is read."""

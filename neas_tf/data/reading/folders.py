@@ -1,0 +1,179 @@
+"""Image folders: which folders are classes, and which files their images."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+import numpy as np
+from absl import logging
+
+from neas_tf.common.errors import NeasError, shown
+from neas_tf.data.reading import pictures
+from neas_tf.data.stores import FileStore
+
+TEST_FOLDERS = ("test", "val", "validation")
+_FIELD = "data.data_dir"
+
+
+def open_both(root: str) -> tuple[FileStore, FileStore, tuple[str, ...]]:
+    """Training and test images of `root`, and the classes of train/.
+
+    Raises:
+      NeasError: when a folder is missing, empty, unreadable or contradicts another one.
+    """
+    if not _is_folder(root):
+        raise NeasError(
+            f"{_FIELD}: there is no folder {root!r}; expected one with train/<class>/*.jpg "
+            "and test/<class>/*.jpg."
+        )
+    inside = _names_of_folders(root)
+    tests = [name for name in TEST_FOLDERS if name in inside]
+    if not tests:
+        raise NeasError(
+            f"{_FIELD}: {root!r} holds none of the folders {', '.join(TEST_FOLDERS)}; one "
+            "with test images is needed."
+        )
+    if "train" not in inside:
+        raise NeasError(f"{_FIELD}: {root!r} holds no folder 'train' with training images.")
+    if len(tests) > 1:
+        logging.warning(
+            "%s: of the folders of %r, %s is the test; %s is not read.",
+            *(_FIELD, root, tests[0], " and ".join(tests[1:])),
+        )
+    train, test = os.path.join(root, "train"), os.path.join(root, tests[0])
+    classes, tested = _classes(train), _classes(test)
+    unknown = sorted(tested.keys() - classes.keys())
+    if unknown:
+        near = [name for name in classes if name.casefold() == unknown[0].casefold()]
+        hint = f"; {near[0]!r} differs in case only" if near else ""
+        raise NeasError(
+            f"{_FIELD}: {tests[0]}/{unknown[0]} of {root!r} is no class of train/, which "
+            f"has {_some(list(classes))}{hint}."
+        )
+    names = tuple(classes)
+    return _store(train, names, classes), _store(test, names, tested), names
+
+
+def open_test(root: str) -> tuple[FileStore, tuple[str, ...]]:
+    """Test images in test/, val/ or validation/, or in `root` itself; classes also of train/.
+
+    Raises:
+      NeasError: as `open_both`.
+    """
+    if not _is_folder(root):
+        raise NeasError(
+            f"{_FIELD}: there is no folder {root!r}; expected one with test/<class>/*.jpg or "
+            "<class>/*.jpg."
+        )
+    inside = _names_of_folders(root)
+    path = next((os.path.join(root, name) for name in TEST_FOLDERS if name in inside), root)
+    folders = _classes(path)
+    names = set(folders)
+    if path != root and "train" in inside:
+        names |= _classes(os.path.join(root, "train"), quiet=True).keys()
+    classes = tuple(sorted(names))
+    return _store(path, classes, folders), classes
+
+
+def _is_folder(path: str) -> bool:
+    if "://" in path:
+        import tensorflow as tf
+
+        return tf.io.gfile.isdir(path)
+    return os.path.isdir(path)
+
+
+def _names_of_folders(path: str) -> list[str]:
+    return [name for name, kind in pictures.entries(path, _FIELD) if kind == "folder"]
+
+
+def _classes(path: str, quiet: bool = False) -> dict[str, str]:
+    """Name and folder of each class, by name; says what else lies there.
+
+    A name counts in its composed Unicode form: macOS and Linux write the same name differently.
+    """
+    found: dict[str, str] = {}
+    others = []
+    for name, kind in pictures.entries(path, _FIELD):
+        folder = os.path.join(path, name)
+        if kind != "folder":
+            if not name.startswith(".") and not pictures.is_litter(name):
+                others.append(name if kind == "file" else f"{name} ({kind})")
+        elif pictures.is_hidden(name):
+            others.append(f"{name} (hidden)")
+        elif pictures.leads_back(folder):
+            others.append(f"{name} (a link to a folder that it lies in)")
+        else:
+            class_name = unicodedata.normalize("NFC", name)
+            if not _is_text(name):
+                raise NeasError(
+                    f"{_FIELD}: the class folder {shown(folder)} has a name that is no UTF-8; "
+                    "expected one that can be written: rename it."
+                )
+            if class_name in found:
+                raise NeasError(
+                    f"{_FIELD}: the names of {found[class_name]!a} and {folder!a} "
+                    "differ in their Unicode form only; expected one folder for each class: "
+                    "merge them."
+                )
+            found[class_name] = folder
+    if not found:
+        holds = f"holds no folder but {pictures.named(others)}" if others else "is empty"
+        raise NeasError(f"{_FIELD}: {path!r} {holds}; expected one folder for each class.")
+    if others and not quiet:
+        logging.warning(
+            "%s: %r holds %d more that are no classes and are not read: %s.",
+            *(_FIELD, path, len(others), pictures.named(others)),
+        )
+    found = dict(sorted(found.items()))
+    if not quiet:
+        _warn_of_case(list(found), path)
+    return found
+
+
+def _warn_of_case(names: list[str], path: str) -> None:
+    first: dict[str, str] = {}
+    alike = [
+        f"{other} and {name}"
+        for name in names
+        if (other := first.setdefault(name.casefold(), name)) != name
+    ]
+    if alike:
+        logging.warning(
+            "%s: the names of these classes of %r differ in case only, and count as different: %s.",
+            *(_FIELD, path, _some(alike)),
+        )
+
+
+def _store(path: str, names: tuple[str, ...], folders: dict[str, str]) -> FileStore:
+    listing = pictures.Listing()
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        if name in folders:
+            part = pictures.list_pictures(folders[name], _FIELD)
+            listing.add(part)
+            labels += [label] * len(part.paths)
+    said = listing.said()
+    unusable = tuple(f"{place!r} ({what})" for place, what in listing.unusable)
+    if not listing.paths:
+        found = f" ({said})" * bool(said)
+        raise NeasError(
+            f"{_FIELD}: {path!r} holds no image; expected files {', '.join(pictures.ENDINGS)} "
+            f"in one folder for each class{found}."
+        )
+    if said:
+        logging.warning("%s: of %r, %s.", _FIELD, path, said)
+    return FileStore(tuple(listing.paths), np.array(labels, np.int32), unusable, path)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,0 +1,1 @@
+"""RetinaNet on COCO with a NEAS backbone, inside the TensorFlow Model Garden."""

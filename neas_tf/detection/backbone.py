@@ -1,0 +1,238 @@
+"""A NEAS ensemble as a Model Garden backbone: levels tapped from the trunk or the merged paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from official.modeling import hyperparams
+from official.vision.modeling.backbones import factory
+
+from neas_tf.common.errors import check, check_int, unknown_name
+from neas_tf.common.paths import resolve_user_path
+from neas_tf.detection.config import MERGES, NeasBackbone
+from neas_tf.detection.levels import check_levels, level_layers
+from neas_tf.ensemble.layers import LayerFactory, searchable_layer, separable_block, stem
+from neas_tf.ensemble.store import MODEL_FILE, RUN_MODEL, read_info
+from neas_tf.operators import Operator
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
+
+_FIXED = ("stem_", "block_")
+_NUMBER = re.compile(r"(?:trunk|path\d+)_l(\d+)_")
+
+
+class NeasBackboneModel(tf_keras.Model):
+    """Normalised images (batch, height, width, c) to maps by level, `{'3': …, '4': …, '5': …}`.
+
+    Every layer has the name that `neas_tf.ensemble.model.build_ensemble` gives it, so that a
+    classifier's weights load by name. Levels at or before the split come from the trunk; behind
+    it the K paths' maps are merged.
+
+    Attributes:
+      architecture: of the ensemble.
+      space: that it lies in, at the input size of this model.
+      output_specs: shape of every level, (batch, height, width, channels).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        space: SearchSpace,
+        *,
+        merge: str = "mean",
+        min_level: int = 3,
+        drop_path: float = 0.0,
+        frozen_layers: int = -1,
+        norm_momentum: float = 0.99,
+        synchronized: bool = False,
+        kernel_regularizer: Any = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ):
+        """Builds the network with fresh weights.
+
+        Args:
+          architecture: lies in `space`.
+          space: gives widths, strides and the input size.
+          merge, min_level, drop_path, frozen_layers: see `NeasBackbone`.
+          norm_momentum: of the BN averages; their epsilon is the classifier's.
+          synchronized: batch moments over all replicas.
+          kernel_regularizer: of the dense convolutions; as with Model Garden's mobile backbones
+            the depthwise ones have none.
+          batch_size: fixed batch size; None leaves it open.
+          seed: makes the initial weights reproducible.
+
+        Raises:
+          NeasError: when the architecture is not in the space, a value is out of range, or the
+            network has no such level.
+        """
+        name = architecture.name or architecture.key
+        architecture.check_in(space)
+        if merge not in MERGES:
+            unknown_name("backbone.neas.merge", merge, MERGES)
+        check(0.0 <= drop_path < 1.0, "backbone.neas.drop_path", drop_path, "a rate in [0, 1)")
+        check_int("backbone.neas.frozen_layers", frozen_layers, -1, space.num_layers)
+        check_levels("backbone.neas.min_level", min_level, space, name)
+        make = LayerFactory(tf_keras, momentum=norm_momentum, synchronized=synchronized, seed=seed)
+        shape = (*space.input_size, space.input_channels)
+        image = tf_keras.Input(shape, batch_size=batch_size, name="input")
+        levels = {n: level for level, n in level_layers(space).items() if level >= min_level}
+        taps = _taps(make, image, architecture, space, drop_path, set(levels))
+        outputs = {
+            str(levels[n]): _merged(make, maps, merge, f"level{levels[n]}")
+            for n, maps in sorted(taps.items())
+        }
+        super().__init__(inputs=image, outputs=outputs, name="neas_backbone")
+        self.architecture, self.space = architecture, space
+        self._output_specs = {level: x.get_shape() for level, x in outputs.items()}
+        self._config = {
+            "architecture": architecture.to_dict(),
+            "space": space.to_dict(),
+            "merge": merge,
+            "min_level": min_level,
+            "drop_path": drop_path,
+            "frozen_layers": frozen_layers,
+            "norm_momentum": norm_momentum,
+            "synchronized": synchronized,
+            "kernel_regularizer": kernel_regularizer,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        if kernel_regularizer is not None:
+            self._regularise(kernel_regularizer)
+        self._freeze(frozen_layers)
+
+    def _regularise(self, regularizer: Any) -> None:
+        for layer in self.layers:
+            if type(layer) is tf_keras.layers.Conv2D:
+                layer.add_loss(functools.partial(_penalty, regularizer, layer))
+
+    def _freeze(self, layers: int) -> None:
+        for layer in self.layers if layers >= 0 else ():
+            number = _NUMBER.match(layer.name)
+            if layer.name.startswith(_FIXED) or (number and int(number[1]) <= layers):
+                layer.trainable = False
+
+    @property
+    def output_specs(self) -> Mapping[str, tf.TensorShape]:
+        """Shape of every level."""
+        return self._output_specs
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, architecture and space as JSON."""
+        return dict(self._config)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None):
+        """Builds the same network, with fresh weights."""
+        values = dict(config)
+        architecture = Architecture.from_dict(values.pop("architecture"))
+        return cls(architecture, SearchSpace.from_dict(values.pop("space")), **values)
+
+
+def _penalty(regularizer: Any, layer: Any) -> tf.Tensor:
+    return regularizer(layer.kernel)
+
+
+def _taps(
+    make: LayerFactory,
+    x: Any,
+    architecture: Architecture,
+    space: SearchSpace,
+    drop_path: float,
+    wanted: set[int],
+) -> dict[int, list]:
+    """Maps behind the wanted layers: one from the trunk, K behind the split."""
+    activation = space.activation
+    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
+    if space.block_channels:
+        x = separable_block(make, x, space.block_channels, space.block_stride, activation)
+    taps: dict[int, list] = {}
+
+    def layers(x, part: str, names: tuple[str, ...], first: int):
+        for number, operator in enumerate(names, first + 1):
+            prefix = f"{part}_l{number:02d}_{operator}"
+            rate = drop_path * number / space.num_layers
+            layer = space.layers[number - 1]
+            x = searchable_layer(make, x, prefix, layer, Operator.parse(operator), rate)
+            if number in wanted:
+                taps.setdefault(number, []).append(x)
+        return x
+
+    split = architecture.split_point
+    trunk = layers(x, "trunk", architecture.shared, 0)
+    for k, row in enumerate(architecture.paths, 1):
+        layers(trunk, f"path{k}", row[split:], split)
+    return taps
+
+
+def _merged(make: LayerFactory, maps: list, merge: str, name: str):
+    """K maps (b, h, w, c) to one (b, h, w, c), or (b, h, w, K·c) where they are concatenated."""
+    if len(maps) == 1:
+        return maps[0]
+    kinds = {"mean": "Average", "sum": "Add", "concat": "Concatenate"}
+    return getattr(make.keras.layers, kinds[merge])(name=f"{name}_{merge}")(maps)
+
+
+def architecture_and_space(config: NeasBackbone) -> tuple[Architecture, SearchSpace]:
+    """What a backbone's settings name.
+
+    Raises:
+      NeasError: when there is no such architecture, or it is not in the space.
+    """
+    folder = model_folder(config.architecture)
+    if folder is not None:
+        info = read_info(folder)
+        return info.architecture, info.space
+    values = config.space.as_dict()
+    for field in ("input_size", "input_channels", "num_classes"):
+        if not values[field]:
+            del values[field]
+    space = SearchSpace.from_dict(values)
+    return load_architecture(config.architecture, space), space
+
+
+def model_folder(path: str) -> Path | None:
+    """The model folder that a path is or, as a run's, has; None where there is none."""
+    folder = Path(resolve_user_path(path))
+    for candidate in (folder, folder / RUN_MODEL):
+        if (candidate / MODEL_FILE).is_file():
+            return candidate
+    return None
+
+
+@factory.register_backbone_builder("neas")
+def build_neas(
+    input_specs: tf_keras.layers.InputSpec,
+    backbone_config: hyperparams.Config,
+    norm_activation_config: hyperparams.Config,
+    l2_regularizer: tf_keras.regularizers.Regularizer | None = None,
+) -> NeasBackboneModel:
+    """Model Garden's builder of the backbone `neas`.
+
+    The activations are the ensemble's own (swish); `norm_activation.activation` is that of the
+    pyramid and the heads.
+    """
+    config: NeasBackbone = backbone_config.get()
+    architecture, space = architecture_and_space(config)
+    batch, height, width, channels = input_specs.shape
+    return NeasBackboneModel(
+        architecture,
+        dataclasses.replace(space, input_size=(height, width), input_channels=channels),
+        merge=config.merge,
+        min_level=config.min_level,
+        drop_path=config.drop_path,
+        frozen_layers=config.frozen_layers,
+        norm_momentum=norm_activation_config.norm_momentum,
+        synchronized=norm_activation_config.use_sync_bn,
+        kernel_regularizer=l2_regularizer,
+        batch_size=batch,
+    )

@@ -1,0 +1,1 @@
+"""The detection commands: flags, and what they do."""

@@ -1,0 +1,1 @@
+"""COCO's annotations, records, class names, and boxes on pictures."""

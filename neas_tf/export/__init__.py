@@ -1,0 +1,1 @@
+"""From a trained ensemble to files for servers and phones."""

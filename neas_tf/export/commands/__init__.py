@@ -1,0 +1,1 @@
+"""The export commands: flags, and one call each."""

@@ -1,0 +1,222 @@
+"""What the export commands share: flags, finding the model, errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from neas_tf.common import command_line, console
+from neas_tf.common.errors import NeasError, check
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import check_local_path, resolve_user_path
+from neas_tf.ensemble.store import LoadedInfo, load_model, load_weights, read_info
+from neas_tf.export.artifacts import check_ending, check_output, read_label_file
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_architecture
+
+FLAGS = flags.FLAGS
+# Where the retraining stage leaves its model, inside a model_dir.
+MODEL_FOLDER = Path("retrain") / "model"
+flags.disclaim_key_flags()  # --help shows these flags as the command's own
+
+Exporter = Callable[..., dict[str, Any]]
+Options = Callable[[LoadedInfo], dict[str, Any]]
+
+
+def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of an export command in `values`."""
+    text = functools.partial(flags.DEFINE_string, default=None, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values)
+    text("model_dir", help="Folder of a run whose retraining has finished.")
+    text("output", help=f"What to write; default: MODEL_DIR/{default_output}.")
+    text("arch", help="Instead of --model_dir: zoo name, JSON file or official list.")
+    text("weights", help="With --arch: its weights, a .weights.h5 file.")
+    text("labels", help="With --arch: text file with a class name a line.")
+    number("input_size", 224, "With --arch: side of the input image in pixels.")
+    number("num_classes", 1000, "With --arch: number of classes.")
+    number("evaluate", 0, "Measure the accuracy before and after on so many test images.")
+    text("evaluation_dataset", help="For --evaluate: 'run' (default), a folder or a TFDS name.")
+    text("data_dir", help="Where TFDS data sets lie, when not where TFDS or the run has them.")
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace an earlier export at --output.", flag_values=values
+    )
+
+
+def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
+    """Finds the model that the flags name, without loading TensorFlow.
+
+    Returns:
+      What the model is, and a function that loads it.
+
+    Raises:
+      NeasError: when the flags name none or two, or what they name is not there.
+    """
+    if bool(FLAGS.model_dir) == bool(FLAGS.arch):
+        raise NeasError("Give either --model_dir, or --arch and --weights.")
+    if FLAGS.model_dir:
+        folder = Path(resolve_user_path(FLAGS.model_dir)) / MODEL_FOLDER
+        if not folder.is_dir():
+            raise NeasError(
+                f"--model_dir: {FLAGS.model_dir!r} has no retrained model in {MODEL_FOLDER}; run "
+                "the stage 'retrain' first."
+            )
+        return read_info(folder), lambda: load_model(folder)[0]
+    check(bool(FLAGS.weights), "--weights", FLAGS.weights, "a .weights.h5 file beside --arch")
+    weights = resolve_user_path(FLAGS.weights)
+    space = SearchSpace.from_dict(
+        {"input_size": FLAGS.input_size, "num_classes": FLAGS.num_classes}
+    )
+    names = read_labels(FLAGS.labels) if FLAGS.labels else map(str, range(space.num_classes))
+    architecture = load_architecture(FLAGS.arch, space)
+    check(os.path.isfile(weights), "--weights", FLAGS.weights, "an existing file")
+    info = LoadedInfo(architecture, space, tuple(names), Normalisation())
+    return info, lambda: load_weights(architecture, space, weights)
+
+
+def read_labels(path: str) -> list[str]:
+    """Class names of a text file, one a line."""
+    return read_label_file(resolve_user_path(path), "--labels")
+
+
+def find_output(default_output: str) -> Path:
+    """Where to write."""
+    if FLAGS.output:
+        check_local_path("--output", FLAGS.output)
+        is_file = bool(Path(default_output).suffix)
+        if is_file and FLAGS.output.endswith("/"):
+            raise NeasError(f"--output: received {FLAGS.output!r}, expected the name of a file.")
+        return Path(resolve_user_path(FLAGS.output))
+    check(bool(FLAGS.model_dir), "--output", FLAGS.output, "a path, when --model_dir is not given")
+    return Path(resolve_user_path(FLAGS.model_dir)) / default_output
+
+
+def test_images(info: LoadedInfo) -> dict[str, Any]:
+    """The exporter's argument `test`, where --evaluate asks for it.
+
+    Raises:
+      NeasError: when there are no such data, or their classes are not the model's.
+    """
+    check(FLAGS.evaluate >= 0, "--evaluate", FLAGS.evaluate, "a number of images, or 0")
+    if not FLAGS.evaluate:
+        named = FLAGS.evaluation_dataset
+        check(not named, "--evaluation_dataset", named, "none but with --evaluate")
+        return {}
+    from neas_tf.export.images import RUN, open_data, test_pixels
+
+    name = FLAGS.evaluation_dataset or RUN
+    check(
+        name != RUN or bool(FLAGS.model_dir),
+        "--evaluate",
+        FLAGS.evaluate,
+        "0 without --model_dir, or name an --evaluation_dataset",
+    )
+    dataset = open_data(name, info, FLAGS.model_dir or "", FLAGS.data_dir or "")
+    return {"test": test_pixels(dataset, FLAGS.evaluate, info)}
+
+
+def run(exporter: str, default_output: str, options: Options | None = None) -> None:
+    """Main program of an export command.
+
+    Args:
+      exporter: name of the function of `neas_tf.export.formats` that writes the file.
+      default_output: relative to the model_dir.
+      options: makes further arguments of the function, from the command's own flags.
+    """
+    define_flags(default_output)
+
+    def start(argv: Sequence[str]) -> int:
+        if not FLAGS["verbosity"].present:
+            console.quiet_libraries()
+        return main(argv, exporter, default_output, options)
+
+    command_line.run(start)
+
+
+def main(
+    argv: Sequence[str], exporter: str, default_output: str, options: Options | None = None
+) -> int:
+    """Exports as the flags say; returns the exit code, 2 after bad input."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if argv[1:]:
+            raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
+        output = find_output(default_output)
+        info, load = find_model()
+        check_ending(output, exporter.removeprefix("export_"))
+        check_output(output, FLAGS.overwrite)
+        arguments = (options(info) if options else {}) | test_images(info)
+        from neas_tf.export import (
+            formats as exporting,  # TensorFlow only now: a mistake is told at once
+        )
+
+        export: Exporter = getattr(exporting, exporter)
+        report = export(load(), info, output, overwrite=FLAGS.overwrite, **arguments)
+        print_report(output, report)
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_report(output: Path, report: dict[str, Any]) -> None:
+    """Prints what was written and how far it is from the Keras model."""
+    parity = report["parity"]
+    print(
+        f"wrote         {output} ({report['bytes'] / 1e6:.2f} MB, sha256 {report['sha256'][:12]})"
+    )
+    print(f"architecture  {report['architecture']}")
+    print(
+        f"cost          {report['macs'] / 1e6:.1f} M MACs, {report['params'] / 1e6:.2f} M parameters"
+    )
+    parts = report.get("ops") or report.get("layers") or {}
+    print(f"operations    {_list(parts)}")
+    if "xnnpack_partitions" in report:
+        islands = report.get("float_islands")
+        text = "" if islands is None else f", float islands {_list(islands)}"
+        print(f"format        {report['quantize']}{text}")
+        rest = _list(report["not_delegated"])
+        print(f"XNNPACK       {report['xnnpack_partitions']} partitions, outside of them {rest}")
+    print(
+        f"parity        largest difference of logits {parity['max_abs_diff']:.2e} over "
+        f"{parity['examples']} images, same class {parity['agreement']:.0%}"
+    )
+    if "emulation" in report:
+        found = report["emulation"]
+        print(
+            f"emulation     largest difference from the trained graph {found['max_abs_diff']:.2e}, "
+            f"same class {found['agreement']:.0%}"
+        )
+    for name in ("pruning_fine_tuning", "fine_tuning"):
+        if name in report:
+            found = report[name]
+            print(
+                f"fine-tuning   {name.removesuffix('fine_tuning').rstrip('_') or report['quantize']}: "
+                f"{found['steps']} steps of {found['batch_size']}, rate {found['rate']:g}, "
+                f"seed {found['seed']}"
+            )
+    if "pruning" in report:
+        found, size = report["pruning"], report["gzip_bytes"]
+        shares = found["layers"].values()
+        print(
+            f"zeros         {found['pruned_layers']:.1%} of the pruned kernels (by layer "
+            f"{min(shares):.1%} to {max(shares):.1%}), {found['all_weights']:.1%} of all weights"
+        )
+        print(
+            f"gzip          {size['before'] / 1e6:.2f} MB before, {size['after'] / 1e6:.2f} MB after"
+        )
+    if "accuracy" in report:
+        found = report["accuracy"]
+        print(
+            f"accuracy      {found['keras']:.2%} before, {found['exported']:.2%} after, on "
+            f"{found['examples']} test images"
+        )
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"

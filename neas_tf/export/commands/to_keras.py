@@ -1,0 +1,25 @@
+"""Writes a trained ensemble for Keras 3, with parity check and report.
+
+python export/to_keras.py --model_dir=DIR [--output=PATH.keras]
+python export/to_keras.py --model_dir=DIR --output=PATH.weights.h5
+
+A `.keras` file is the whole model, pixels in 0..255 to logits and probabilities. A `.weights.h5`
+file is for `neas_tf.ensemble.model.build_ensemble(architecture, space, keras=keras)`, to train on.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: make the project importable
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from neas_tf.export.commands import common
+
+
+def main() -> None:
+    """Runs the command."""
+    common.run("export_keras", "export/model.keras")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""TFLite: conversion, quantization, what a file holds, its metadata."""

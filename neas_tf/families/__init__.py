@@ -1,1 +1,0 @@
-"""The operator families that come with the framework, one file each."""

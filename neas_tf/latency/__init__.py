@@ -1,0 +1,1 @@
+"""Measured latency: probes, timing, and the table made of them."""

@@ -1,0 +1,1 @@
+"""A run: its stages, and the pipeline that takes them in order."""

@@ -1,0 +1,258 @@
+"""Checks every stage's settings before the first one starts: none may fail after hours."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from official.modeling import optimization
+
+from neas_tf.common.errors import NeasError, check, check_int, check_share, unknown_name
+from neas_tf.config.resolve import resolve_steps, with_augmentation
+from neas_tf.config.settings import (
+    ExportConfig,
+    NeasConfig,
+    RetrainConfig,
+    StageConfig,
+    SupernetConfig,
+)
+from neas_tf.cost.budget import Budget, latency_bound
+from neas_tf.cost.latency_table import LatencyTable, load_table
+from neas_tf.data import DatasetInfo
+from neas_tf.search.variation import SearchSettings
+from neas_tf.shrinking.drops import ShrinkSettings
+from neas_tf.space import zoo
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.training.rollbacks import OnDivergence
+
+EXPORT_FORMATS = (
+    "tflite",
+    "tflite_float16",
+    "tflite_dynamic",
+    "tflite_int8",
+    "tflite_int8_qat",
+    "tflite_pruned",
+    "saved_model",
+    "keras",
+)
+_COUNTS = {
+    "workers": {"start_seconds": 1, "silence_seconds": 5},
+    "shrink": {"images": 1, "batch_size": 1},
+    "search": {
+        "calibration_images": 1,
+        "calibration_batch": 1,
+        "validation_images": 0,
+        "batch_size": 1,
+        "crossover": -1,
+        "mutation": -1,
+        "seed": -1,
+    },
+    "retrain": {"evaluation_batch": 1},
+    "export": {
+        "parity_examples": 1,
+        "calibration_images": 1,
+        "test_examples": 0,
+        "fine_tune_batch": 1,
+    },
+}
+_TRAINER_COUNTS = {
+    "train_steps": 0,
+    "steps_per_loop": 0,
+    "summary_interval": 0,
+    "checkpoint_interval": 0,
+    "validation_interval": 0,
+    "max_to_keep": 1,
+}
+
+
+def check_settings(
+    config: NeasConfig, info: DatasetInfo, space: SearchSpace, num_replicas: int = 1
+) -> None:
+    """Raises for the first setting that a stage would refuse later.
+
+    Args:
+      config: of the run.
+      info: the data.
+      space: the resolved space.
+      num_replicas: that share a batch.
+
+    Raises:
+      NeasError: names the field, what was received and what is allowed.
+    """
+    check_int("seed", config.seed, 0, (1 << 31) - 2)
+    scale = config.runtime.loss_scale
+    check(
+        not isinstance(scale, str) or scale == "dynamic",
+        "runtime.loss_scale",
+        scale,
+        "'dynamic' or a number",
+    )
+    for section, fields in _COUNTS.items():
+        for field, low in fields.items():
+            check_int(f"{section}.{field}", getattr(getattr(config, section), field), low)
+    part = "supernet" if config.data.search_fraction else "train"
+    _check_stage("supernet", config.supernet, info.sizes[part], num_replicas)
+    _check_stage("retrain", config.retrain, info.sizes["train"], num_replicas)
+    for name in ("supernet", "retrain"):
+        OnDivergence.of(getattr(config, name), space.num_classes, name)
+        try:
+            with_augmentation(info, getattr(config, name))
+        except NeasError as error:
+            raise NeasError(f"{name}: {error}") from None
+    check_supernet_optimizer(config.supernet.trainer.optimizer_config)
+    every = config.shrink.every_epochs
+    check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
+    shrink_settings(config)
+    search_settings(config)
+    _check_racing(config)
+    _check_export(config.export, info.sizes["train"])
+    if config.retrain.architecture:
+        try:
+            zoo.load_architecture(config.retrain.architecture, space)
+        except NeasError as error:
+            raise NeasError(f"retrain.architecture: {error}") from None
+
+
+def shrink_settings(config: NeasConfig) -> ShrinkSettings:
+    """The settings of Algorithm 1 from the config."""
+    names = [field.name for field in dataclasses.fields(ShrinkSettings)]
+    return ShrinkSettings(**{name: getattr(config.shrink, name) for name in names})
+
+
+def search_settings(config: NeasConfig) -> SearchSettings:
+    """The settings of Algorithm 2 from the config."""
+    names = [field.name for field in dataclasses.fields(SearchSettings)]
+    values = {name: getattr(config.search, name) for name in names}
+    for name in ("crossover", "mutation"):
+        values[name] = None if values[name] < 0 else values[name]
+    if values["seed"] < 0:
+        values["seed"] = config.seed
+    return SearchSettings(**values)
+
+
+def _check_racing(config: NeasConfig) -> None:
+    """A race ranks by accuracy alone: one who loses it may still lie on the front of two."""
+    search = config.search
+    check(isinstance(search.racing, bool), "search.racing", search.racing, "true or false")
+    check_share("search.racing_error", search.racing_error)
+    if search.racing and search.objective != "accuracy":
+        raise NeasError(
+            f"search.racing: received true with search.objective {search.objective!r}, allowed is "
+            "'accuracy': a race stops whoever is not among the most accurate, whatever it costs."
+        )
+
+
+def search_budget(config: NeasConfig) -> Budget:
+    """The bounds of the search from the config."""
+    search = config.search
+    return Budget(
+        search.max_macs, search.min_macs, search.max_params, latency_bound(search.max_latency_ms)
+    )
+
+
+def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:
+    """The latency table that the config names, None where it names none.
+
+    Raises:
+      NeasError: for a table that is needed and not named, cannot be read or is not the space's.
+    """
+    search = config.search
+    if not search.latency_table:
+        needs = {"max_latency_ms": search.max_latency_ms}
+        if search.objective == "pareto" and search.pareto_cost == "latency":
+            needs["pareto_cost"] = search.pareto_cost
+        for field, value in needs.items():
+            if value:
+                raise NeasError(
+                    f"search.{field}: received {value!r} without a search.latency_table that "
+                    "predicts latencies; measure one on the target with "
+                    "python -m neas_tf.measure_latency."
+                )
+        return None
+    table = load_table(search.latency_table, "search.latency_table")
+    return table.check_fits(space, config.num_paths)
+
+
+def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
+    """Raises unless the optimizer can keep still what was not drawn: SGD without averaging."""
+    field = "supernet.trainer.optimizer_config"
+    if config.optimizer.type != "sgd":
+        raise NeasError(
+            f"{field}.optimizer.type: received {config.optimizer.type!r}, allowed is 'sgd' "
+            "(only what was drawn may move)."
+        )
+    if config.ema is not None:
+        raise NeasError(
+            f"{field}.ema: allowed is null, for an average would move operators that were not drawn."
+        )
+
+
+def _check_stage(name: str, stage: StageConfig, images: int, num_replicas: int) -> None:
+    """One training stage: sizes, rates, trainer and optimizer."""
+    for field, high in _rates(stage).items():
+        value = getattr(stage, field)
+        check(0 <= value < high, f"{name}.{field}", value, f"a number in [0, {high})")
+    check(stage.epochs >= 0, f"{name}.epochs", stage.epochs, "0 or more")
+    check(stage.warmup_epochs >= 0, f"{name}.warmup_epochs", stage.warmup_epochs, "0 or more")
+    check(
+        stage.batch_size % num_replicas == 0,
+        f"{name}.batch_size",
+        stage.batch_size,
+        f"a multiple of the {num_replicas} replicas",
+    )
+    for field, low in _TRAINER_COUNTS.items():
+        check_int(f"{name}.trainer.{field}", getattr(stage.trainer, field), low)
+    trainer = resolve_steps(stage, images, name).trainer
+    check(
+        trainer.summary_interval % trainer.steps_per_loop == 0,
+        f"{name}.trainer.summary_interval",
+        trainer.summary_interval,
+        f"a multiple of steps_per_loop = {trainer.steps_per_loop}",
+    )
+    _check_optimizer(f"{name}.trainer.optimizer_config", trainer.optimizer_config)
+
+
+def _check_export(export: ExportConfig, images: int) -> None:
+    """Formats, and the settings of those that train the model on."""
+    for name in export.formats:
+        if name not in EXPORT_FORMATS:
+            unknown_name("export.formats", name, EXPORT_FORMATS)
+    if not {"tflite_int8_qat", "tflite_pruned"} & set(export.formats):
+        return
+    batch = export.fine_tune_batch
+    check(batch <= images, "export.fine_tune_batch", batch, f"1 to {images}, the training images")
+    steps = round(export.fine_tune_epochs * images / batch)
+    epochs = export.fine_tune_epochs
+    check(steps >= 1, "export.fine_tune_epochs", epochs, "a number that makes a step or more")
+    rate = export.fine_tune_rate
+    check(0 <= rate < 1, "export.fine_tune_rate", rate, "0 (the default) or a rate below 1")
+    check_share("export.sparsity", export.sparsity)
+
+
+def _rates(stage: StageConfig) -> dict[str, Any]:
+    limits: dict[str, Any] = {"weight_decay": 1e6, "label_smoothing": 1.0}
+    if isinstance(stage, (SupernetConfig, RetrainConfig)):
+        limits["batch_norm_momentum"] = 1.0
+    if isinstance(stage, RetrainConfig):
+        limits["dropout"] = 1.0
+    return limits
+
+
+def _check_optimizer(field: str, config: optimization.OptimizationConfig) -> None:
+    """Builds schedule and optimizer once, for Model Garden checks them nowhere else."""
+    for part in ("optimizer", "learning_rate"):
+        if getattr(config, part).type is None:
+            raise NeasError(f"{field}.{part}.type: received None, allowed is the name of one.")
+    for part in ("learning_rate", "warmup"):
+        chosen = getattr(config, part)
+        values = chosen.get().as_dict() if chosen.type else {}
+        missing = [k for k, v in values.items() if v is None and k != "staircase"]
+        if missing:
+            names = ", ".join(f"{part}.{chosen.type}.{name}" for name in missing)
+            raise NeasError(f"{field}: received nothing for {names}, allowed is a value.")
+    try:
+        factory = optimization.OptimizerFactory(config)
+        factory.build_optimizer(factory.build_learning_rate())
+    except Exception as error:  # Whatever Model Garden stumbles over is in the settings.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NeasError(f"{field}: not usable ({reason}).") from None

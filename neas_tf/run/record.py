@@ -1,0 +1,80 @@
+"""run.json: what a run is, and with which code and libraries each of its sittings worked.
+
+What a run is (seed, K, space, data, budget) is compared, with the settings themselves, before any
+stage starts (`run_context.Run.check_identity`). Code and libraries may change between two
+sittings: the results then need not be those of one sitting, so that it is said and kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import neas_tf
+from neas_tf.common.errors import NeasError
+from neas_tf.common.files import difference, read_json, write_json_atomic
+from neas_tf.ensemble.store import library_versions
+
+FORMAT = "neas-run/1"
+FILE = "run.json"
+_LIBRARIES = ("tensorflow", "tf-keras", "tf-models-official", "numpy")
+
+
+@functools.cache
+def code_digest() -> str:
+    """The first 16 digits of the SHA-256 of this package's source files, names included."""
+    root, digest = Path(neas_tf.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def digest_of(value: Any) -> str:
+    """The first 16 digits of the SHA-256 of a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def software() -> dict[str, str]:
+    """What may change between sittings: versions of code, Python and libraries."""
+    return {"code": code_digest(), **library_versions(*_LIBRARIES)}
+
+
+def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Adds a sitting to a run's record; what `run` says replaces what the record said.
+
+    Args:
+      folder: of the run.
+      run: what the run is, as JSON.
+      settings: the resolved config, of which a digest is kept.
+
+    Returns:
+      What differs from the software of the sitting before, one short text each.
+    """
+    path, now = folder / FILE, software()
+    began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    sittings = _sittings(path)
+    before = sittings[-1].get("software", now) if sittings else now
+    sitting = {"began": began, "settings": digest_of(settings), "software": now}
+    value = {"format": FORMAT, "run": dict(run), "sittings": [*sittings, sitting]}
+    write_json_atomic(path, value)
+    return difference(before, now)
+
+
+def _sittings(path: Path) -> list[dict[str, Any]]:
+    """Those noted so far; none where the record is missing or no longer one."""
+    if not path.exists():
+        return []
+    try:
+        value = read_json(path, "run")
+    except NeasError:
+        return []
+    found = value.get("sittings") if isinstance(value, Mapping) else None
+    whole = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
+    return found if whole else []

@@ -1,0 +1,373 @@
+"""Scores ensembles with the supernet's weights (method section 8.9), a generation at a time.
+
+BN statistics are recalculated for each candidate: the exact mean of the batch moments (of mean
+and mean square) over the calibration images, in one pass through the candidate's own layers; then
+accuracy is measured with them. Both depend, layer by layer, on the operators before only, so all
+candidates are evaluated as one prefix tree (`prefix_tree`): every calibration batch, then every
+validation batch walks once through every distinct prefix. Between the walks a node keeps its
+statistics; within one walk as many maps wait as the tree is deep.
+
+Nothing of the supernet changes. A score is the same, to the bit, whatever is scored with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from neas_tf.common.errors import check, check_int
+from neas_tf.operators import SKIP
+from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
+from neas_tf.search.prefix_tree import PrefixTree, shares
+from neas_tf.search.racing import Race, RaceSettings, run_race
+from neas_tf.space.architecture import Architecture
+from neas_tf.supernet.model import Supernet
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracies:
+    """Accuracy in [0, 1] of the ensemble and of each path.
+
+    Attributes:
+      accuracy: of the ensemble (mean logits, Eq. 1).
+      path_accuracies: of each path alone.
+      images: how many images the candidate saw before a race stopped it (the accuracies are then
+        estimates for all images); None for all.
+    """
+
+    accuracy: float
+    path_accuracies: tuple[float, ...]
+    images: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The processes that share out the candidates; all of them make the same calls.
+
+    Attributes:
+      count: how many.
+      index: of this one.
+      merge: makes of each one's bool array one that is true where any of them is.
+    """
+
+    count: int = 1
+    index: int = 0
+    merge: Callable[[np.ndarray], np.ndarray] = lambda values: values
+
+
+class CandidateEvaluator:
+    """Recalculates BN and measures accuracy, of one ensemble or of a generation.
+
+    Args:
+      supernet: the trained supernet; it is only read, and its weights are taken once.
+      calibration: normalised images (n, H, W, C); a rest smaller than the batch is left out.
+      images, labels: held-out images and their classes.
+      calibration_batch: images a batch of the recalculation.
+      batch_size: images a batch of the accuracy.
+      devices: names of this process' devices, among which the candidates are dealt out; None for
+        TensorFlow's choice.
+      workers: the processes that do so together.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        calibration: np.ndarray,
+        images: np.ndarray,
+        labels: np.ndarray,
+        calibration_batch: int = 128,
+        batch_size: int = 500,
+        devices: Sequence[str | None] = (None,),
+        workers: Workers | None = None,
+    ):
+        check_int("search.calibration_batch", calibration_batch, 1)
+        check_int("search.batch_size", batch_size, 1)
+        check_int("search.calibration_images: images found", len(calibration), 1)
+        check_int("search.validation_images: images found", len(images), 1)
+        check(len(devices) > 0, "devices", devices, "at least one")
+        self.supernet = supernet
+        size = min(calibration_batch, len(calibration))
+        whole = len(calibration) // size * size
+        self._calibration = [calibration[i : i + size] for i in range(0, whole, size)]
+        self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
+        self._functions = [LayerFunctions(supernet, device) for device in devices]
+        self._workers = workers or Workers()
+        # Of candidates that saw all images in a race: which they were right about, packed.
+        self._known: dict[str, np.ndarray] = {}
+
+    @property
+    def images(self) -> int:
+        """How many held-out images accuracy is measured on."""
+        return len(self._labels)
+
+    def evaluate(self, architecture: Architecture) -> Accuracies:
+        """Accuracy of one ensemble and of each path."""
+        return self.evaluate_all([architecture])[0]
+
+    def evaluate_all(
+        self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
+    ) -> list[Accuracies]:
+        """Accuracies of several ensembles, in their order.
+
+        Args:
+          architectures: of the supernet's space and number of paths.
+          progress: called with the share of the work that is done, 0 to 1, now and then.
+        """
+        return [_accuracies(rows) for rows in self.correct(architectures, progress)]
+
+    def correct(
+        self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
+    ) -> np.ndarray:
+        """bool (C, K + 1, n): which images each path is right about, and last the ensemble."""
+        order = np.arange(len(self._labels))
+        parts = [found for _, found in self._generation(architectures, progress, order)]
+        return np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
+
+    def race(
+        self,
+        architectures: Sequence[Architecture],
+        settings: RaceSettings,
+        references: Sequence[Architecture] = (),
+        progress: Callable[[float], None] | None = None,
+    ) -> list[Accuracies]:
+        """As `evaluate_all`, but who will not be among the best `parents` stops early (`racing`).
+
+        Args:
+          architectures, progress: see `evaluate_all`.
+          settings: of the race.
+          references: the best of the generations before, which saw all images; evaluated anew
+            where this object does not know them.
+        """
+        unknown = [a for a in references if a.key not in self._known]
+        if unknown:
+            self._remember(unknown, self.correct(unknown)[:, -1])
+        total, count = self.images, len(architectures)
+        finished = np.zeros((len(references), total), bool)
+        for row, reference in zip(finished, references, strict=True):
+            row[:] = np.unpackbits(self._known[reference.key], count=total)
+        race = Race(settings, total, self._batch_size, finished)
+        batches = self._generation(architectures, progress, race.order)
+        correct, seen = run_race(race, batches, count)
+        whole = np.flatnonzero(seen == total)
+        found = np.zeros((len(whole), total), bool)
+        found[:, race.order] = correct[whole, -1]
+        self._remember([architectures[c] for c in whole], found)
+        results = []
+        for rows, n in zip(correct, seen.tolist(), strict=True):
+            if n == total:
+                results.append(_accuracies(rows))
+            else:
+                *paths, ensemble = race.estimates(rows[:, :n]).tolist()
+                results.append(Accuracies(ensemble, tuple(paths), n))
+        return results
+
+    def statistics(self, architecture: Architecture) -> dict[str, Any]:
+        """BN statistics of one ensemble, in the structure of `SupernetOutput.moments`.
+
+        Layers are not padded: an operator has as many (2, C) as batch normalisations, `skip` none.
+        """
+        share = _Share(self._functions[0], [architecture], [0])
+        share.calibrate(self._calibration)
+        return share.statistics()
+
+    def logits(self, architecture: Architecture) -> np.ndarray:
+        """(K, n, classes) on the held-out images."""
+        share = _Share(self._functions[0], [architecture], [0])
+        share.calibrate(self._calibration)
+        parts = [
+            logits
+            for first in range(0, len(self._images), self._batch_size)
+            for _, logits in share.logits(self._images[first : first + self._batch_size], [0])
+        ]
+        return np.concatenate(parts, 1)
+
+    def _generation(
+        self,
+        architectures: Sequence[Architecture],
+        progress: Callable[[float], None] | None,
+        order: np.ndarray,
+    ) -> Iterator[tuple[set[int], np.ndarray]]:
+        """Recalculates BN of all candidates, then measures batch after batch.
+
+        Yields:
+          (the candidates still in, bool (C, K + 1, B): whether each path and the ensemble are right
+          about the batch's images). What is taken from the set is measured no further.
+        """
+        if not architectures:
+            return
+        for architecture in architectures:
+            architecture.check_in(self.supernet.space)
+        num_paths = self.supernet.num_paths
+        dealt = shares(architectures, self._workers.count * len(self._functions))
+        own = dealt[self._workers.index * len(self._functions) :][: len(self._functions)]
+        parts = [
+            _Share(functions, architectures, numbers)
+            for functions, numbers in zip(self._functions, own, strict=True)
+            if numbers
+        ]
+        meter = _Meter(progress, parts, sum(map(len, self._calibration)), len(order))
+        alive = set(range(len(architectures)))
+        with ThreadPoolExecutor(max(1, len(parts))) as pool:
+            # With one device, in this thread: errors and interrupts come as they are.
+            each = pool.map if len(parts) > 1 else map
+            list(each(lambda part: part.calibrate(self._calibration, meter.add), parts))
+            for first in range(0, len(order), self._batch_size):
+                chosen = order[first : first + self._batch_size]
+                images, labels = self._images[chosen], self._labels[chosen]
+                correct = np.zeros((len(architectures), num_paths + 1, len(chosen)), bool)
+
+                def measure(part, images=images, labels=labels, correct=correct):
+                    for candidate, logits in part.logits(images, alive, meter.add):
+                        correct[candidate, :-1] = logits.argmax(-1) == labels
+                        correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
+
+                list(each(measure, parts))
+                yield alive, self._workers.merge(correct)
+        meter.finish()
+
+    def _remember(self, architectures: Sequence[Architecture], correct: np.ndarray) -> None:
+        for architecture, rows in zip(architectures, correct, strict=True):
+            self._known[architecture.key] = np.packbits(rows)
+
+
+def _accuracies(correct: np.ndarray) -> Accuracies:
+    """From bool (K + 1, n)."""
+    *paths, ensemble = (float(np.mean(row)) for row in correct)
+    return Accuracies(ensemble, tuple(paths))
+
+
+class _Meter:
+    """Tells what share of the work is done; the first share of candidates speaks for all."""
+
+    def __init__(self, progress, parts: Sequence[_Share], calibration: int, validation: int):
+        self._progress, self._first = progress, parts[0] if parts else None
+        nodes = len(parts[0].tree.nodes) if parts else 1
+        self._done, self._total = 0, nodes * (calibration + validation)
+
+    def add(self, share: _Share, images: int) -> None:
+        """A node has seen so many images."""
+        if self._progress and share is self._first:
+            self._done += images
+            self._progress(self._done / self._total)
+
+    def finish(self) -> None:
+        """Everything is done, though candidates that stopped left some of it out."""
+        if self._progress:
+            self._progress(1.0)
+
+
+def _ignore(share: _Share, images: int) -> None:
+    """No meter."""
+
+
+class _Share:
+    """The candidates that one device evaluates.
+
+    Args:
+      functions: the supernet's parts on the device.
+      architectures: all candidates.
+      numbers: those of the device.
+    """
+
+    def __init__(
+        self,
+        functions: LayerFunctions,
+        architectures: Sequence[Architecture],
+        numbers: Sequence[int],
+    ):
+        self.numbers, self._functions = list(numbers), functions
+        self.tree = PrefixTree([architectures[c] for c in numbers])
+        # (2, C) by node, and by node and path for the heads.
+        self._statistics: dict[int | tuple[int, int], tf.Tensor] = {}
+
+    def calibrate(self, batches: Sequence[np.ndarray], add: Callable = _ignore) -> None:
+        """Recalculates the statistics of every node."""
+        sums: dict[int | tuple[int, int], tf.Tensor] = {}
+
+        def visit(key, part: Part, x):
+            if key not in sums:
+                sums[key] = part.zeros()
+            y, sums[key] = part.recalculate(x, sums[key])
+            return y
+
+        for images in batches:
+            for _ in self._walk(images, None, visit, add):
+                pass
+        with self._functions.on_device():
+            self._statistics = {
+                key: statistics_of(value, len(batches)) for key, value in sums.items()
+            }
+
+    def logits(
+        self, images: np.ndarray, alive: Collection[int], add: Callable = _ignore
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(candidate, its logits (K, B, classes)) of those that are still in."""
+        own = {i for i, number in enumerate(self.numbers) if number in alive}
+        num_paths = len(self.tree.architectures[0].paths)
+        waiting: dict[int, dict[int, np.ndarray]] = {i: {} for i in own}
+
+        def visit(key, part: Part, x):
+            return part.run(x, self._statistics[key])
+
+        for path, candidates, logits in self._walk(images, own, visit, add):
+            values = logits.numpy()
+            for i in candidates:
+                waiting[i][path] = values
+                if len(waiting[i]) == num_paths:
+                    found = waiting.pop(i)
+                    yield self.numbers[i], np.stack([found[k] for k in range(num_paths)])
+
+    def statistics(self) -> dict[str, Any]:
+        """Of the only candidate."""
+        (architecture,) = self.tree.architectures
+        parts, found = self._functions, self._statistics
+        layers: list[list[tuple[tf.Tensor, ...]]] = [[] for _ in range(architecture.num_layers)]
+        heads = []
+        with parts.on_device():
+            places = {
+                (node.parent, node.layer, node.operator): i
+                for i, node in enumerate(self.tree.nodes)
+            }
+            for path, row in enumerate(architecture.paths):
+                at = 0
+                for m, name in enumerate(row, 1):
+                    values: tuple[tf.Tensor, ...] = ()
+                    if name != SKIP:
+                        at = places[at, m, name]
+                        values = tuple(parts.operator(m, name).split(found[at]).values())
+                    layers[m - 1].append(values)
+                heads.append(parts.head(path).split(found[at, path]))
+            stem = parts.stem().split(found[0])
+        return {"stem": stem, "layers": layers, "heads": heads}
+
+    def _walk(
+        self, images: np.ndarray, candidates: Collection[int] | None, visit: Callable, add: Callable
+    ) -> Iterator[tuple[int, list[int], tf.Tensor]]:
+        """One batch through the tree: (path, candidates that end there, the head's output)."""
+        parts, maps = self._functions, {}
+        with parts.on_device():
+            batch = tf.constant(images)
+        for index, node, drops_input, keeps_output in self.tree.steps(candidates):
+            with parts.on_device():
+                if index:
+                    x = maps.pop(node.parent) if drops_input else maps[node.parent]
+                    y = visit(index, parts.operator(node.layer, node.operator), x)
+                    del x
+                else:
+                    y = visit(0, parts.stem(), batch)
+                ends: dict[int, list[int]] = {}
+                for path, candidate in node.exits:
+                    if candidates is None or candidate in candidates:
+                        ends.setdefault(path, []).append(candidate)
+                outputs = [visit((index, path), parts.head(path), y) for path in ends]
+            if keeps_output:
+                maps[index] = y
+            del y
+            for (path, found), output in zip(ends.items(), outputs, strict=True):
+                yield path, found, output
+            add(self, len(images))

@@ -1,0 +1,394 @@
+"""What a search leaves on disk, and how an interrupted one is taken up again.
+
+`history.jsonl` gets one line per scored ensemble, synced before the next one is taken;
+`state.json` is replaced after every generation; `best.json` is the winner. None of them holds a
+time or a machine's name, so an interrupted search ends with the bytes of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from neas_tf.common import files
+from neas_tf.common.errors import NeasError, check, check_int, fail, is_number
+from neas_tf.common.files import difference
+from neas_tf.search.pareto import unbeaten
+from neas_tf.space.architecture import Architecture
+
+STATE_FORMAT = "neas-search-state/1"
+PARETO_FORMAT = "neas-pareto/1"
+ORIGINS = ("random", "crossover", "mutation")
+_FIELDS = (
+    "candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies",
+)  # fmt: skip
+_IMAGES = "images"  # only in lines of candidates that a race stopped
+_STATE_FIELDS = (
+    "format", "search", "generation", "candidates", "population", "parents", "best", "rng",
+    "finished", "reason",
+)  # fmt: skip
+Costs = Mapping[str, int | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What the evaluation of one ensemble yields.
+
+    Attributes:
+      accuracy: of the ensemble on the held-out training images, a fraction.
+      path_accuracies: of each of the K paths alone.
+      images: how many images were seen where a race stopped the evaluation, and the accuracies are
+        estimates; None for all.
+    """
+
+    accuracy: float
+    path_accuracies: tuple[float, ...]
+    images: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One scored ensemble: a line of the history.
+
+    Attributes:
+      number: 0-based running number over the whole search.
+      generation: 0-based.
+      origin: 'random', 'crossover' or 'mutation'.
+      architecture: the ensemble.
+      accuracy, path_accuracies, images: see `Score`.
+      costs: 'macs' at least; plain counts.
+    """
+
+    number: int
+    generation: int
+    origin: str
+    architecture: Architecture
+    accuracy: float
+    path_accuracies: tuple[float, ...]
+    costs: Costs
+    images: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its accuracy is on all images; only then can it breed or win."""
+        return self.images is None
+
+    @property
+    def macs(self) -> int | float:
+        """Multiply-accumulates of one image."""
+        return self.costs["macs"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of a line of the history; `images` is there where a race stopped it."""
+        value = {
+            "candidate": self.number,
+            "generation": self.generation,
+            "origin": self.origin,
+            "architecture": self.architecture.to_dict(),
+            "key": self.architecture.key,
+            "accuracy": self.accuracy,
+            "path_accuracies": list(self.path_accuracies),
+            **self.costs,
+        }
+        return value if self.finished else {**value, _IMAGES: self.images}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Candidate:
+        """Reads `to_dict`'s form; raises `NeasError` for anything else."""
+        check(isinstance(value, Mapping), "line", value, "a JSON object")
+        missing = [name for name in (*_FIELDS, "macs") if name not in value]
+        check(not missing, "keys", sorted(value), f"an object with {', '.join(missing)} too")
+        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES)}
+        for name, cost in costs.items():
+            check(is_number(cost), name, cost, "a finite number")
+        check(value["origin"] in ORIGINS, "origin", value["origin"], ", ".join(ORIGINS))
+        images = check_int(_IMAGES, value[_IMAGES], 1) if _IMAGES in value else None
+        architecture = Architecture.from_dict(value["architecture"])
+        check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
+        check(is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
+        paths = value["path_accuracies"]
+        paths_ok = isinstance(paths, list) and len(paths) == architecture.num_paths
+        check(
+            paths_ok and all(map(is_number, paths)),
+            "path_accuracies",
+            paths,
+            f"{architecture.num_paths} finite numbers",
+        )
+        return cls(
+            check_int("candidate", value["candidate"], 0),
+            check_int("generation", value["generation"], 0),
+            value["origin"],
+            architecture,
+            float(value["accuracy"]),
+            tuple(float(accuracy) for accuracy in paths),
+            costs,
+            images,
+        )
+
+
+def ensemble_identity(architecture: Architecture) -> Hashable:
+    """Equal for two candidates that are the same ensemble, so that only one gets scored.
+
+    The order of the paths says nothing about the ensemble that is retrained, so it does not count
+    (in the supernet it decides only which path uses which head). A single path is the same network
+    wherever it "splits".
+    """
+    if architecture.num_paths == 1:
+        return architecture.paths
+    return architecture.split_point, tuple(sorted(architecture.paths))
+
+
+def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
+    """Highest accuracy; ties go to the lower MACs, then to the earlier one.
+
+    One that a race stopped comes behind all that finished.
+    """
+    return min(candidates, key=lambda c: (not c.finished, -c.accuracy, c.macs, c.number))
+
+
+def pareto_candidates(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
+    """Those that no other beats in accuracy and a cost, by cost, then number."""
+    costs = [c.costs[metric] for c in candidates]
+    mask = unbeaten(costs, [c.accuracy for c in candidates])
+    front = [c for c, kept in zip(candidates, mask, strict=True) if kept]
+    return sorted(front, key=lambda c: (c.costs[metric], c.number))
+
+
+def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
+    """Reads a history without touching it; a half-written last line is left out.
+
+    Raises:
+      NeasError: for an unreadable file, or naming the first line that is no candidate.
+    """
+    return _parse(Path(path))[0]
+
+
+def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
+    """(candidates, the bytes of their lines, what a crash left of one more line)."""
+    return parse_history(files.read_bytes(path, "search history"), path)
+
+
+def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
+    """(candidates, the bytes of their lines, what a crash left of one more line).
+
+    Args:
+      content: of a history.
+      path: of it, for messages.
+
+    Raises:
+      NeasError: names the first line that is no candidate.
+    """
+    *lines, tail = content.split(b"\n")
+    if tail and _is_json(tail):  # Only the line feed is missing: nothing of the score is lost.
+        lines, content, tail = [*lines, tail], content + b"\n", b""
+    candidates: list[Candidate] = []
+    seen: dict[Hashable, int] = {}
+    generation = -1
+    for i, line in enumerate(lines):
+        where = f"search history {str(path)!r}, line {i + 1}"
+        value = files.parse_json(line, f"{where}:", nan=True)  # refused by name of the field
+        try:
+            candidate = Candidate.from_dict(value)
+        except NeasError as error:
+            raise NeasError(f"{where}: {error}") from None
+        check(candidate.number == i, f"{where}: candidate", candidate.number, f"{i}")
+        in_order = generation <= candidate.generation <= generation + 1
+        allowed = f"{max(generation, 0)} or {generation + 1}"
+        check(in_order, f"{where}: generation", candidate.generation, allowed)
+        first = seen.setdefault(ensemble_identity(candidate.architecture), i)
+        if first != i:
+            raise NeasError(f"{where}: holds the ensemble of line {first + 1} once more.")
+        generation = candidate.generation
+        candidates.append(candidate)
+    return candidates, content[: len(content) - len(tail)], tail
+
+
+class History:
+    """The files of one search in its folder: history.jsonl, state.json, best.json.
+
+    A search with two objectives has pareto.json too.
+
+    Attributes:
+      candidates: everything scored so far, by number.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], costs: Callable[[Architecture], Costs]
+    ) -> None:
+        """Binds a folder (it may not exist yet); nothing is read or written before `open`.
+
+        Args:
+          directory: such as `model_dir/search`.
+          costs: gives the costs that a line records; 'macs' at least.
+        """
+        self.directory = Path(directory)
+        self.path = self.directory / "history.jsonl"
+        self.state_path = self.directory / "state.json"
+        self.best_path = self.directory / "best.json"
+        self.pareto_path = self.directory / "pareto.json"
+        self.candidates: list[Candidate] = []
+        self._costs = costs
+
+    def open(
+        self,
+        search: Mapping[str, Any],
+        first_state: Mapping[str, Any],
+        why_not: Callable[[Architecture], str] = lambda architecture: "",
+    ) -> dict[str, Any]:
+        """Starts a search, or takes up the one that the folder holds.
+
+        Args:
+          search: everything that the course of the search depends on (settings, space, budget),
+            as JSON; a folder with another one is refused.
+          first_state: the other fields of the state that a new search starts from.
+          why_not: the reason why an ensemble cannot belong to this search, '' if it can.
+
+        Returns:
+          The state: that of the last finished generation, or `first_state`.
+
+        Raises:
+          NeasError: for a folder of another search, with the differences, and for a history with
+            a line that does not belong there, naming it. Nothing is changed then.
+        """
+        search = json.loads(json.dumps(search, allow_nan=False))
+        begun = self._begun()
+        state = self.check(search)
+        if not begun and not state.get("candidates"):  # Nothing scored yet, so nothing to lose.
+            state = {"format": STATE_FORMAT, "search": search, **first_state}
+            self.write_state(state)
+            return state
+        if not begun:
+            return state
+        candidates, content, tail = _parse(self.path)
+        for candidate in candidates:
+            where = f"search history {str(self.path)!r}, line {candidate.number + 1}"
+            reason = why_not(candidate.architecture)
+            if reason:
+                raise NeasError(f"{where}: does not belong to this search: {reason}")
+            costs = self._costs_of(candidate.architecture)
+            if costs != candidate.costs:
+                fail(f"{where}: costs", dict(candidate.costs), str(costs))
+        if tail:
+            logging.warning(
+                "Search history %s: dropped line %d, half-written (%d bytes) when the last run "
+                "ended.",
+                self.path,
+                len(candidates) + 1,
+                len(tail),
+            )
+        if len(content) != self.path.stat().st_size:
+            files.write_bytes_atomic(self.path, content)
+        self.candidates = candidates
+        return state
+
+    def check(self, search: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuses a folder that holds another search (see `open`), and changes nothing.
+
+        Returns:
+          The state that the folder holds; empty where there is none.
+        """
+        begun = self._begun()
+        if not self.state_path.exists():
+            if begun:
+                raise NeasError(
+                    f"search: {str(self.path)!r} has no state.json beside it that says which "
+                    f"search it belongs to; allowed is a folder with both or neither."
+                )
+            return {}
+        state = self._read_state()
+        search = json.loads(json.dumps(search, allow_nan=False))
+        differences = difference(state["search"], search)
+        if differences and (begun or state["candidates"]):
+            raise NeasError(
+                f"search: {str(self.directory)!r} holds another search ("
+                + "; ".join(differences[:8])
+                + f"; and {len(differences) - 8} more" * (len(differences) > 8)
+                + "); allowed is the same search again or another folder."
+            )
+        return state
+
+    def _begun(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def append(
+        self, architecture: Architecture, generation: int, origin: str, score: Score
+    ) -> Candidate:
+        """Adds a scored ensemble; its line is on disk when this returns."""
+        if not is_number(float(score.accuracy)):
+            fail(f"accuracy of {architecture.key}", score.accuracy, "a finite number")
+        candidate = Candidate(
+            len(self.candidates),
+            generation,
+            origin,
+            architecture,
+            float(score.accuracy),
+            tuple(float(accuracy) for accuracy in score.path_accuracies),
+            self._costs_of(architecture),
+            score.images,
+        )
+        line = json.dumps(candidate.to_dict(), allow_nan=False) + "\n"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as stream:
+            stream.write(line.encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.candidates.append(candidate)
+        return candidate
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replaces state.json."""
+        files.write_json_atomic(self.state_path, state)
+
+    def write_best(self, best: Candidate) -> None:
+        """Writes the winner as an architecture file with its score and costs beside it."""
+        extras = {
+            "accuracy": best.accuracy,
+            "path_accuracies": list(best.path_accuracies),
+            "candidate": best.number,
+            **best.costs,
+        }
+        value = {**best.architecture.to_dict(), **{f"x_{k}": v for k, v in extras.items()}}
+        files.write_json_atomic(self.best_path, value)
+
+    def write_pareto(self, candidates: Sequence[Candidate], metric: str) -> None:
+        """Writes the candidates that no other beats in accuracy and a cost, the cheapest first."""
+        front = pareto_candidates(candidates, metric)
+        value = {"format": PARETO_FORMAT, "cost": metric, "front": [c.to_dict() for c in front]}
+        files.write_json_atomic(self.pareto_path, value)
+
+    def restore(self, rng: np.random.Generator, state: Any) -> None:
+        """Puts a generator into the state that state.json holds."""
+        try:
+            rng.bit_generator.state = state
+        except (ValueError, TypeError, KeyError, OverflowError):
+            fail(f"search state {str(self.state_path)!r}: rng", state, "a generator's state")
+
+    def _costs_of(self, architecture: Architecture) -> dict[str, int | float]:
+        costs = self._costs(architecture)
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in costs.items()}
+
+    def _read_state(self) -> dict[str, Any]:
+        where = f"search state {str(self.state_path)!r}"
+        state = files.read_json(self.state_path, "search state")
+        check(isinstance(state, dict), where, state, "a JSON object")
+        found = state.get("format")
+        check(found == STATE_FORMAT, f"{where}: format", found, STATE_FORMAT)
+        missing = [name for name in _STATE_FIELDS if name not in state]
+        check(not missing, f"{where}: keys", sorted(state), f"{', '.join(missing)} too")
+        check_int(f"{where}: generation", state["generation"], 0)
+        check_int(f"{where}: candidates", state["candidates"], 0)
+        return state
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(files.parse_json(line, "line"), dict)
+    except NeasError:
+        return False

@@ -1,0 +1,1 @@
+"""Shrinking the space by a K-DPP diversity score (paper 3.2, Algorithm 1)."""

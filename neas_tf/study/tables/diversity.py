@@ -1,0 +1,227 @@
+"""What do the settings of the diversity score change? (ours; γ, β and k of paper section 3.2)
+
+γ needs no run: it scales all scores alike, so nothing changes with it (docs/method.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.report import style
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean
+from neas_tf.study.tables.correlations import difference, kendalls, mean_truth, scores_of
+from neas_tf.study.tables.plan import Plan
+from neas_tf.study.units import Found, Lookup, Search, Supernet, Training, Unit, found
+
+TITLE = "Diversity: what the settings of shrinking remove, and what that costs"
+PAPER = "section 3.2 and 4.1 (our question)"
+_BASE, _NONE = "base", "no shrinking"
+
+
+def _supernet(plan: Plan, name: str, seed: int) -> Supernet:
+    return plan.supernet(seed, shrink=_settings(plan, name))
+
+
+def _settings(plan: Plan, name: str) -> dict[str, Any]:
+    """What a setting changes of the base's `shrink` section."""
+    return {} if name == _BASE else dict(plan.settings.shrinks[name])
+
+
+def _search(plan: Plan, name: str, seed: int) -> Search:
+    return plan.search(_supernet(plan, name, seed))
+
+
+def _training(plan: Plan, name: str, seed: int) -> Training:
+    return plan.training(seed, Found(_search(plan, name, seed)))
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    return (_BASE, *plan.settings.shrinks)
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed; the ensembles that `ranking` trains are not asked for again."""
+    result: list[list[Unit]] = []
+    for seed in plan.seeds:
+        scores: list[Unit] = [plan.scores(_supernet(plan, name, seed)) for name in _names(plan)]
+        result.append([*scores, *(_training(plan, name, seed) for name in _names(plan))])
+    return result
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Tables, sentences and the picture, of what is done."""
+    rows = {name: _of(plan, name, lookup) for name in _names(plan)}
+    _compare(plan, rows, lookup)
+    sentences = []
+    base = rows[_BASE]
+    for name, row in rows.items():
+        if name == _BASE or not row["retrained"].count or not base["retrained"].count:
+            continue
+        change = row["retrained"].mean - base["retrained"].mean
+        spread = max(row["retrained"].std, base["retrained"].std)
+        verdict = "with one repetition nothing can be said about chance"
+        if not math.isnan(spread):
+            verdict = f"{'more' if abs(change) > spread else 'no more'} than one standard deviation"
+        sentences.append(
+            f"Setting '{name}' shares {percent(row['overlap'], 0)} of what it drops with the base; the "
+            f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict}."
+        )
+    sentences += _gap_words(rows)
+    if not sentences:
+        sentences = ["Too little is done to compare settings."]
+    shown = tuple(
+        (
+            name,
+            _words(_settings(plan, name)),
+            str(row["alive"].count),
+            number(row["alive"], 0),
+            percent(row["overlap"], 0),
+            percent(row["skip"], 0),
+            number(row["kendall"], 2),
+            _gap(row, _BASE),
+            _gap(row, _NONE),
+            percent(row["supernet"]),
+            percent(row["retrained"]),
+            number(row["macs"], 2, 1e-6, " M"),
+        )
+        for name, row in rows.items()
+    )
+    header = ("setting", "of shrink", "supernets", "alive", "drops shared with base")
+    header += ("drops with skip", "Kendall τ", "τ less base's (95 %)")
+    header += ("τ less no shrinking's (95 %)", "best, supernet", "found, retrained", "its MACs")
+    table = Table("Mean ± standard deviation over seeds", header, shown)
+    pictures = {}
+    if any(row["operators"] for row in rows.values()):
+        pictures["diversity.png"] = functools.partial(_picture, rows)
+    return Report({"settings": rows}, [table], sentences, pictures)
+
+
+def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
+    alive, overlap, skip, supernet, trained = [], [], [], [], []
+    operators: dict[str, list[float]] = {}
+    for seed in plan.seeds:
+        result = found(_supernet(plan, name, seed), lookup)
+        if result is None:
+            continue
+        alive.append(result["combinations"])
+        drops = _drops(result)
+        if drops:
+            skip.append(sum("skip" in names for _, names in drops) / len(drops))
+            for operator in sorted({op for _, names in drops for op in names}):
+                share = sum(operator in names for _, names in drops) / len(drops)
+                operators.setdefault(operator, []).append(share)
+        base = found(_supernet(plan, _BASE, seed), lookup)
+        if base is not None and drops and _drops(base):
+            fewest = min(len(drops), len(_drops(base)))
+            overlap.append(len(drops & _drops(base)) / fewest)
+        history = found(_search(plan, name, seed), lookup)
+        if history is not None:
+            supernet.append(history["candidates"][history["best"]][1])
+        training = found(_training(plan, name, seed), lookup)
+        if training is not None:
+            trained.append(training)
+    return {
+        "alive": Mean.of(alive),
+        "overlap": Mean.of(overlap),
+        "skip": Mean.of(skip),
+        "supernet": Mean.of(supernet),
+        "retrained": Mean.of([result["ensemble_accuracy"] for result in trained]),
+        "macs": Mean.of([result["macs"] for result in trained]),
+        "operators": {operator: Mean.of(shares) for operator, shares in operators.items()},
+    }
+
+
+def _drops(supernet: Mapping[str, Any]) -> frozenset[tuple[int, tuple[str, ...]]]:
+    """(layer, operators) of everything that was dropped."""
+    return frozenset(
+        (drop["layer"], tuple(drop["operators"]))
+        for shrink in supernet["shrinks"]
+        for drop in shrink["dropped"]
+    )
+
+
+def _compare(plan: Plan, rows: dict[str, dict[str, Any]], lookup: Lookup) -> None:
+    """Adds τ against what the ranking study has trained by now, and its differences with intervals."""
+    truth = mean_truth(plan, lookup)
+    shrinks = {name: _settings(plan, name) for name in rows}
+    # The supernets that drop nothing are those of the ranking study, where it has them.
+    scores = {
+        name: scores_of({s: plan.supernet(s, shrink=shrink) for s in plan.seeds}, plan, lookup)
+        for name, shrink in (shrinks | {_NONE: {"metric": "none"}}).items()
+    }
+    for name, row in rows.items():
+        row["kendall"] = kendalls(scores[name], truth)
+        gaps = {
+            other: difference(scores[name], scores[other], truth, plan.settings.resamples)
+            for other in (_BASE, _NONE)
+            if other != name
+        }
+        row["kendall_less"] = {o: dataclasses.asdict(gap) for o, gap in gaps.items() if gap}
+
+
+def _gap_words(rows: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Which settings rank otherwise than the base by more than chance."""
+    gaps = {
+        name: row["kendall_less"][_BASE]
+        for name, row in rows.items()
+        if _BASE in row["kendall_less"]
+    }
+    if not gaps:
+        return []
+    clear = [
+        f"that of '{name}' is {gap['value']:+.2f} off {_interval(gap)}"
+        for name, gap in gaps.items()
+        if gap["low"] > 0 or gap["high"] < 0
+    ]
+    found_ = "; ".join(clear) or "none is clearly off"
+    return [
+        f"Kendall τ of {len(gaps)} settings against the base's, with 95 % intervals: {found_}. "
+        "Of so many intervals one may exclude 0 by chance."
+    ]
+
+
+def _gap(row: Mapping[str, Any], other: str) -> str:
+    gap = row["kendall_less"].get(other)
+    return f"{gap['value']:+.2f} {_interval(gap)}" if gap else "–"
+
+
+def _interval(gap: Mapping[str, float]) -> str:
+    return f"({gap['low']:+.2f} to {gap['high']:+.2f})"
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "as in the base"
+
+
+@style.styled
+def _picture(rows: Mapping[str, Any]) -> bytes:
+    shown = {name: row["operators"] for name, row in rows.items() if row["operators"]}
+    names = sorted({operator for shares in shown.values() for operator in shares})
+    values = np.array(
+        [[shares[o].mean if o in shares else 0.0 for o in names] for shares in shown.values()]
+    )
+    figure = style.new_figure(max(5.6, 0.8 * len(names) + 2.2), 0.4 * len(shown) + 1.6)
+    style.heading(figure, "Share of the dropped combinations that hold an operator")
+    axes = figure.add_subplot()
+    most = values.max(initial=0.01)
+    axes.imshow(values, cmap=style.FADE, vmin=0, vmax=most, aspect="auto")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(shown)), list(shown))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(shown) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=1.5)
+    axes.tick_params(which="minor", length=0)
+    for row, column in np.ndindex(values.shape):
+        colour = "white" if values[row, column] > 0.5 * most else style.INK
+        text = f"{values[row, column]:.0%}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    return style.to_png(figure)

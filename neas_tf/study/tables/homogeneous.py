@@ -1,0 +1,165 @@
+"""Are two different paths better than two equal ones? (paper Table 3 and Fig. 4)"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.report import style
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.tables.plan import Plan
+from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Result, Training, Unit, found
+
+TITLE = "Homogeneous: an ensemble of different paths against mirrors of each of its paths"
+PAPER = "Table 3, Fig. 4"
+_HETERO = "hetero"
+
+
+def _variants(plan: Plan, seed: int) -> dict[str, Training]:
+    search = plan.search(plan.supernet(seed))
+    split = plan.settings.max_split
+    if split < 0:
+        split = max(plan.space.min_split, plan.space.num_layers - 2)
+    result = {
+        f"homo (path {path + 1})": plan.training(seed, Found(search, split, mirror=path))
+        for path in range(plan.base["num_paths"])
+    }
+    return {**result, _HETERO: plan.training(seed, Found(search, split))}
+
+
+def _embedding(plan: Plan, training: Training) -> Embedding:
+    return Embedding(training.seed, "{}", training, plan.settings.images)
+
+
+def _comparison(training: Training) -> Comparison:
+    return Comparison(training.seed, "{}", training)
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed; the t-SNE is made of the first seed's."""
+    result: list[list[Unit]] = []
+    for i, seed in enumerate(plan.seeds):
+        trainings = list(_variants(plan, seed).values())
+        more: list[Unit] = [_comparison(training) for training in trainings]
+        if not i:
+            more += [_embedding(plan, training) for training in trainings]
+        result.append([*trainings, *more])
+    return result
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Tables, sentences and pictures, of what is done."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    complete = []
+    for seed in plan.seeds:
+        results = {
+            name: _joined(found(unit, lookup), found(_comparison(unit), lookup))
+            for name, unit in _variants(plan, seed).items()
+        }
+        if all(result is not None for result in results.values()):  # compare like with like
+            complete.append(seed)
+            for name, result in results.items():
+                by_name.setdefault(name, []).append(result)
+    summary = {name: _summary(results) for name, results in by_name.items()}
+    sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]
+    if complete:
+        sentences += _findings(by_name, summary)
+    values = {"seeds": complete, "variants": summary, "results": by_name}
+    pictures = {}
+    embeddings = {
+        name: found(_embedding(plan, unit), lookup)
+        for name, unit in _variants(plan, plan.seeds[0]).items()
+    }
+    if all(value is not None for value in embeddings.values()):
+        pictures["tsne.png"] = functools.partial(_picture, embeddings)
+    return Report(values, [_table(summary, plan.base["num_paths"])], sentences, pictures)
+
+
+def _joined(trained: Result | None, compared: Result | None) -> dict[str, Any] | None:
+    return None if trained is None or compared is None else {**trained, **compared}
+
+
+def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
+    paths = np.array([result["path_accuracies"] for result in results])
+    ensemble = [result["ensemble_accuracy"] for result in results]
+    names = ("macs", "disagreement", "similarity", "distance", "cka")
+    return {
+        "paths": [Mean.of(column) for column in paths.T],
+        "mean_path": Mean.of(paths.mean(1)),
+        "ensemble": Mean.of(ensemble),
+        "gain": Mean.of(np.array(ensemble) - paths.mean(1)),
+        **{name: Mean.of([result[name] for result in results]) for name in names},
+    }
+
+
+def _findings(by_name: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    homo = [name for name in summary if name != _HETERO]
+    ensemble = {name: row["ensemble"] for name, row in summary.items()}
+    best = max(homo, key=lambda name: ensemble[name].mean)
+    texts = [
+        ranking_words(
+            {_HETERO: ensemble[_HETERO], best: ensemble[best]},
+            (_HETERO, best),
+            "accuracy of the ensemble, against the better mirror",
+        )
+    ]
+    gains = {"hetero": summary[_HETERO]["gain"], "homo": _pooled(by_name, homo, "gain")}
+    texts.append(
+        ranking_words(gains, ("hetero", "homo"), "gain of the ensemble over the mean of its paths")
+    )
+    single = {"homo": _pooled(by_name, homo, "path"), "hetero": summary[_HETERO]["mean_path"]}
+    texts.append(ranking_words(single, ("homo", "hetero"), "accuracy of a path alone"))
+    apart = {"hetero": summary[_HETERO]["disagreement"], "homo": _pooled(by_name, homo, "differ")}
+    texts.append(ranking_words(apart, ("hetero", "homo"), "share of images the paths disagree on"))
+    return texts
+
+
+def _pooled(by_name: Mapping[str, Any], names: list[str], what: str) -> Mean:
+    """Over seeds, of the mean over the mirrors."""
+    seeds = range(len(by_name[names[0]]))
+    take = {
+        "gain": lambda r: r["ensemble_accuracy"] - float(np.mean(r["path_accuracies"])),
+        "path": lambda r: float(np.mean(r["path_accuracies"])),
+        "differ": lambda r: r["disagreement"],
+    }[what]
+    return Mean.of([float(np.mean([take(by_name[name][i]) for name in names])) for i in seeds])
+
+
+def _table(summary: Mapping[str, Any], num_paths: int) -> Table:
+    header = ("model", *(f"path {k + 1}" for k in range(num_paths)), "ensemble", "gain", "MACs")
+    header += ("disagreement", "S (Eq. 5)", "CKA")
+    rows = tuple(
+        (
+            name,
+            *(percent(path) for path in row["paths"]),
+            percent(row["ensemble"]),
+            percent(row["gain"]),
+            number(row["macs"], 2, 1e-6, " M"),
+            percent(row["disagreement"], 1),
+            number(row["similarity"], 4),
+            number(row["cka"], 3),
+        )
+        for name, row in summary.items()
+    )
+    return Table("Trained from scratch alike; mean ± standard deviation over seeds", header, rows)
+
+
+@style.styled
+def _picture(embeddings: Mapping[str, Any]) -> bytes:
+    rows = len(embeddings)
+    columns = max(len(value["points"]) for value in embeddings.values())
+    figure = style.new_figure(2.6 * columns, 2.4 * rows)
+    style.heading(figure, "t-SNE of the final hidden features")
+    for row, (name, value) in enumerate(embeddings.items()):
+        for column, points in enumerate(value["points"]):
+            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
+            x, y = np.array(points).T
+            axes.scatter(x, y, c=value["labels"], s=5, cmap="tab10", vmin=0, vmax=9)
+            axes.set_title(f"{name}, path {column + 1}")
+            axes.set_xticks([])
+            axes.set_yticks([])
+    return style.to_png(figure)

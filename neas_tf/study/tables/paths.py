@@ -1,0 +1,120 @@
+"""How many paths are best under one budget? (paper Table 5)"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.report import style
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.tables.plan import Plan
+from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
+
+TITLE = "Paths: ensembles of different numbers of paths under one budget"
+PAPER = "Table 5"
+_EXPECTED = (2, 3, 5)  # the paper's order, 80.0 > 79.5 > 78.5 %; it has no K = 1
+
+
+def _remove(plan: Plan, num_paths: int) -> int:
+    """Combinations dropped a time: the same share of all as the base drops."""
+    counts = [
+        ShrunkSpace.full(plan.space, k, plan.base["heterogeneous"]).num_combinations
+        for k in (plan.base["num_paths"], num_paths)
+    ]
+    return max(1, round(plan.base["shrink"]["remove"] * counts[1] / counts[0]))
+
+
+def _search(plan: Plan, num_paths: int, seed: int) -> Search:
+    shrink = {"remove": _remove(plan, num_paths)}
+    return plan.search(plan.supernet(seed, num_paths=num_paths, shrink=shrink))
+
+
+def _training(plan: Plan, num_paths: int, seed: int) -> Training:
+    return plan.training(seed, Found(_search(plan, num_paths, seed)))
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed."""
+    return [[_training(plan, k, seed) for k in plan.settings.paths] for seed in plan.seeds]
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Table, sentences and the picture, of what is done."""
+    results: dict[int, list[Mapping[str, Any]]] = {}
+    scores: dict[int, list[float]] = {}
+    for k in plan.settings.paths:
+        results[k], scores[k] = [], []
+        for seed in plan.seeds:
+            trained = found(_training(plan, k, seed), lookup)
+            history = found(_search(plan, k, seed), lookup)
+            if history is not None:
+                scores[k].append(history["candidates"][history["best"]][1])
+            if trained is not None:
+                results[k].append(trained)
+    summary = {k: _summary(rows) | {"supernet": Mean.of(scores[k])} for k, rows in results.items()}
+    ensemble = {f"K = {k}": row["ensemble"] for k, row in summary.items()}
+    expected = [f"K = {k}" for k in _EXPECTED if f"K = {k}" in ensemble]
+    sentences = [ranking_words(ensemble, expected, "test accuracy of the ensemble")]
+    known = {name: value for name, value in ensemble.items() if value.count}
+    if len(known) > 1:
+        best = max(known, key=lambda name: known[name].mean)
+        sentences.append(
+            f"The best mean has {best} with {percent(known[best])}; the paper's is K = 2."
+        )
+    rows = tuple(
+        (
+            str(k),
+            str(row["ensemble"].count),
+            percent(row["ensemble"]),
+            percent(row["best_path"]),
+            percent(row["top5"]),
+            number(row["macs"], 2, 1e-6, " M"),
+            number(row["split"], 1),
+            percent(row["supernet"]),
+        )
+        for k, row in summary.items()
+    )
+    header = ("K", "trainings", "ensemble", "best path", "top 5", "MACs", "split point")
+    header += ("supernet accuracy",)
+    table = Table("Found under one budget and retrained; mean ± standard deviation", header, rows)
+    values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
+    pictures = {"paths.png": functools.partial(_picture, results)} if known else {}
+    return Report(values, [table], sentences, pictures)
+
+
+def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "ensemble": Mean.of([r["ensemble_accuracy"] for r in results]),
+        "best_path": Mean.of([max(r["path_accuracies"]) for r in results]),
+        "top5": Mean.of([r["top5"] for r in results if "top5" in r]),
+        "macs": Mean.of([r["macs"] for r in results]),
+        "split": Mean.of([int(r["architecture"].partition(":")[0][1:]) for r in results]),
+        "architectures": [r["architecture"] for r in results],
+    }
+
+
+@style.styled
+def _picture(results: Mapping[int, list[Mapping[str, Any]]]) -> bytes:
+    figure = style.new_figure(4.6, 3.2)
+    style.heading(figure, "Number of paths under one budget")
+    axes = figure.add_subplot()
+    shown = {k: rows for k, rows in results.items() if rows}
+    for place, rows in enumerate(shown.values()):
+        ensembles = [r["ensemble_accuracy"] for r in rows]
+        singles = [a for r in rows for a in r["path_accuracies"]]
+        axes.scatter([place - 0.08] * len(singles), singles, s=12, color=style.SKY, alpha=0.7)
+        axes.scatter([place + 0.08] * len(ensembles), ensembles, s=20, color=style.VERMILION)
+        axes.hlines(np.mean(ensembles), place - 0.25, place + 0.25, color=style.VERMILION)
+    axes.scatter([], [], s=12, color=style.SKY, label="paths alone")
+    axes.scatter([], [], s=20, color=style.VERMILION, label="ensemble")
+    axes.set_xticks(range(len(shown)), [f"K = {k}" for k in shown])
+    axes.set_ylabel("test accuracy")
+    style.percent_axis(axes)
+    axes.grid(True, axis="y")
+    axes.legend()
+    return style.to_png(figure)

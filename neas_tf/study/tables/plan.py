@@ -1,0 +1,101 @@
+"""What the units of all studies follow from: the sizes, the space and the base settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.common.errors import NeasError
+from neas_tf.search.history import ensemble_identity
+from neas_tf.space import sampling
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.study.settings import StudySettings
+from neas_tf.study.units import Found, Scores, Search, Supernet, Training, settings_text
+
+_TAG = 0x57D1  # keeps the random ensembles apart from what else derives from the seed
+_TRIES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Settings of the studies, and the units that several studies make in the same way.
+
+    Attributes:
+      settings: sizes.
+      base: the base settings, nested as the configuration.
+      space: the resolved space of the base.
+    """
+
+    settings: StudySettings
+    base: Mapping[str, Any]
+    space: SearchSpace
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One for each round."""
+        return self.settings.seeds
+
+    @property
+    def budget(self) -> int:
+        """The base's `search.max_macs`, a plain count; 0 is no bound."""
+        return self.base["search"]["max_macs"]
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """MACs of the studies with several budgets, rising."""
+        return tuple(sorted(self.settings.budgets or (self.budget,)))
+
+    def supernet(self, seed: int, **settings: Any) -> Supernet:
+        """A supernet with these settings over the base's."""
+        return Supernet(seed, settings_text(self._new(settings)))
+
+    def search(self, supernet: Supernet, **settings: Any) -> Search:
+        """A search with its supernet's seed, and these settings of `search` over the base's."""
+        return Search(supernet.seed, settings_text(self._new({"search": settings})), supernet)
+
+    def scores(self, supernet: Supernet) -> Scores:
+        """Supernet accuracies of the random ensembles."""
+        return Scores(supernet.seed, "{}", supernet, self.random_ensembles())
+
+    def training(self, seed: int, ensemble: str | Found, **settings: Any) -> Training:
+        """A training from scratch with these settings over the base's."""
+        return Training(seed, settings_text(self._new(settings)), ensemble)
+
+    def random_ensembles(self) -> tuple[str, ...]:
+        """Keys of different ensembles, drawn as a training step draws from the whole space.
+
+        Raises:
+          NeasError: when the space has not that many.
+        """
+        full = ShrunkSpace.full(self.space, self.base["num_paths"], self.base["heterogeneous"])
+        rng = np.random.default_rng([self.settings.ensembles_seed, _TAG])
+        found: dict[Any, str] = {}
+        for _ in range(_TRIES * self.settings.ensembles):
+            ensemble = sampling.uniform(full, rng)
+            found.setdefault(ensemble_identity(ensemble), ensemble.key)
+            if len(found) == self.settings.ensembles:
+                return tuple(found.values())
+        raise NeasError(
+            f"study.ensembles: received {self.settings.ensembles}, but space {self.space.name!r} "
+            f"has hardly more than {len(found)} ensembles; allowed is at most that many."
+        )
+
+    def _new(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Only what differs from the base, so that equal units have equal keys."""
+        return _differing(settings, self.base)
+
+
+def _differing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            inner = _differing(value, base[key])
+            if inner:
+                result[key] = inner
+        elif key not in base or base[key] != value:
+            result[key] = value
+    return result

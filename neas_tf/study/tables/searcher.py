@@ -1,0 +1,122 @@
+"""Does evolution find better ensembles than random search? (paper Fig. 5)"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from neas_tf.report import style
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.tables.plan import Plan
+from neas_tf.study.units import Lookup, Result, Search, Unit, found
+
+TITLE = "Searcher: evolution against random search on the same supernets"
+PAPER = "Fig. 5"
+METHODS = ("evolution", "random")
+
+
+def _search(plan: Plan, method: str, seed: int) -> Search:
+    return plan.search(plan.supernet(seed), method=method)
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed."""
+    return [[_search(plan, method, seed) for method in METHODS] for seed in plan.seeds]
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Table, sentences and the picture, of what is done."""
+    curves: dict[str, dict[int, Any]] = {method: {} for method in METHODS}
+    for seed in plan.seeds:
+        found_ = {method: found(_search(plan, method, seed), lookup) for method in METHODS}
+        if all(result is not None for result in found_.values()):
+            for method, result in found_.items():
+                curves[method][seed] = top_curve(result, plan.settings.top)
+    summary = {
+        method: {
+            "top": Mean.of([curve["top"][-1] for curve in by_seed.values()]),
+            "best": Mean.of([curve["best"][-1] for curve in by_seed.values()]),
+            "macs": Mean.of([curve["macs"][-1] for curve in by_seed.values()]),
+            "scored": Mean.of([curve["scored"] for curve in by_seed.values()]),
+        }
+        for method, by_seed in curves.items()
+    }
+    top = plan.settings.top
+    sentences = [
+        ranking_words(
+            {method: summary[method][name] for method in METHODS}, METHODS, f"{what} at the end"
+        )
+        for name, what in (
+            ("top", f"mean supernet accuracy of the best {top} candidates"),
+            ("best", "supernet accuracy of the best candidate"),
+        )
+    ]
+    rows = tuple(
+        (
+            method,
+            str(len(curves[method])),
+            number(row["scored"], 0),
+            percent(row["top"]),
+            percent(row["best"]),
+            number(row["macs"], 2, 1e-6, " M"),
+        )
+        for method, row in summary.items()
+    )
+    header = ("method", "searches", "scored", f"top {top}", "best", "MACs of the top")
+    table = Table("Supernet accuracy on held-out training images, at the end", header, rows)
+    pictures = {}
+    if curves["evolution"]:
+        pictures["searcher.png"] = functools.partial(_picture, curves, top)
+    return Report({"curves": curves, "summary": summary}, [table], sentences, pictures)
+
+
+def top_curve(result: Result, top: int) -> dict[str, Any]:
+    """Behind each generation, the best candidates so far.
+
+    Args:
+      result: of a search.
+      top: how many count.
+
+    Returns:
+      By generation `top` (mean accuracy of the best `top` so far), `spread` (their worst and
+      best), `best` and `macs` (mean of the `top`); and `scored`, how many there are at the end.
+    """
+    candidates = result["candidates"]
+    last = max(generation for *_, generation in candidates)
+    curve: dict[str, Any] = {"top": [], "spread": [], "best": [], "macs": []}
+    for generation in range(last + 1):
+        so_far = sorted((-a, macs) for _, a, macs, g in candidates if g <= generation)[:top]
+        accuracies = [-a for a, _ in so_far]
+        curve["top"].append(float(np.mean(accuracies)))
+        curve["spread"].append([accuracies[-1], accuracies[0]])
+        curve["best"].append(accuracies[0])
+        curve["macs"].append(float(np.mean([macs for _, macs in so_far])))
+    return {**curve, "scored": len(candidates)}
+
+
+@style.styled
+def _picture(curves: Mapping[str, Mapping[int, Any]], top: int) -> bytes:
+    figure = style.new_figure(5.2, 3.4)
+    style.heading(figure, "Evolution against random search")
+    axes = figure.add_subplot()
+    for colour, (method, by_seed) in zip(style.PATHS, curves.items(), strict=False):
+        for i, curve in enumerate(by_seed.values()):
+            x = np.arange(1, len(curve["top"]) + 1)
+            low, high = np.array(curve["spread"]).T
+            axes.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+            axes.plot(x, curve["top"], color=colour, label=None if i else f"{method}, top {top}")
+            axes.plot(
+                x, curve["best"], color=colour, ls=":", label=None if i else f"{method}, best"
+            )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("generation")
+    axes.set_ylabel("supernet accuracy")
+    style.percent_axis(axes)
+    axes.grid(True)
+    axes.legend(loc="lower right")
+    return style.to_png(figure)

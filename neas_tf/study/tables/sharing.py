@@ -1,0 +1,162 @@
+"""Which split points are found under which budget, and what does sharing give? (paper Table 4)"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from neas_tf.common import console
+from neas_tf.report import style
+from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.tables.plan import Plan
+from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
+
+TITLE = "Sharing: split points found under several budgets, against paths that share nothing"
+PAPER = "Table 4"
+_APART = {"min_split": 0}  # a space that also holds ensembles that share no layer
+_NEVER = {"min_split": 0, "max_split": 0}  # one that holds nothing else
+
+
+def _search(plan: Plan, budget: int, seed: int) -> Search:
+    return plan.search(plan.supernet(seed), max_macs=budget)
+
+
+def _found(plan: Plan, budget: int, seed: int) -> Training:
+    return plan.training(seed, Found(_search(plan, budget, seed)))
+
+
+def _twin(plan: Plan, budget: int, seed: int) -> Training:
+    ensemble = Found(_search(plan, budget, seed), unshared=True)
+    return plan.training(seed, ensemble, space=_APART)
+
+
+def _baseline(plan: Plan, seed: int) -> Training:
+    """As the paper's: searched without sharing, under the largest budget."""
+    search = plan.search(plan.supernet(seed, space=_NEVER), max_macs=max(plan.budgets))
+    return plan.training(seed, Found(search), space=_APART)
+
+
+def rounds(plan: Plan) -> list[list[Unit]]:
+    """The units, one list a seed."""
+    result: list[list[Unit]] = []
+    for seed in plan.seeds:
+        own: list[Unit] = [_found(plan, budget, seed) for budget in plan.budgets]
+        own += [_twin(plan, budget, seed) for budget in plan.budgets]
+        result.append([*own, _baseline(plan, seed)])
+    return result
+
+
+def report(plan: Plan, lookup: Lookup) -> Report:
+    """Table, sentences and the picture, of what is done."""
+    units = {f"≤ {console.short_count(b)} MACs": (_found, b) for b in plan.budgets}
+    units |= {f"its paths unshared, {console.short_count(b)}": (_twin, b) for b in plan.budgets}
+    results: dict[str, list[Mapping[str, Any]]] = {}
+    for name, (make, budget) in units.items():
+        results[name] = _done([make(plan, budget, seed) for seed in plan.seeds], lookup)
+    baseline = f"searched unshared, ≤ {console.short_count(max(plan.budgets))}"
+    results[baseline] = _done([_baseline(plan, seed) for seed in plan.seeds], lookup)
+    summary = {name: _summary(rows) for name, rows in results.items()}
+    names = [f"≤ {console.short_count(b)} MACs" for b in plan.budgets]
+    sentences = [_split_words(names, summary)]
+    largest = names[-1]
+    sentences.append(
+        ranking_words(
+            {largest: summary[largest]["ensemble"], baseline: summary[baseline]["ensemble"]},
+            (largest, baseline),
+            "test accuracy, sharing against none under the largest budget",
+        )
+    )
+    sentences += _twin_words(plan, lookup)
+    rows = tuple(
+        (
+            name,
+            str(row["ensemble"].count),
+            number(row["split"], 1),
+            percent(row["ensemble"]),
+            percent(row["top5"]),
+            number(row["macs"], 2, 1e-6, " M"),
+        )
+        for name, row in summary.items()
+    )
+    header = ("model", "trainings", "split point", "test accuracy", "top 5", "MACs")
+    table = Table(f"Of {plan.space.num_layers} layers; mean ± standard deviation", header, rows)
+    pictures = {}
+    if any(results.values()):
+        pictures["sharing.png"] = functools.partial(_picture, results)
+    return Report({"models": summary, "results": results}, [table], sentences, pictures)
+
+
+def _done(units: list[Training], lookup: Lookup) -> list[Mapping[str, Any]]:
+    return [result for unit in units if (result := found(unit, lookup)) is not None]
+
+
+def _split(result: Mapping[str, Any]) -> int:
+    return int(result["architecture"].partition(":")[0][1:])
+
+
+def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "split": Mean.of([_split(r) for r in results]),
+        "ensemble": Mean.of([r["ensemble_accuracy"] for r in results]),
+        "top5": Mean.of([r["top5"] for r in results if "top5" in r]),
+        "macs": Mean.of([r["macs"] for r in results]),
+    }
+
+
+def _split_words(names: list[str], summary: Mapping[str, Any]) -> str:
+    """The paper: 'the larger model attempts to share fewer layers'."""
+    splits = [summary[name]["split"] for name in names if summary[name]["split"].count]
+    if len(splits) < 2:
+        return "Split points: too little is done to compare budgets."
+    means = [split.mean for split in splits]
+    fewer = all(a >= b for a, b in itertools.pairwise(means)) and means[0] > means[-1]
+    shown = ", ".join(number(split, 1) for split in splits)
+    verdict = "holds here" if fewer else "does not hold here"
+    return (
+        f"The paper's observation that larger ensembles share fewer layers {verdict}: split points "
+        f"{shown} under rising budgets."
+    )
+
+
+def _twin_words(plan: Plan, lookup: Lookup) -> list[str]:
+    """What sharing costs and saves, pair by pair."""
+    gains, ratios = [], []
+    for budget in plan.budgets:
+        for seed in plan.seeds:
+            shared = found(_found(plan, budget, seed), lookup)
+            apart = found(_twin(plan, budget, seed), lookup)
+            if shared is not None and apart is not None:
+                gains.append(apart["ensemble_accuracy"] - shared["ensemble_accuracy"])
+                ratios.append(apart["macs"] / shared["macs"])
+    if not gains:
+        return []
+    gain, ratio = Mean.of(gains), Mean.of(ratios)
+    error = "" if math.isnan(gain.std) else f" ± {100 * gain.std:.2f}"
+    return [
+        f"The same paths without a shared layer: {100 * gain.mean:+.2f}{error} points of test "
+        f"accuracy at {ratio.mean:.2f} times the MACs ({gain.count} pairs)."
+    ]
+
+
+@style.styled
+def _picture(results: Mapping[str, list[Mapping[str, Any]]]) -> bytes:
+    figure = style.new_figure(6.6, 3.4)
+    style.heading(figure, "Sharing layers under several budgets")
+    axes = figure.add_subplot()
+    colours = (*style.PATHS, style.GREY, style.YELLOW)
+    for colour, (name, rows) in zip(colours, results.items(), strict=False):
+        if rows:
+            x, y = np.array([[r["macs"] / 1e6, r["ensemble_accuracy"]] for r in rows]).T
+            axes.scatter(x, y, s=20, color=colour, label=name)
+    axes.set_xlabel("million MACs")
+    axes.set_ylabel("test accuracy")
+    style.percent_axis(axes)
+    axes.grid(True)
+    figure.legend(loc="outside right upper")
+    return style.to_png(figure)

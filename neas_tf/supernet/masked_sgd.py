@@ -1,0 +1,185 @@
+"""SGD that moves only what was drawn (method section 4).
+
+An operator that was not drawn must not move by momentum or weight decay either, so that the
+stock optimizers, dense or sparse, do not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from neas_tf.supernet.convolutions import cpu_only
+from neas_tf.supernet.model import UpdateRule
+
+
+class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
+    """Momentum SGD with coupled weight decay on the drawn rows of each variable.
+
+    m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
+    drawn keep weights and momentum bit by bit. The gradient of a variable with rows holds those of
+    the drawn rows only, (K, row width), in the order of the paths. The trunk's gradients are divided by K here.
+
+    Args:
+      learning_rate: a float or a schedule of the step.
+      momentum: μ.
+      nesterov: whether to look ahead.
+      weight_decay: wd, for kernels; never biases, gamma, beta.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        name: str = "MaskedSGD",
+        **kwargs: Any,
+    ):
+        super().__init__(name, **kwargs)
+        self._set_hyper("learning_rate", kwargs.get("lr", learning_rate))
+        self._set_hyper("decay", self._initial_decay)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self._rules: dict[str, UpdateRule] = {}
+        self._architecture: Callable[[], tf.Tensor] | None = None
+        self._num_layers = 0
+
+    def watch(
+        self,
+        variables: Sequence[tf.Variable],
+        rules: Sequence[UpdateRule],
+        architecture: Callable[[], tf.Tensor],
+        num_layers: int,
+    ) -> None:
+        """Tells the rule of every variable and where the step's architecture is read.
+
+        Also creates the slots: with several replicas they must exist before the first trace.
+        """
+        self._rules = {_key(v): rule for v, rule in zip(variables, rules, strict=True)}
+        self._architecture, self._num_layers = architecture, num_layers
+        self._create_all_weights(variables)
+
+    def _create_slots(self, var_list):
+        for var in var_list:
+            self.add_slot(var, "momentum")
+
+    def _prepare_local(self, var_device, var_dtype, apply_state):
+        super()._prepare_local(var_device, var_dtype, apply_state)
+        if self._architecture is not None:
+            apply_state[(var_device, var_dtype)]["architecture"] = self._architecture()
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        state = apply_state[(var.device, var.dtype.base_dtype)]
+        rule, slot = self._rules[_key(var)], self.get_slot(var, "momentum")
+        if not rule.rows:
+            paths = (state["architecture"].shape[0] - 1) // self._num_layers
+            grad = rule.scaled(grad, state["architecture"], paths)
+            value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
+            decayed = value if len(var.shape) > 1 else 0.0
+            value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
+            return tf.group(slot.assign(velocity), var.assign(value))
+        drawn = _drawn(rule, state["architecture"], self._num_layers)
+        if grad.shape[0] != 1:
+            grad = tf.linalg.matmul(drawn.shares, grad)
+        update = self._update_in_place if cpu_only() else self._update
+        return update(state["lr_t"], grad, var, slot, rule, drawn)
+
+    def _update(self, rate, grad, var, slot, rule, drawn):
+        """Moves the drawn rows; equal ones are written with equal values, in any order."""
+        value, velocity = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
+        reach = tf.gather(tf.constant(rule.decayed, tf.int32), drawn.row)[:, None]
+        decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, value, 0.0)
+        value, velocity = self._step(rate, grad, value, velocity, decayed)
+        count = tf.shape(drawn.row)[0] * tf.reduce_max(drawn.first)
+        row = drawn.row[:count]
+        return tf.group(
+            slot.scatter_update(tf.IndexedSlices(velocity[:count], row)),
+            var.scatter_update(tf.IndexedSlices(value[:count], row)),
+        )
+
+    def _update_in_place(self, rate, grad, var, slot, rule, drawn):
+        """The same in one pass over each drawn row, by an operation that TPUs do not have."""
+        updates = []
+        for k, own in enumerate(tf.unstack(grad)):
+            row, count = drawn.row[k], drawn.first[k]
+            if self.weight_decay:
+                reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)
+                decay = self.weight_decay * tf.gather(var, row)[:reach]
+                own = tf.concat([own[:reach] + decay, own[reach:]], 0)
+            updates.append(
+                tf.raw_ops.ResourceSparseApplyKerasMomentum(
+                    var=var.handle,
+                    accum=slot.handle,
+                    lr=rate,
+                    grad=own[None][:count],
+                    indices=row[None][:count],
+                    momentum=self.momentum,
+                    use_nesterov=self.nesterov,
+                )
+            )
+        return tf.group(updates)
+
+    def _step(self, rate, grad, value, velocity, decayed):
+        """New weights and momentum."""
+        if self.weight_decay:
+            grad = grad + self.weight_decay * decayed
+        new_velocity = self.momentum * velocity - rate * grad
+        move = self.momentum * new_velocity - rate * grad if self.nesterov else new_velocity
+        return value + move, new_velocity
+
+    def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
+        raise NotImplementedError("Make the gradients dense before apply_gradients.")
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras configuration."""
+        return super().get_config() | {
+            "learning_rate": self._serialize_hyperparameter("learning_rate"),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+        }
+
+
+class _Drawn(NamedTuple):
+    """Which rows a step moves.
+
+    Attributes:
+      row: int32 (K,), the row of each path, that of another path where its operator has none (skip).
+      first: int32 (K,), 1 where no path before has the same row; all 0 where no path has a row.
+      shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
+        with the same operator, divided by K in the trunk.
+    """
+
+    row: tf.Tensor
+    first: tf.Tensor
+    shares: tf.Tensor
+
+
+def _drawn(rule: UpdateRule, architecture: tf.Tensor, num_layers: int) -> _Drawn:
+    operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
+    hit = tf.equal(tf.constant(rule.rows, tf.int32)[None, :], operators[:, None])  # (K, rows)
+    has_row = tf.reduce_any(hit, 1)
+    row = tf.argmax(tf.cast(hit, tf.int32), 1, tf.int32)
+    row = tf.where(has_row, row, row[tf.argmax(tf.cast(has_row, tf.int32), 0)])
+    same = tf.equal(row[:, None], row[None, :])
+    shares = tf.cast(same & has_row[None, :], tf.float32)
+    shares *= rule.gradient_scale(architecture, operators.shape[0])
+    before = tf.reduce_any(same & np.tri(row.shape[0], k=-1, dtype=bool), 1)
+    first = tf.cast(~before & tf.reduce_any(has_row), tf.int32)
+    return _Drawn(row, first, shares)
+
+
+def _key(var) -> str:
+    """One name for a variable and its copies on the replicas."""
+    if isinstance(var, tf.distribute.DistributedValues):
+        return var._unique_id
+    # A replica's copy knows the whole by itself or by its handle.
+    for holder in (var, var.handle):
+        container = getattr(holder, "_distributed_container", None)
+        if container is not None:
+            return container()._unique_id
+    return var._unique_id

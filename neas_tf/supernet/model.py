@@ -1,0 +1,262 @@
+"""The K-path supernet (paper sections 3.3 and 3.4): one traced graph for every ensemble.
+
+The architecture enters as an int32 tensor (1 + K·d,) = [split point, K rows of d operator
+indices], `Architecture.to_array`. Layers before the split are computed once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from neas_tf.operators import Operator, batch_norms, operator_steps
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.fixed_layers import Head, Stem
+from neas_tf.supernet.searchable_layer import SearchableLayer
+
+
+class SupernetOutput(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+      logits: (K, B, classes) float32.
+      features: (K, B, H, W, C), the paths' maps behind the last searchable layer.
+      moments: nested (2, C) mean and variance of every batch normalisation that ran; the same
+        structure is taken as `statistics`.
+    """
+
+    logits: tf.Tensor
+    features: tf.Tensor
+    moments: Any
+
+
+class Supernet(tf_keras.Model):
+    """One weight set per (layer, operator), K heads.
+
+    Args:
+      space: the search space.
+      num_paths: K.
+      heterogeneous: whether a combination must hold K different operators.
+      momentum: of the running BN statistics.
+      seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_paths: int,
+        heterogeneous: bool = True,
+        momentum: float = 0.9,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.space, self.num_paths, self.momentum, self.seed = space, num_paths, momentum, seed
+        self.stem = Stem(
+            space.stem_channels,
+            space.stem_kernel,
+            space.stem_stride,
+            space.block_channels,
+            space.block_stride,
+            space.activation,
+            seed=seed,
+            name="stem",
+        )
+        self.searchable = [
+            SearchableLayer(
+                layer,
+                space.operators,
+                num_paths,
+                can_share=layer.number <= space.max_split,
+                can_split=layer.number > space.min_split,
+                seed=seed,
+                name=f"layer{layer.number:02d}",
+            )
+            for layer in space.layers
+        ]
+        self.heads = [
+            Head(
+                space.head_channels,
+                space.feature_channels,
+                space.num_classes,
+                space.activation,
+                seed=seed,
+                name=f"head{k + 1}",
+            )
+            for k in range(num_paths)
+        ]
+        self.stem.build((None, *space.input_size, space.input_channels))
+        for layer, spec in zip(self.searchable, space.layers, strict=True):
+            layer.build((None, *spec.in_size, spec.c_in))
+        for head in self.heads:
+            head.build((None, *space.layers[-1].out_size, space.out_channels))
+        self.built = True
+        # The combinations alive, for the checkpoint: one number each, over all layers.
+        whole = ShrunkSpace.full(space, num_paths, heterogeneous)
+        self.alive = tf.Variable(
+            tf.ones([sum(map(len, whole.alive))]), trainable=False, name="alive_combinations"
+        )
+        self._whole = whole
+
+    def set_shrunk(self, shrunk: ShrunkSpace) -> None:
+        """Records the combinations alive, which are saved with the weights."""
+        flags = [
+            row in set(left)
+            for rows, left in zip(self._whole.alive, shrunk.alive, strict=True)
+            for row in rows
+        ]
+        self.alive.assign(np.array(flags, np.float32))
+
+    def shrunk(self) -> ShrunkSpace:
+        """The space that `set_shrunk` recorded."""
+        flags = iter(self.alive.numpy() > 0.5)
+        alive = tuple(tuple(row for row in rows if next(flags)) for rows in self._whole.alive)
+        return dataclasses.replace(self._whole, alive=alive)
+
+    def drawn_rows(self, architecture: tf.Tensor) -> list[tf.Tensor]:
+        """For each searchable layer the weights (K, row width) that the ensemble draws."""
+        drawn = tf.reshape(architecture[1:], [self.num_paths, -1])
+        return [layer.drawn_rows(drawn[:, m]) for m, layer in enumerate(self.searchable)]
+
+    def call(self, images, architecture, statistics=None, rows=None) -> SupernetOutput:
+        """Runs one ensemble.
+
+        Args:
+          images: (B, H, W, channels), normalised.
+          architecture: int32 (1 + K·d,).
+          statistics: BN statistics in the structure of `SupernetOutput.moments`; None
+            normalises with the batch's own moments (training and recalibration).
+          rows: `drawn_rows(architecture)`, where gradients by them are wanted.
+        """
+        split, drawn = architecture[0], tf.reshape(architecture[1:], [self.num_paths, -1])
+        rows = rows or [None] * len(self.searchable)
+        given = statistics or {"stem": None, "layers": [None] * len(self.searchable), "heads": None}
+        x, stem_moments = self.stem(tf.cast(images, self.compute_dtype), given["stem"])
+        maps, layer_moments = [x] * self.num_paths, []
+        for m, layer in enumerate(self.searchable):
+            maps, moments = layer(maps, drawn[:, m], split, given["layers"][m], rows[m])
+            layer_moments.append(moments)
+        logits, head_moments = [], []
+        for k, head in enumerate(self.heads):
+            own = given["heads"][k] if given["heads"] else None
+            path_logits, moments = head(maps[k], own)
+            logits.append(path_logits)
+            head_moments.append(moments)
+        everything = {"stem": stem_moments, "layers": layer_moments, "heads": head_moments}
+        return SupernetOutput(tf.stack(logits), tf.stack(maps), everything)
+
+    def update_moving(self, moments, architecture) -> None:
+        """Moves the running BN statistics of the drawn operators towards a step's moments."""
+        rows = tf.reshape(architecture[1:], [self.num_paths, -1])
+        self.stem.update_moving(moments["stem"], self.momentum)
+        for m, layer in enumerate(self.searchable):
+            layer.update_moving(moments["layers"][m], self.momentum, rows[:, m])
+        for head, values in zip(self.heads, moments["heads"], strict=True):
+            head.update_moving(values, self.momentum)
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras configuration."""
+        return {
+            "space": self.space.to_dict(),
+            "num_paths": self.num_paths,
+            "heterogeneous": self._whole.heterogeneous,
+            "momentum": self.momentum,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Inverse of `get_config`."""
+        return cls(**(config | {"space": SearchSpace.from_dict(config["space"])}))
+
+
+class UpdateRule(NamedTuple):
+    """How one trainable variable takes part in a step.
+
+    Attributes:
+      layer: 1-based searchable layer, 0 for the stem, -1 for a head.
+      rows: operator index of each row of the variable's first axis; () where it has no rows.
+      decayed: how many numbers at a row's beginning weight decay reaches, for each row.
+    """
+
+    layer: int
+    rows: tuple[int, ...] = ()
+    decayed: tuple[int, ...] = ()
+
+    def scaled(self, gradient: tf.Tensor, architecture: tf.Tensor, num_paths: int) -> tf.Tensor:
+        """The gradient times `gradient_scale`."""
+        scale = self.gradient_scale(architecture, num_paths)
+        return gradient if isinstance(scale, float) and scale == 1.0 else gradient * scale
+
+    def gradient_scale(self, architecture: tf.Tensor, num_paths: int) -> tf.Tensor | float:
+        """1/K in the shared trunk, else 1.
+
+        The gradient is linear in what enters the trunk, so that dividing that by K is the same
+        as dividing the trunk's weight gradients.
+        """
+        if self.layer < 0 or num_paths == 1:
+            return 1.0
+        if self.layer == 0:
+            return 1.0 / num_paths
+        return tf.where(self.layer <= architecture[0], 1.0 / num_paths, 1.0)
+
+
+def update_rules(supernet: Supernet) -> list[UpdateRule]:
+    """The rule of every variable in `supernet.trainable_variables`, in that order."""
+    rules = {id(v): UpdateRule(0) for v in supernet.stem.trainable_variables}
+    for number, layer in enumerate(supernet.searchable, 1):
+        rules[id(layer.rows)] = UpdateRule(number, layer.members, layer.decayed)
+    for head in supernet.heads:
+        rules |= {id(v): UpdateRule(-1) for v in head.trainable_variables}
+    return [rules[id(v)] for v in supernet.trainable_variables]
+
+
+def weight_of(
+    supernet: Supernet, part: str, layer: int, path: int, operator: str, role: str
+) -> np.ndarray:
+    """The weight that a stand-alone ensemble's slot takes from the supernet.
+
+    Args:
+      supernet: the trained supernet.
+      part: stem, block, layer or head.
+      layer: 1-based searchable layer, for part `layer`.
+      path: 0-based path, for part `head`.
+      operator: the operator's name, for part `layer`.
+      role: such as `expand/kernel` or `dw_bn/gamma`.
+    """
+    if part == "stem":
+        return supernet.stem.roles[role].numpy()
+    if part == "block":
+        return supernet.stem.roles[f"block/{role}"].numpy()
+    if part == "head":
+        return supernet.heads[path].roles[role].numpy()
+    return supernet.searchable[layer - 1].weight(operator, role)
+
+
+def statistic_of(
+    statistics: Any,
+    architecture: Architecture,
+    space: SearchSpace,
+    part: str,
+    layer: int,
+    path: int,
+    operator: str,
+    role: str,
+) -> np.ndarray:
+    """A BN statistic of a slot, from recalculated `statistics` (role `<bn>/moving_…`)."""
+    name, _, kind = role.partition("/")
+    row = 0 if kind == "moving_mean" else 1
+    if part == "layer":
+        own = 0 if layer <= architecture.split_point else path
+        steps = operator_steps(Operator.parse(operator), space.layers[layer - 1])
+        return np.asarray(statistics["layers"][layer - 1][own][batch_norms(steps).index(name)])[row]
+    if part == "head":
+        return np.asarray(statistics["heads"][path][name])[row]
+    key = f"block/{name}" if part == "block" else name
+    return np.asarray(statistics["stem"][key])[row]

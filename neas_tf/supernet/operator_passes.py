@@ -1,0 +1,224 @@
+"""Forward pass of one operator that keeps what its gradient needs, and the gradient, written out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from neas_tf.operators import Step, squeeze_width
+from neas_tf.supernet import convolutions, functional
+from neas_tf.supernet.fixed_layers import SQUEEZE
+from neas_tf.supernet.row_layout import Stack
+
+
+class Kept(NamedTuple):
+    """What a forward pass keeps for the gradient, step after step.
+
+    Attributes:
+      maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
+        out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out.
+      norms: what the gradient of a batch normalisation needs besides.
+    """
+
+    maps: list[tf.Tensor]
+    norms: list[tf.Tensor]
+
+
+def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
+    """How many maps and how many values of normalisations are kept of some steps."""
+    norms = sum(step.has_batch_norm for step in steps)
+    swishes = sum(step.activation == "swish" for step in steps)
+    return 2 * norms + swishes + 4 * (len(steps) - norms), 3 * norms
+
+
+def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
+    """A vector with zeros behind it."""
+    return tf.pad(values, [[0, by]]) if by else values
+
+
+class _Member:
+    """The weights of the chosen operator of a stack, out of its row."""
+
+    def __init__(self, stack: Stack, row: tf.Tensor, member: tf.Tensor):
+        self.stack, self.row, self.member = stack, row, member
+
+    def weight(self, role: str, number: int = 0) -> tf.Tensor:
+        """The weight of a role, shaped as that of the stack's operator `number`."""
+        place, shape = self.stack.places[role], self.stack.shape(number, role)
+        return tf.reshape(self.row[place.offset : place.offset + math.prod(shape)], shape)
+
+    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor, int], Any]) -> Any:
+        """`run(kernel, its size)` with the kernel of the chosen operator; step is `number`."""
+        role, choices, which = f"{step.role}/kernel", [], []
+        sizes = [steps[number].kernel for steps in self.stack.steps]
+        for size in sorted(set(sizes)):
+            member = sizes.index(size)
+            choices.append(lambda member=member: run(self.weight(role, member)))
+        if len(choices) == 1:
+            return choices[0]()
+        which = [sorted(set(sizes)).index(size) for size in sizes]
+        return tf.switch_case(tf.gather(tf.constant(which), self.member), choices)
+
+
+class Forward(_Member):
+    """A stack's program; `moments` are its batch normalisations', `kept` what the gradient needs."""
+
+    def __init__(self, stack, row, member, statistics):
+        super().__init__(stack, row, member)
+        self.moments: list[tf.Tensor] = []
+        self.kept = Kept([], [])
+        self._statistics = statistics
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """The operator's output (B, H, W, C), without the residual connection."""
+        for number, step in enumerate(self.stack.steps[0]):
+            if step.kind == "squeeze_excite":
+                x = self._squeeze(x)
+            else:
+                x = self._convolve(x, step, number)
+        return x
+
+    def _convolve(self, x, step, number):
+        function = convolutions.depthwise if step.kind == "depthwise" else convolutions.convolution
+        x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
+        name = f"{step.role}_bn"
+        gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
+        if self._statistics is not None:
+            given = self._statistics[len(self.moments)]
+            y, moments = functional.batch_norm(x, gamma, beta, given)
+            self.moments.append(moments)
+            return functional.ACTIVATIONS[step.activation](y)
+        y, moments, reserve = functional.normalise_batch(x, gamma, beta)
+        self.moments.append(moments)
+        self.kept.norms.extend(reserve)
+        self.kept.maps.append(x)
+        if step.activation == "swish":
+            gate = functional.sigmoid(y)
+            y = y * gate
+            self.kept.maps.append(gate)
+        elif step.activation == "relu":
+            y = tf.nn.relu(y)
+        self.kept.maps.append(y)
+        return y
+
+    def _squeeze(self, x):
+        reduce, reduce_bias, expand, expand_bias = map(self.weight, SQUEEZE)
+        mean = tf.reduce_mean(x, [1, 2])
+        hidden = tf.nn.relu(functional.dense(mean, reduce, reduce_bias))
+        linear = functional.dense(hidden, expand, expand_bias) + 3.0
+        x = x * _gate(linear)[:, None, None, :]
+        self.kept.maps.extend([mean, hidden, linear, x])
+        return x
+
+
+class Backward(_Member):
+    """The gradient of `Forward` by its input and by the row."""
+
+    def __init__(self, stack, row, member, kept):
+        super().__init__(stack, row, member)
+        self._kept, self._parts = kept, {}
+
+    def __call__(self, dy: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """The gradient by x."""
+        steps, inputs, groups = self.stack.steps[0], [x], []
+        maps, norms = iter(self._kept.maps), iter(self._kept.norms)
+        for step in steps:
+            count, _ = count_kept([step])
+            own = _with_shapes(step, list(itertools.islice(maps, count)), x.shape[0])
+            reserve = list(itertools.islice(norms, 3)) if step.has_batch_norm else []
+            groups.append((own, reserve))
+            inputs.append(own[-1])
+        for number in reversed(range(len(steps))):
+            step, x, (own, reserve) = steps[number], inputs[number], groups[number]
+            if step.kind == "squeeze_excite":
+                dy = self._squeeze_back(dy, x, own)
+            else:
+                dy = self._normalise_back(dy, step, own, reserve)
+                dy = self._convolve_back(dy, x, step, number)
+        return dy
+
+    def _add(self, role: str, gradient: tf.Tensor) -> None:
+        self._parts[role] = tf.cast(tf.reshape(gradient, [-1]), tf.float32)
+
+    def row_gradient(self, width: int) -> tf.Tensor:
+        """The gradient by the row, filled up with zeros to `width` numbers."""
+        pieces, end = [], 0
+        for place in self.stack.places.values():
+            if place.offset > end:
+                pieces.append(tf.zeros([place.offset - end]))
+            part = self._parts[place.role]
+            part.set_shape([place.size])
+            pieces.append(part)
+            end = place.offset + place.size
+        if width > end:
+            pieces.append(tf.zeros([width - end]))
+        return tf.concat(pieces, 0)
+
+    def _normalise_back(self, dy, step, own, reserve):
+        result, *_, y = own
+        if step.activation == "swish":
+            gate = own[1]
+            dy = dy * (gate + (y - y * gate))
+        elif step.activation == "relu":
+            dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
+        name = f"{step.role}_bn"
+        dy, dgamma, dbeta = functional.normalise_batch_gradient(
+            dy, result, self.weight(f"{name}/gamma"), reserve
+        )
+        self._add(f"{name}/gamma", dgamma)
+        self._add(f"{name}/beta", dbeta)
+        return dy
+
+    def _convolve_back(self, dy, x, step, number):
+        function = (
+            convolutions.depthwise_gradients
+            if step.kind == "depthwise"
+            else convolutions.convolution_gradients
+        )
+        size = self.stack.places[f"{step.role}/kernel"].size
+
+        def gradients(kernel):
+            dx, dkernel = function(x, kernel, step.stride, dy)
+            flat = tf.reshape(dkernel, [-1])
+            return dx, _lengthened(flat, size - math.prod(kernel.shape))
+
+        dx, dkernel = self.chosen(step, number, gradients)
+        self._add(f"{step.role}/kernel", dkernel)
+        return dx
+
+    def _squeeze_back(self, dy, x, own):
+        mean, hidden, linear, _ = own
+        reduce, _, expand, _ = (tf.cast(self.weight(role), x.dtype) for role in SQUEEZE)
+        dgate = tf.reduce_sum(dy * x, [1, 2])
+        dlinear = tf.raw_ops.Relu6Grad(gradients=dgate * (1.0 / 6.0), features=linear)
+        expand, reduce = (tf.squeeze(kernel, [0, 1]) for kernel in (expand, reduce))
+        self._add("se_expand/kernel", tf.linalg.matmul(hidden, dlinear, transpose_a=True))
+        self._add("se_expand/bias", tf.reduce_sum(dlinear, 0))
+        dhidden = tf.linalg.matmul(dlinear, expand, transpose_b=True)
+        dhidden = tf.raw_ops.ReluGrad(gradients=dhidden, features=hidden)
+        self._add("se_reduce/kernel", tf.linalg.matmul(mean, dhidden, transpose_a=True))
+        self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
+        dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
+        pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
+        return dy * _gate(linear)[:, None, None, :] + (dmean / pixels)[:, None, None, :]
+
+
+def _gate(linear: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu6(linear) * (1.0 / 6.0)
+
+
+def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:
+    """The maps kept of a step with their static shapes, which a switch of several stacks forgets."""
+    shaped = [tf.identity(value) for value in maps]
+    map_size, inside = (*step.out_size, step.c_out), (squeeze_width(step.c_out),)
+    if step.kind == "squeeze_excite":
+        sizes = [(step.c_out,), inside, (step.c_out,), map_size]
+    else:
+        sizes = [map_size] * len(shaped)
+    for value, size in zip(shaped, sizes, strict=True):
+        value.set_shape([batch, *size])
+    return shaped

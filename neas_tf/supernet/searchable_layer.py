@@ -1,0 +1,184 @@
+"""One searchable layer of the supernet: all operators in one variable, chosen by index tensors.
+
+The variable has a row for each operator. A step gathers the rows that it draws and hands them to
+the layer's program, so that gradients, optimizer and all-reduce see the drawn rows only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from neas_tf.operators import SKIP, Operator
+from neas_tf.space.search_space import LayerSpec
+from neas_tf.supernet.fixed_layers import FixedLayer, initial_value
+from neas_tf.supernet.layer_program import Choice, LayerShape, layer_program
+from neas_tf.supernet.row_layout import Stack
+
+
+class SearchableLayer(FixedLayer):
+    """All operators of one searchable layer (paper Fig. 2), for K paths.
+
+    Args:
+      layer: the layer's `LayerSpec` (or its dict).
+      operators: all operators of the space, which the index tensors refer to.
+      num_paths: K.
+      can_share, can_split: whether the layer may lie before / behind a split point.
+    """
+
+    def __init__(
+        self,
+        layer: LayerSpec | dict[str, Any],
+        operators: tuple[str, ...],
+        num_paths: int,
+        can_share: bool,
+        can_split: bool,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(layer, dict):
+            layer = LayerSpec(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
+            )
+        self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
+        self.can_share, self.can_split = can_share, can_split
+        members: dict[str, dict[int, Operator]] = {}
+        for i, name in enumerate(operators):
+            if name in layer.operators and not (operator := Operator.parse(name)).is_skip:
+                members.setdefault(operator.stack, {})[i] = operator
+        stacks = [Stack.of(name, found, layer) for name, found in members.items()]
+        self.stacks = sorted(stacks, key=lambda stack: (stack.operators[0].expansion, stack.name))
+        self.has_skip = SKIP in layer.operators
+        self.members = tuple(sorted(i for stack in self.stacks for i in stack.indices))
+        widths_of = {i: stack.decayed for stack in self.stacks for i in stack.indices}
+        self.decayed = tuple(widths_of[i] for i in self.members)
+        widths = [stack.norm_widths for stack in self.stacks]
+        self.shape = LayerShape(
+            tuple(self.stacks),
+            self.has_skip,
+            layer.keeps_shape,
+            max(stack.width for stack in self.stacks),
+            tuple(
+                max(row[i] for row in widths if i < len(row)) for i in range(max(map(len, widths)))
+            ),
+            (*layer.out_size, layer.c_out),
+        )
+        # Operator index → branch (stacks first, then skip), and → number within its stack.
+        self._branch, self._member = [0] * len(operators), [0] * len(operators)
+        for branch, stack in enumerate(self.stacks):
+            for member, i in enumerate(stack.indices):
+                self._branch[i], self._member[i] = branch, member
+        if self.has_skip:
+            self._branch[self.operators.index(SKIP)] = len(self.stacks)
+
+    def build(self, input_shape):
+        """Creates the operators' rows and their running statistics."""
+        rows = np.zeros([len(self.members), self.shape.row_width], np.float32)
+        for stack in self.stacks:
+            drawn: dict[str, np.ndarray] = {}
+            for member, index in enumerate(stack.indices):
+                for role, place in stack.places.items():
+                    name, count = stack.stacked_role(member, role)
+                    shape = stack.shape(member, role)
+                    if name not in drawn:
+                        full = f"{self.name}/{name}"
+                        drawn[name] = initial_value(self.seed, full, shape, place.kind, count)
+                    value = drawn[name][member if count > 1 else 0].ravel()
+                    row = rows[self.members.index(index)]
+                    row[place.offset : place.offset + value.size] = value
+        self.rows = self.add("rows", rows)
+        statistics = np.zeros([len(self.members), 2, sum(self.shape.moment_widths)], np.float32)
+        statistics[:, 1] = 1.0
+        self.moving = self.add("moving", statistics, trainable=False)
+        super().build(input_shape)
+
+    def drawn_rows(self, operators: tf.Tensor) -> tf.Tensor:
+        """The rows (K, row_width) of operators (K,); the first one where the operator is skip."""
+        indices = range(len(self.operators))
+        table = [self.members.index(i) if i in self.members else 0 for i in indices]
+        return tf.gather(self.rows, tf.gather(tf.constant(table, tf.int32), operators))
+
+    def choice(self, operator: tf.Tensor) -> Choice:
+        """What the layer's program needs to know of an operator (int32 scalar)."""
+        branch, member = (tf.constant(t, tf.int32) for t in (self._branch, self._member))
+        return Choice(tf.gather(branch, operator), tf.gather(member, operator))
+
+    def call(self, inputs, operators, split_point, statistics=None, rows=None):
+        """Runs the layer for K paths; what they share is computed once.
+
+        Args:
+          inputs: K maps (B, H, W, C); the same tensor K times where nothing can have split.
+          operators: int32 (K,), indices into the space's operators.
+          split_point: int32 scalar s.
+          statistics: None for the batch's moments, or K tuples as in the result.
+          rows: `drawn_rows(operators)`, where a gradient by them is wanted.
+
+        Returns:
+          K maps and K tuples of moments (2, C), one for each batch normalisation in the order of
+          the operator's steps, zero-padded to the widest operator's; zeros behind its last one
+          and where the operator is skip.
+        """
+        rows = self.drawn_rows(operators) if rows is None else rows
+        # The gradient of a reshape costs nothing, that of `unstack` a copy.
+        rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
+        outputs, moments = [], []
+        for k in range(self.num_paths if self.can_split else 1):
+            choice, first = self.choice(operators[k]), None
+            if k and self.can_share:
+                last = len(self.stacks) + self.has_skip
+                shared = self.spec.number <= split_point
+                choice = choice._replace(branch=tf.where(shared, last, choice.branch))
+                first = (outputs[0], *moments[0])
+            given = None if statistics is None else statistics[k]
+            result = layer_program(self.shape)(inputs[k], rows[k], choice, first, given)
+            outputs.append(result[0])
+            moments.append(tuple(result[1:]))
+        missing = self.num_paths - len(outputs)
+        return outputs + outputs[:1] * missing, moments + moments[:1] * missing
+
+    def update_moving(self, moments, momentum, operators=None) -> None:
+        """Moves the statistics of the drawn rows only; all other rows keep every bit.
+
+        Args:
+          moments: K tuples as `call` returns them.
+          momentum: of the running average.
+          operators: int32 (K,).
+        """
+        values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
+        # (rows, K): which path drew which row; skip has none.
+        drew = tf.equal(tf.constant(self.members, tf.int32)[:, None], operators[None, :])
+        weight = tf.cast(drew, tf.float32)
+        weight /= tf.maximum(tf.reduce_sum(weight, 1, keepdims=True), 1.0)
+        target = tf.einsum("rk,kmc->rmc", weight, values)
+        moved = self.moving * momentum + target * (1.0 - momentum)
+        mask = tf.reduce_any(drew, 1)[:, None, None]
+        self.moving.assign(tf.where(mask, moved, self.moving))
+
+    def weight(self, operator: str, role: str) -> np.ndarray:
+        """The weight of one operator, such as `k5e6` and `expand/kernel` or `dw_bn/moving_mean`."""
+        index = self.operators.index(operator)
+        stack = next(s for s in self.stacks if index in s.indices)
+        member, row = stack.indices.index(index), self.members.index(index)
+        name, _, kind = role.partition("/")
+        if kind.startswith("moving_"):
+            number = stack.batch_norms.index(name)
+            begin = sum(self.shape.moment_widths[:number])
+            values = self.moving.numpy()[row, int(kind == "moving_variance")]
+            return values[begin : begin + stack.norm_widths[number]]
+        place, shape = stack.places[role], stack.shape(member, role)
+        values = self.rows.numpy()[row, place.offset :]
+        return values[: int(np.prod(shape))].reshape(shape)
+
+    def get_config(self):
+        """Keras configuration."""
+        return super().get_config() | {
+            "seed": self.seed,
+            "layer": dataclasses.asdict(self.spec),
+            "operators": list(self.operators),
+            "num_paths": self.num_paths,
+            "can_share": self.can_share,
+            "can_split": self.can_split,
+        }

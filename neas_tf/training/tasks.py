@@ -1,0 +1,276 @@
+"""Model Garden tasks: what one training step of the supernet and of an ensemble does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from official.core import base_task, task_factory
+from official.core import config_definitions as cfg
+from official.modeling import optimization, performance
+
+from neas_tf.common.errors import NeasError
+from neas_tf.config.settings import RetrainConfig, SupernetConfig
+from neas_tf.ensemble.model import build_ensemble, trunk_variables
+from neas_tf.run.preflight import check_supernet_optimizer
+from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
+from neas_tf.supernet.masked_sgd import MaskedSGD
+from neas_tf.supernet.model import Supernet, update_rules
+from neas_tf.training import optimizers as averaging
+from neas_tf.training.divergence import reduced_rate
+from neas_tf.training.rollbacks import Rollback
+
+
+@dataclasses.dataclass
+class SupernetTaskConfig(cfg.TaskConfig):
+    """Key of the task registry; the content comes with the task's arguments."""
+
+    name: str = "neas_supernet"
+
+
+@dataclasses.dataclass
+class EnsembleTaskConfig(cfg.TaskConfig):
+    """Key of the task registry; the content comes with the task's arguments."""
+
+    name: str = "neas_ensemble"
+
+
+class DrawTable(tf.Module):
+    """The architectures of the coming steps, drawn outside the graph, the same on all replicas.
+
+    Args:
+      capacity: steps that the table holds.
+      width: 1 + K·d.
+    """
+
+    def __init__(self, capacity: int, width: int):
+        super().__init__()
+        self.capacity = capacity
+        # int64: GPUs have no int32 variables.
+        self.rows = tf.Variable(tf.zeros([capacity, width], tf.int64), trainable=False)
+        self.first = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def fill(self, first_step: int, draws: np.ndarray) -> None:
+        """Holds the draws (n ≤ capacity, width) of the steps from `first_step` on."""
+        rows = np.zeros(self.rows.shape, np.int64)
+        rows[: len(draws)] = draws
+        self.rows.assign(rows)
+        self.first.assign(first_step)
+
+    def at(self, step: tf.Tensor) -> tf.Tensor:
+        """int32 (width,): the architecture of a step."""
+        index = tf.cast(step, tf.int64) - tf.convert_to_tensor(self.first)
+        return tf.cast(tf.gather(tf.convert_to_tensor(self.rows), index), tf.int32)
+
+
+class _ClassificationTask(base_task.Task):
+    """K logits an image: loss Σ_i CE(path i) (section 3.4), accuracy of paths and ensemble."""
+
+    def __init__(self, params, stage: SupernetConfig | RetrainConfig, num_paths: int, **kwargs):
+        super().__init__(params, **kwargs)
+        self.stage, self.num_paths = stage, num_paths
+
+    def build_inputs(self, params, input_context=None):
+        """Unused: the stages hand their datasets to the trainer."""
+        raise NotImplementedError("The stage passes train_dataset to the trainer.")
+
+    def build_losses(self, labels, model_outputs, aux_losses=None) -> tf.Tensor:
+        """Σ over the paths of the mean cross-entropy. Labels (B,), logits (K, B, classes)."""
+        logits = tf.cast(model_outputs, tf.float32)
+        target = tf.one_hot(labels, logits.shape[-1])
+        smoothing = self.stage.label_smoothing
+        target = target * (1.0 - smoothing) + smoothing / logits.shape[-1]
+        target = tf.broadcast_to(target, tf.shape(logits))
+        loss = tf.nn.softmax_cross_entropy_with_logits(target, logits)
+        return tf.reduce_sum(tf.reduce_mean(loss, 1))
+
+    def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
+        """Mean accuracy of each path, and of the ensemble."""
+        names = [f"accuracy_{k + 1}" for k in range(self.num_paths)] + ["ensemble_accuracy"]
+        return [tf_keras.metrics.Mean(name) for name in names]
+
+    def process_metrics(self, metrics, labels, model_outputs, **kwargs) -> None:
+        """Updates the metrics with logits (K, B, classes)."""
+        logits = tf.cast(model_outputs, tf.float32)
+        for metric, values in zip(
+            metrics, [*tf.unstack(logits), tf.reduce_mean(logits, 0)], strict=True
+        ):
+            metric.update_state(tf.cast(tf.argmax(values, -1, labels.dtype) == labels, tf.float32))
+
+    def _gradients(self, tape, loss, variables, optimizer) -> list[tf.Tensor]:
+        """Dense gradients of the replica's share of the global loss."""
+        scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+        gradients = tape.gradient(loss, variables)
+        # IndexedSlices would differ in shape from replica to replica.
+        gradients = [
+            tf.zeros_like(v) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        return optimizer.get_unscaled_gradients(gradients) if scaled else gradients
+
+    @staticmethod
+    def _replica_loss(loss, optimizer):
+        loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        if isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+            loss = optimizer.get_scaled_loss(loss)
+        return loss
+
+
+@task_factory.register_task_cls(SupernetTaskConfig)
+class SupernetTask(_ClassificationTask):
+    """One step: the drawn ensemble's loss, gradients and updates (method section 4).
+
+    Args:
+      params: the registry's key.
+      space, num_paths, heterogeneous, stage, seed: what is trained and how.
+      capacity: steps that one draw table holds.
+    """
+
+    def __init__(
+        self,
+        params: SupernetTaskConfig,
+        space: SearchSpace,
+        num_paths: int,
+        stage: SupernetConfig,
+        capacity: int,
+        heterogeneous: bool = True,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(params, stage, num_paths, **kwargs)
+        self.space, self.heterogeneous, self.seed = space, heterogeneous, seed
+        self.draws = DrawTable(capacity, 1 + num_paths * space.num_layers)
+
+    def build_model(self) -> Supernet:
+        """The supernet with fresh weights."""
+        model = Supernet(
+            self.space,
+            self.num_paths,
+            heterogeneous=self.heterogeneous,
+            momentum=self.stage.batch_norm_momentum,
+            seed=self.seed,
+            name="supernet",
+        )
+        self._rules = update_rules(model)
+        return model
+
+    def create_masked_optimizer(
+        self,
+        model: Supernet,
+        config: optimization.OptimizationConfig,
+        runtime: cfg.RuntimeConfig,
+        rollbacks: Sequence[Rollback] = (),
+    ) -> tf_keras.optimizers.legacy.Optimizer:
+        """Masked SGD with Model Garden's learning-rate schedule, lower after rollbacks; has slots."""
+        check_supernet_optimizer(config)
+        sgd = config.optimizer.get()
+        rate = optimization.OptimizerFactory(config).build_learning_rate()
+        rate = reduced_rate(rate, rollbacks)
+        optimizer = MaskedSGD(rate, sgd.momentum, sgd.nesterov, self.stage.weight_decay)
+        optimizer.watch(
+            model.trainable_variables,
+            self._rules,
+            lambda: self.draws.at(optimizer.iterations),
+            self.space.num_layers,
+        )
+        return performance.configure_optimizer(
+            optimizer,
+            use_float16=runtime.mixed_precision_dtype == "float16",
+            loss_scale=runtime.loss_scale,
+        )
+
+    # No control flow of Python to convert, which would take most of the time to the first step.
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, inputs, model, optimizer, metrics=None):
+        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = inputs
+        architecture = self.draws.at(optimizer.iterations)
+        rows = model.drawn_rows(architecture)
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            output = model(images, architecture, rows=rows)
+            loss = self.build_losses(labels, output.logits)
+            replica_loss = self._replica_loss(loss, optimizer)
+        variables = model.trainable_variables
+        drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
+        sources = [drawn.get(id(v), v) for v in variables]
+        gradients = self._gradients(tape, replica_loss, sources, optimizer)
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+        model.update_moving(output.moments, architecture)
+        if metrics:
+            self.process_metrics(metrics, labels, output.logits)
+        return {self.loss: loss / self.num_paths}
+
+
+@task_factory.register_task_cls(EnsembleTaskConfig)
+class EnsembleTask(_ClassificationTask):
+    """Training of one ensemble (method section 7): trunk gradient divided by K.
+
+    Args:
+      params: the registry's key.
+      architecture, space, stage: what is trained and how.
+    """
+
+    def __init__(
+        self,
+        params: EnsembleTaskConfig,
+        architecture: Architecture,
+        space: SearchSpace,
+        stage: RetrainConfig,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(params, stage, architecture.num_paths, **kwargs)
+        self.architecture, self.space, self.seed = architecture, space, seed
+
+    @classmethod
+    def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
+        """Model Garden's optimizer, whose moving average also works under loss scaling."""
+        if dp_config is not None:
+            raise NeasError("differential_privacy_config: allowed is null.")
+        return averaging.create_optimizer(optimizer_config, runtime_config)
+
+    def build_model(self) -> tf_keras.Model:
+        """The stand-alone ensemble with fresh weights."""
+        model = build_ensemble(
+            self.architecture,
+            self.space,
+            dropout=self.stage.dropout,
+            batch_norm_momentum=self.stage.batch_norm_momentum,
+        )
+        # Keras leaves dropout's generators out of checkpoints; as an attribute they are in.
+        generators = (getattr(layer, "_random_generator", None) for layer in model.layers)
+        states = [getattr(random, "_generator", None) for random in generators]
+        model.dropout_generators = [state for state in states if state is not None]
+        trunk = {v.ref() for v in trunk_variables(model)}
+        self._scales = [
+            1.0 / self.num_paths if v.ref() in trunk else 1.0 for v in model.trainable_variables
+        ]
+        return model
+
+    # No control flow of Python to convert, which would take most of the time to the first step.
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, inputs, model, optimizer, metrics=None):
+        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = inputs
+        with tf.GradientTape() as tape:
+            logits = tf.transpose(model(images, training=True), [1, 0, 2])
+            loss = self.build_losses(labels, logits)
+            replica_loss = self._replica_loss(loss, optimizer)
+        variables = model.trainable_variables
+        gradients = self._gradients(tape, replica_loss, variables, optimizer)
+        # Aggregation sums over the replicas: each brings its share of the decay.
+        decay = self.stage.weight_decay / tf.distribute.get_strategy().num_replicas_in_sync
+        gradients = [
+            g * scale + (decay * v if len(v.shape) > 1 else 0.0)
+            for g, v, scale in zip(gradients, variables, self._scales, strict=True)
+        ]
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+        if metrics:
+            self.process_metrics(metrics, labels, logits)
+        return {self.loss: loss / self.num_paths}

@@ -1,0 +1,64 @@
+"""How long a training waits for its data, measured inside the traced loop of steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import tensorflow as tf
+from official.core import base_trainer
+
+from neas_tf.training.divergence import WatchedLoss
+
+
+class WaitingTrainer(base_trainer.Trainer):
+    """Model Garden's trainer that also tells how long it waits for data, and which step diverged.
+
+    The steps run inside a TensorFlow loop, out of Python's sight, so that the graph itself reads
+    the clock before and after it fetches a batch. That is no part of checkpoints or metrics.
+    """
+
+    def __init__(self, *args: Any, max_loss: float = float("inf"), **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._train_loss = WatchedLoss("training_loss", max_loss)
+        # Steps of the last loop since the first one with a bad loss.
+        self.bad_steps = 0
+        self._waited = tf.Variable(
+            0.0,
+            dtype=tf.float64,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        self._began = self._spent = 0.0
+
+    def next_train_inputs(self, iterator: Any) -> Any:
+        """The next batch; notes how long it took to come."""
+        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+            return super().next_train_inputs(iterator)  # the loop runs on the device
+        before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            inputs = super().next_train_inputs(iterator)
+        with tf.control_dependencies(tf.nest.flatten(inputs, expand_composites=True)):
+            after = tf.timestamp()
+        self._waited.assign_add(after - before)
+        return inputs
+
+    def train_loop_begin(self) -> None:
+        """Starts the clock of a loop of steps."""
+        super().train_loop_begin()
+        self._began = time.perf_counter()
+
+    def train_loop_end(self) -> dict[str, Any]:
+        """Stops it."""
+        self.join()
+        self.bad_steps = self._train_loss.bad_steps(self.strategy.num_replicas_in_sync)
+        logs = super().train_loop_end()
+        self._spent += time.perf_counter() - self._began
+        return logs
+
+    def waiting_share(self) -> float:
+        """Share of the loops' time since the last call that the steps waited; 0 without a loop."""
+        share = float(self._waited.numpy()) / self._spent if self._spent else 0.0
+        self._waited.assign(0.0)
+        self._spent = 0.0
+        return min(1.0, share)
