@@ -27,15 +27,14 @@ from benchmarks.networks import caller, networks, prepare, random_ensemble
 from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.common.errors import NeasError, check, check_int
 from neas_tf.common.files import told, write_bytes_atomic, write_json_atomic
-from neas_tf.common.paths import project_file, resolve_user_path
+from neas_tf.common.paths import config_file, resolve_user_path
 from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.describe import load_space
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.space.zoo import load_architecture
+from neas_tf.space.zoo import load_architecture, load_space
 
 FORMAT = "neas-ensemble-latency/1"
 REFERENCE = "mobilenet_v4_conv_medium"
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("count", "rounds", "runs"):
             check_int(f"--{name}", getattr(args, name), 1)
         check(not (args.space and args.model_dir), "--space", args.space, "none with --model_dir")
-        mobile = project_file("configs", "spaces", "mobile.yaml")
+        mobile = str(config_file("spaces", "mobile.yaml"))
         run = args.model_dir and str(Path(args.model_dir) / "params.yaml")
         space = load_space(run or args.space or mobile)
         cache = Path(resolve_user_path(args.cache))

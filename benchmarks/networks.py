@@ -193,9 +193,9 @@ def is_prepared(network: Network, cache: Path) -> bool:
 
 def _digest(network: Network) -> str:
     """Twelve characters that change with the network's sources and the libraries."""
-    sources = [Path(__file__), Path(project_file("neas_tf", "quantizing.py"))]
+    sources = [Path(__file__), Path(project_file("neas_tf", "export", "tflite", "quantizing.py"))]
     if network.family == NEAS:
-        sources += sorted(Path(project_file("neas_tf")).glob("*.py"))
+        sources += sorted(Path(project_file("neas_tf")).rglob("*.py"))
     digest = hashlib.sha256(f"{network.name} {network.size}".encode())
     for path in sources:
         digest.update(path.read_bytes())

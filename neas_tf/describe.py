@@ -15,12 +15,12 @@ from typing import Any
 from absl import flags
 
 from neas_tf.common import command_line, console
-from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.errors import NeasError, fail
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable, load_table
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
-from neas_tf.space.zoo import load_architecture
+from neas_tf.space.zoo import load_architecture, load_space
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*(?:[x×,]\s*(\d{1,6})\s*)?", re.ASCII)
 _BAR = 16  # characters of the longest bar
@@ -212,21 +212,6 @@ def _row(entry: Mapping[str, Any], total: int) -> tuple[str, ...]:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f} M"
-
-
-def load_space(path: str) -> SearchSpace:
-    """A space from a YAML or JSON file: its settings, or a config with them under `space`.
-
-    Missing settings take the paper's values.
-
-    Raises:
-      NeasError: for a missing or malformed file or an unknown setting.
-    """
-    from neas_tf.common.yaml_text import load_yaml_file
-
-    value = load_yaml_file(path, "space")
-    check(bool(value), "space", path, "a file with a mapping of settings")
-    return SearchSpace.from_dict(value.get("space", value))
 
 
 def parse_size(text: str) -> tuple[int, int]:

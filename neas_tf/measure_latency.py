@@ -22,7 +22,7 @@ from neas_tf.common.files import check_writable, told, write_bytes_atomic
 from neas_tf.common.folder_lock import lock_folder
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.cost.latency_table import LatencyTable, milliseconds
-from neas_tf.describe import load_space, parse_size
+from neas_tf.describe import parse_size
 from neas_tf.latency.measurement import (
     MANIFEST,
     Request,
@@ -34,6 +34,7 @@ from neas_tf.latency.measurement import (
 from neas_tf.latency.phone_profile import read_latencies
 from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical, versions
 from neas_tf.space.search_space import SearchSpace
+from neas_tf.space.zoo import load_space
 
 
 def find_request(values: flags.FlagValues) -> Request:

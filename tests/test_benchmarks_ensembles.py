@@ -9,7 +9,7 @@ import yaml
 from benchmarks import ensembles
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.describe import load_space
+from neas_tf.space.zoo import load_space
 from tests.mixed_space import MIXED
 
 MOBILE = project_file("configs", "spaces", "mobile.yaml")

@@ -102,7 +102,7 @@ def test_libraries_are_quiet_and_own_warnings_are_not(capsys, monkeypatch):
 
 _NATIVE = """
 import os, sys
-from neas_tf import console
+from neas_tf.common import console
 from neas_tf.common.paths import project_file
 with console.native_noise_off():
     os.write(2, b"noise of a library\\n")

@@ -19,11 +19,11 @@ from neas_tf.cost.budget_sampling import BudgetSampler
 from neas_tf.cost.cost_table import METRICS, CostTable
 from neas_tf.cost.latency_plan import layer_key, make_plan, space_keys, stem_key
 from neas_tf.cost.latency_table import METRIC, LatencyTable, load_table, milliseconds
-from neas_tf.describe import load_space
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.space.zoo import load_space
 
 TABLE = made_up_table(TOY)
 COSTS = CostTable(TOY, TABLE)

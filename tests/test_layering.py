@@ -1,4 +1,4 @@
-"""Which module imports which, read from the source: docs/architecture.md is the rule.
+"""Which package imports which, read from the source: docs/architecture.md is the rule.
 
 Imports inside functions are not import-time imports; `if TYPE_CHECKING:` is none at all.
 """
@@ -16,22 +16,23 @@ import pytest
 from neas_tf.common.paths import project_file
 
 PACKAGES = ("neas_tf", "export", "detection")
+# In the order of docs/architecture.md: a package imports itself and those before it.
+ORDER = (
+    *("common", "operators", "data", "space", "cost", "ensemble", "supernet", "shrinking"),
+    *("search", "report", "config", "training", "export", "latency", "run", "study", "detection"),
+)
 # Packages that load TensorFlow when they are imported.
 TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_datasets"}
-# Packages whose modules the page names one by one; they hold nothing themselves.
-PLAIN = {"neas_tf", "neas_tf.study", "detection"}
 COMMANDS = {
-    "neas_tf.train",
-    "neas_tf.describe",
-    "neas_tf.measure_latency",
-    "neas_tf.report.__main__",
-    "neas_tf.study.__main__",
-    "detection.train",
-    "detection.export",
-    "detection.predict",
-    "detection.compare",
-    "detection.evaluate",
+    *(f"neas_tf.{name}" for name in ("__main__", "train", "describe", "evaluate")),
+    *(f"neas_tf.{name}" for name in ("convert_torch", "measure_latency")),
+    *("neas_tf.report.__main__", "neas_tf.study.__main__"),
+    *(f"neas_tf.detection.commands.{n}" for n in "train export predict compare evaluate".split()),
+    *(f"neas_tf.export.commands.{name}" for name in ("to_keras", "to_saved_model", "to_tflite")),
+    *(f"detection.{name}" for name in ("train", "export", "predict", "compare", "evaluate")),
+    *(f"export.{name}" for name in ("to_keras", "to_saved_model", "to_tflite")),
 }
+LINES, FILES_A_PACKAGE, ENTRIES = 400, 12, 26
 
 
 def source_files() -> dict[str, pathlib.Path]:
@@ -95,42 +96,61 @@ def loaded_by(module: str) -> set[str]:
     return seen
 
 
-def documented() -> list[tuple[set[str], bool]]:
-    """Rows of the module tables: (modules, whether importing them loads no TensorFlow)."""
+def package_of(module: str) -> str:
+    """Which entry of ORDER a module belongs to; "" for the package itself and its commands."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "neas_tf" and parts[1] in ORDER else ""
+
+
+def documented() -> dict[str, bool]:
+    """The modules of the page's tables, and whether it says that they load no TensorFlow.
+
+    A table's heading names its package; a module in a package of that one has a dot in its name.
+    """
     text = pathlib.Path(project_file("docs", "architecture.md")).read_text("utf-8")
-    rows = []
-    for names, loads in re.findall(r"^\| (`[^|]+`) \| (yes|no) \|", text, re.MULTILINE):
-        modules = set()
-        for name in re.findall(r"`([^`]+)`", names):
-            whole = name.rstrip("/")
-            if whole.split(".")[0] not in PACKAGES:
-                whole = f"neas_tf.{whole}"
-            found = {m for m in FILES if m == whole or m.startswith(f"{whole}.")}
-            assert found, f"docs/architecture.md names {name!r}, which is not there"
-            modules |= found
-        rows.append((modules, loads == "no"))
-    return rows
+    result = {}
+    for package, table in re.findall(r"^### `(\w+)`[^\n]*\n(.*?)(?=^#|\Z)", text, re.M | re.S):
+        for names, loads in re.findall(r"^\| (`[^|]+`) \| (yes|no) \|", table, re.MULTILINE):
+            for name in re.findall(r"`([^`]+)`", names):
+                module = f"neas_tf.{package}.{name}"
+                assert module in FILES and module not in result, module
+                result[module] = loads == "no"
+    return result
 
 
-ROWS = documented()
-PURE = sorted(set().union(*(modules for modules, pure in ROWS if pure)))
+DOCUMENTED = documented()
+PURE = sorted(module for module, pure in DOCUMENTED.items() if pure)
 
 
 def test_the_page_names_every_module_once():
-    named = [module for modules, _ in ROWS for module in modules]
-    assert sorted(named) == sorted(set(FILES) - PLAIN)
+    packages = {package for module in FILES for package in packages_of(module)}
+    ours = {m for m in FILES if package_of(m) and m not in packages and m not in COMMANDS}
+    assert set(DOCUMENTED) == ours
 
 
-def test_arrows_go_one_way():
-    """Every row of the page imports itself and rows above only."""
-    allowed = set(PLAIN)
-    for modules, _ in ROWS:
-        allowed |= modules
-        for module in sorted(modules):
-            wrong = {name for name in imports(module) if name in FILES} - allowed
-            assert not wrong, (
-                f"{module} imports {sorted(wrong)}, which docs/architecture.md has below"
-            )
+def test_the_page_has_the_packages_in_their_order():
+    text = pathlib.Path(project_file("docs", "architecture.md")).read_text("utf-8")
+    assert tuple(re.findall(r"^### `(\w+)`", text, re.MULTILINE)) == ORDER
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_arrows_go_one_way(package):
+    """A package imports itself and packages before it."""
+    allowed = {"", *ORDER[: ORDER.index(package) + 1]}
+    for module in FILES:
+        if package_of(module) == package and module not in COMMANDS:
+            names = {name for name in imports(module) if name in FILES}
+            wrong = {n for n in names if package_of(n) not in allowed or n in COMMANDS}
+            assert not wrong, f"{module} imports {sorted(wrong)}, of a later package"
+
+
+def test_the_house_is_small_enough_to_look_at():
+    root = pathlib.Path(project_file())
+    entries = {path.name for path in (root / "neas_tf").iterdir()} - {"__pycache__"}
+    assert len(entries) <= ENTRIES, sorted(entries)
+    for module, path in FILES.items():
+        assert len(path.read_text("utf-8").splitlines()) <= LINES, module
+        assert len(list(path.parent.glob("*.py"))) <= FILES_A_PACKAGE, path.parent
 
 
 def test_no_cycles():
@@ -158,19 +178,16 @@ def test_pure_modules_load_no_tensorflow(module):
     assert not loaded & TENSORFLOW, sorted(loaded & TENSORFLOW)
 
 
-def test_the_page_is_right_about_the_others():
-    for modules, pure in ROWS:
-        if not pure:
-            assert any(loaded_by(module) & TENSORFLOW for module in modules), sorted(modules)
+@pytest.mark.parametrize("module", sorted(set(DOCUMENTED) - set(PURE)))
+def test_the_page_is_right_about_the_others(module):
+    assert loaded_by(module) & TENSORFLOW
 
 
 @pytest.mark.parametrize("module", sorted(set(FILES) - COMMANDS))
 def test_libraries_import_no_command(module):
     names = imports(module, late=True)
     assert not names & COMMANDS, sorted(names & COMMANDS)
-    for package in ("export", "detection"):
-        if not module.startswith(package):
-            assert not [name for name in names if name.split(".")[0] == package]
+    assert not [name for name in names if name.split(".")[0] in ("export", "detection")]
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:

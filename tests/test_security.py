@@ -122,7 +122,7 @@ def test_yaml_is_read_by_one_loader():
         and node.value.id == "yaml"
         and node.attr in ("load", "safe_load", "SafeLoader", "compose", "parse")
     }
-    assert using == {"neas_tf/yaml_text.py"}
+    assert using == {"neas_tf/common/yaml_text.py"}
     assert issubclass(yaml_text._Loader, yaml.SafeLoader)
     assert not [tag for tag in yaml_text._Loader.yaml_constructors if "python" in str(tag)]
 

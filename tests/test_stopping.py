@@ -11,7 +11,7 @@ from neas_tf.common.command_line import EXIT_CODE, Terminated, terminating
 
 _PROGRAM = """
 import os, signal, sys, time
-from neas_tf import stopping
+from neas_tf.common import command_line as stopping
 stopping._AGAIN = 0.2
 class Swallows:
     def __del__(self):

@@ -1,7 +1,9 @@
 """Where files are: paths given by users, and files that belong to the project."""
 
+import importlib.resources
 import os
 import re
+from pathlib import Path
 
 from neas_tf.common.errors import NeasError, fail, shown
 
@@ -117,8 +119,24 @@ def _is_pattern(text: str) -> bool:
     return _PATTERN.search(text) is not None
 
 
+def config_file(*parts: str) -> Path:
+    """The path of a file that comes with the package, such as `config_file("spaces", "mobile.yaml")`.
+
+    These are package data, `neas_tf.configs`; in a checkout that is not installed they lie in the
+    folder `configs` beside the package.
+
+    Args:
+      *parts: path below `configs`; none gives the folder itself.
+    """
+    try:
+        root = Path(str(importlib.resources.files("neas_tf.configs")))
+    except ModuleNotFoundError:
+        root = Path(project_file("configs"))
+    return root.joinpath(*parts)
+
+
 def project_file(*parts: str) -> str:
-    """Returns the path of a file of the project, such as `project_file("configs", "a.yaml")`.
+    """Returns the path of a file of the project, such as `project_file("docs", "a.md")`.
 
     Links are not resolved: under Bazel this file is a link into the source tree, and only the
     files beside the link (the runfiles) are declared inputs.
@@ -129,5 +147,7 @@ def project_file(*parts: str) -> str:
     Returns:
       An absolute path; whether the file exists is not checked.
     """
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.abspath(__file__)
+    for _ in range(3):  # neas_tf/common/paths.py
+        root = os.path.dirname(root)
     return os.path.join(root, *parts)

@@ -2,15 +2,21 @@
 
 `load(DataConfig(...))` opens a data set and returns a `DatasetInfo`; `make_dataset` turns one of
 its parts into a `tf.data.Dataset` of normalised batches; `make_arrays` draws a fixed subset.
+The names below are imported when they are asked for: some of the modules need no TensorFlow.
 """
 
-from neas_tf.data.data_config import DataConfig
-from neas_tf.data.dataset_info import PARTS, DatasetInfo
-from neas_tf.data.failures import batches_of, failures
-from neas_tf.data.loading import load
-from neas_tf.data.pipeline import make_dataset
-from neas_tf.data.reading.contents import changed_since
-from neas_tf.data.subsets import make_arrays
+from typing import TYPE_CHECKING
+
+from neas_tf.common.moved import face
+
+if TYPE_CHECKING:
+    from neas_tf.data.bad_records import batches_of, failures
+    from neas_tf.data.data_config import DataConfig
+    from neas_tf.data.dataset_info import PARTS, DatasetInfo
+    from neas_tf.data.loading import load
+    from neas_tf.data.pipeline import make_dataset
+    from neas_tf.data.reading.contents import changed_since
+    from neas_tf.data.subsets import make_arrays
 
 __all__ = [
     "PARTS",
@@ -23,3 +29,16 @@ __all__ = [
     "make_arrays",
     "make_dataset",
 ]
+
+__getattr__ = face(
+    __name__,
+    {
+        "neas_tf.data.data_config": "DataConfig",
+        "neas_tf.data.dataset_info": "PARTS DatasetInfo",
+        "neas_tf.data.bad_records": "batches_of failures",
+        "neas_tf.data.loading": "load",
+        "neas_tf.data.pipeline": "make_dataset",
+        "neas_tf.data.reading.contents": "changed_since",
+        "neas_tf.data.subsets": "make_arrays",
+    },
+)

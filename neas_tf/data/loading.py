@@ -10,9 +10,9 @@ from neas_tf.common.class_names import check_class_names
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.data import splits
+from neas_tf.data.bad_records import report_damaged
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.failures import report_damaged
 from neas_tf.data.reading.contents import describe_files, shared_folders
 from neas_tf.data.reading.decoding import Decoder
 from neas_tf.data.reading.images import decode_all

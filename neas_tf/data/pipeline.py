@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from neas_tf.common.errors import check_int, fail
 from neas_tf.data import batch_augment, policies
+from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.failures import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.streams import encoded_stream, shuffled_position
 

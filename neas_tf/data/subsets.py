@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from neas_tf.common.errors import NeasError, check_int
 from neas_tf.data import splits
+from neas_tf.data.bad_records import failures, report_damaged
 from neas_tf.data.dataset_info import DatasetInfo, Part
-from neas_tf.data.failures import failures, report_damaged
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import FileStore, RecordStore

@@ -24,6 +24,7 @@ from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.training.rollbacks import OnDivergence
+from neas_tf.training.tasks import check_supernet_optimizer
 
 EXPORT_FORMATS = (
     "tflite",
@@ -171,20 +172,6 @@ def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | Non
         return None
     table = load_table(search.latency_table, "search.latency_table")
     return table.check_fits(space, config.num_paths)
-
-
-def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
-    """Raises unless the optimizer can keep still what was not drawn: SGD without averaging."""
-    field = "supernet.trainer.optimizer_config"
-    if config.optimizer.type != "sgd":
-        raise NeasError(
-            f"{field}.optimizer.type: received {config.optimizer.type!r}, allowed is 'sgd' "
-            "(only what was drawn may move)."
-        )
-    if config.ema is not None:
-        raise NeasError(
-            f"{field}.ema: allowed is null, for an average would move operators that were not drawn."
-        )
 
 
 def _check_stage(name: str, stage: StageConfig, images: int, num_replicas: int) -> None:

@@ -12,20 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from neas_tf.common.errors import check_int
-from neas_tf.cost.budget_sampling import BudgetSampler
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace
-
-__all__ = [
-    "BudgetSampler",
-    "draw_for_step",
-    "draws_for_steps",
-    "pair_counts",
-    "pairs_of",
-    "stratified",
-    "uniform",
-    "uniform_array",
-]
 
 # Keeps the draws of training apart from everything else that derives from the same seed.
 _STEP_TAG = 0x4E454153

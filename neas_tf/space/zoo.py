@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neas_tf.common.errors import NeasError
+from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json
-from neas_tf.common.paths import project_file, resolve_user_path
+from neas_tf.common.paths import config_file, resolve_user_path
+from neas_tf.common.yaml_text import load_yaml_file
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 
@@ -19,11 +20,22 @@ _KEY_START = re.compile(r"s\d+:", re.ASCII)
 _LIST_START = re.compile(r"\[?\s*-?\d+\s*,", re.ASCII)
 
 
+def load_space(path: str) -> SearchSpace:
+    """A space from a YAML or JSON file: its settings, or a config with them under `space`.
+
+    Missing settings take the paper's values.
+
+    Raises:
+      NeasError: for a missing or malformed file or an unknown setting.
+    """
+    value = load_yaml_file(path, "space")
+    check(bool(value), "space", path, "a file with a mapping of settings")
+    return SearchSpace.from_dict(value.get("space", value))
+
+
 def zoo_names() -> tuple[str, ...]:
     """Names of the architectures that come with the project (`configs/architectures`)."""
-    return tuple(
-        sorted(p.stem for p in Path(project_file("configs", "architectures")).glob("*.json"))
-    )
+    return tuple(sorted(p.stem for p in config_file("architectures").glob("*.json")))
 
 
 def load_architecture(
@@ -58,7 +70,7 @@ def _read(source: object) -> Architecture:
     text = os.fspath(source).strip()
     name = text.lower().replace("-", "_")
     if name in zoo_names():
-        return _file(project_file("configs", "architectures", f"{name}.json"), name)
+        return _file(config_file("architectures", f"{name}.json"), name)
     if _KEY_START.match(text):
         return Architecture.from_key(text)
     if _LIST_START.match(text):

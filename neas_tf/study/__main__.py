@@ -8,7 +8,7 @@ from absl import flags
 
 from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError
-from neas_tf.common.paths import project_file, resolve_user_path
+from neas_tf.common.paths import config_file, resolve_user_path
 from neas_tf.study.store import check_folder
 from neas_tf.study.tables.names import NAMES, chosen
 
@@ -57,7 +57,7 @@ def _run(argv: Sequence[str]) -> None:
     from neas_tf.study.command import Options, load_settings, run_studies
 
     files = [name for text in values.config_file for name in text.split(",") if name]
-    files = files or [project_file("configs", "studies", "cifar10_cpu.yaml")]
+    files = files or [str(config_file("studies", "cifar10_cpu.yaml"))]
     config, settings = load_settings(files, values.params_override)
     options = Options(values.shard, values.time_limit, values.list, values.report)
     run_studies(names, config, settings, folder, options)

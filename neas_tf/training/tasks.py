@@ -16,7 +16,6 @@ from official.modeling import optimization, performance
 from neas_tf.common.errors import NeasError
 from neas_tf.config.settings import RetrainConfig, SupernetConfig
 from neas_tf.ensemble.model import build_ensemble, trunk_variables
-from neas_tf.run.preflight import check_supernet_optimizer
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.supernet.masked_sgd import MaskedSGD
@@ -24,6 +23,20 @@ from neas_tf.supernet.model import Supernet, update_rules
 from neas_tf.training import optimizers as averaging
 from neas_tf.training.divergence import reduced_rate
 from neas_tf.training.rollbacks import Rollback
+
+
+def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
+    """Raises unless the optimizer can keep still what was not drawn: SGD without averaging."""
+    field = "supernet.trainer.optimizer_config"
+    if config.optimizer.type != "sgd":
+        raise NeasError(
+            f"{field}.optimizer.type: received {config.optimizer.type!r}, allowed is 'sgd' "
+            "(only what was drawn may move)."
+        )
+    if config.ema is not None:
+        raise NeasError(
+            f"{field}.ema: allowed is null, for an average would move operators that were not drawn."
+        )
 
 
 @dataclasses.dataclass

@@ -26,8 +26,8 @@ def load() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     import tensorflow  # noqa: F401
 
-    from neas_tf import train
-    from neas_tf.config import parse as parse_config
+    from neas_tf import train  # noqa: F401
+    from neas_tf.config import parse as parse_config  # noqa: F401
     from neas_tf.run import pipeline  # noqa: F401
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import NeasError
-from neas_tf.data.failures import reason, report_damaged
+from neas_tf.data.bad_records import reason, report_damaged
 from neas_tf.data.reading.decoding import Decoder
 from neas_tf.data.reading.inspection import check_all
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store

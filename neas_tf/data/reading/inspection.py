@@ -15,7 +15,7 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from neas_tf.common.errors import NeasError
-from neas_tf.data.failures import reason
+from neas_tf.data.bad_records import reason
 from neas_tf.data.reading import pictures
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 

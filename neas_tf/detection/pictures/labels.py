@@ -8,7 +8,7 @@ from typing import Any
 
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import write_text_atomic
-from neas_tf.common.paths import project_file, resolve_user_path
+from neas_tf.common.paths import config_file, resolve_user_path
 from neas_tf.export.artifacts import read_label_file
 
 RUN_LABELS = "labels.txt"  # in a model_dir: the names of its annotations' categories
@@ -21,9 +21,7 @@ def read_labels(path: str | None = None) -> list[str]:
     Raises:
       NeasError: when the file cannot be read.
     """
-    file = (
-        resolve_user_path(path) if path else project_file("configs", "detection", "coco_labels.txt")
-    )
+    file = resolve_user_path(path) if path else config_file("detection", "coco_labels.txt")
     return read_label_file(file)
 
 

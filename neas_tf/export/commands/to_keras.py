@@ -7,12 +7,6 @@ A `.keras` file is the whole model, pixels in 0..255 to logits and probabilities
 file is for `neas_tf.ensemble.model.build_ensemble(architecture, space, keras=keras)`, to train on.
 """
 
-import sys
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the project importable
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from neas_tf.export.commands import common
 
 

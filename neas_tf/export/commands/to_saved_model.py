@@ -4,12 +4,6 @@ python export/to_saved_model.py --model_dir=DIR [--output=PATH]
 python export/to_saved_model.py --arch=neas_s --weights=FILE.weights.h5 --output=PATH
 """
 
-import sys
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the project importable
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from neas_tf.export.commands import common
 
 

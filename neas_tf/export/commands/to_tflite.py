@@ -10,14 +10,10 @@ int8_qat and --prune train the model on, on the run's data; stopped, the same co
 """
 
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-
-if __package__ in (None, ""):  # run as a script: make the project importable
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from neas_tf.common.errors import check, check_share
 from neas_tf.common.paths import check_local_path, resolve_user_path

@@ -1,0 +1,14 @@
+"""COCO's metrics of an exported detector: `python -m detection.evaluate`.
+
+The command itself is neas_tf/detection/commands/evaluate.py, also `neas detect evaluate`.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: make the project importable
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from neas_tf.common import moved
+
+moved.command(__name__, "neas_tf.detection.commands.evaluate")

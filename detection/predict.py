@@ -1,0 +1,14 @@
+"""Finds objects in a picture: `python -m detection.predict`.
+
+The command itself is neas_tf/detection/commands/predict.py, also `neas detect predict`.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: make the project importable
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from neas_tf.common import moved
+
+moved.command(__name__, "neas_tf.detection.commands.predict")

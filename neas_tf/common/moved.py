@@ -1,0 +1,133 @@
+"""Names that lead elsewhere: lazy faces of packages, and modules by their old names.
+
+Scripts and operator files of users of version 0.1 name modules that have moved since:
+those names still import, with a DeprecationWarning, and are the modules themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import runpy
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+# Package: its modules, each as old=new; without "neas_tf." before the old name, but for others.
+_PACKAGES = {
+    "neas_tf.common": "errors files differences=files paths yaml_text folder_lock console command_line stopping=command_line normalisation keras_settings class_names",
+    "neas_tf.operators": "families.base=base families.mbconv=mbconv families.fused_mbconv=fused_mbconv families.universal_bottleneck=universal_bottleneck",
+    "neas_tf.space": "space=search_space architecture zoo shrunk_space sampling",
+    "neas_tf.cost": "cost=cost_table budget budget_sampling latency_table latency_plan",
+    "neas_tf.ensemble": "ensemble=model blocks=layers rewrites model_store=store confusion torch_names=torch_weight_names torch_file torch_pickle graph_memory",
+    "neas_tf.supernet": "supernet=model searchable_layer supernet_layers=fixed_layers row_layout operator_program=layer_program operator_passes functional convolutions masked_sgd inherit=inheritance grappler",
+    "neas_tf.shrinking": "measurements scoring=diversity shrinking=drops shrink_stage=shrink",
+    "neas_tf.search": "evolution variation pareto search_state=history evaluation prefix_tree layer_functions racing",
+    "neas_tf.config": "config=settings parse_config=parse experiments resolving=resolve",
+    "neas_tf.training": "tasks training_loop waiting averaging=optimizers checkpoints divergence rollbacks accuracy",
+    "neas_tf.export": "exporting=formats export_checks=checks export_files=artifacts export_images=images serving flat_model=flat_graph quantized_model=quantization_aware pruned_model=pruning fine_tuning fine_tuning_folder",
+    "neas_tf.export.tflite": "tflite_conversion=conversion quantizing tflite_files=inspection tflite_metadata=metadata",
+    "neas_tf.latency": "latency_models=models latency_timing=timing latency_work=measurement latency_fit=fit benchmark_profile=phone_profile",
+    "neas_tf.run": "pipeline run_context=context run_record=record preflight cluster stages.supernet_stage=supernet_stage stages.search_stage=search_stage stages.retrain_stage=retrain_stage stages.export_stage=export_stage",
+    "neas_tf.data": "data.failures=bad_records",
+    "neas_tf.data.reading": "pictures data.sources=sources data.folders=folders data.images=images data.decoding=decoding data.contents=contents data.inspection=inspection",
+    "neas_tf.study.tables": "study.catalogue=catalogue study.names=names study.plan=plan study.correlations=correlations study.diversity=diversity study.frontier=frontier study.homogeneous=homogeneous study.paths=paths study.ranking=ranking study.searcher=searcher study.sharing=sharing",
+    "neas_tf.detection.pictures": "detection.annotations=annotations detection.records=records detection.labels=labels detection.letterbox=letterbox detection.drawing=drawing detection.matching=matching detection.evaluations=evaluations",
+    "neas_tf.detection": "detection.backbone=backbone detection.checks=checks detection.config=config detection.experiments=experiments detection.initialising=initialising detection.levels=levels detection.macs=macs detection.task=task",
+    "neas_tf.detection.deployment": "detection.exporting=exporting detection.serving=serving detection.quantizing=quantizing detection.running=running",
+    "neas_tf.export.commands": "export.common=common",
+}
+
+
+def _table() -> dict[str, str]:
+    table = {}
+    for package, modules in _PACKAGES.items():
+        for entry in modules.split():
+            old, _, new = entry.partition("=")
+            whole = old if old.startswith(("detection.", "export.")) else f"neas_tf.{old}"
+            table[whole] = f"{package}.{new or old}"
+    return table
+
+
+MOVED = _table()
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds an old name where no module has it, and gives the module of the new one."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        if name not in MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        new = MOVED[spec.name]
+        warnings.warn(f"{spec.name} is {new} now.", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(new)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """The module ran under its new name; importlib has just overwritten what it said of it."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+def watch() -> None:
+    """Has the import system know the old names; they come after everything that exists."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def names_of(package: str, module: str) -> Callable[[str], Any]:
+    """`__getattr__` of a package that has the name of a module of old: gives that one's names.
+
+    Args:
+      package: such as `neas_tf.space`.
+      module: the file in it that holds them now, such as `search_space`.
+    """
+
+    def find(name: str) -> Any:
+        if not name.startswith("__") and importlib.util.find_spec(f"{package}.{name}") is None:
+            found = importlib.import_module(f"{package}.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
+
+
+def face(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """`__getattr__` of a package whose names are imported when they are asked for.
+
+    Args:
+      package: such as `neas_tf`.
+      names: by module, with spaces between them.
+    """
+    homes = {name: module for module, text in names.items() for name in text.split()}
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find
+
+
+def command(name: str, module: str) -> None:
+    """A command's file in `detection` or `export`: run, it is the command; imported, its module.
+
+    Args:
+      name: `__name__` of the file.
+      module: that implements it.
+    """
+    if name == "__main__":
+        runpy.run_module(module, run_name=name, alter_sys=True)
+    else:
+        sys.modules[name] = importlib.import_module(module)
