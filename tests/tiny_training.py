@@ -238,3 +238,10 @@ def shaken(model, deviation=0.3):
         if len(v.shape) < 3:
             v.assign(v + rng.normal(0, deviation, v.shape).astype(np.float32))
     return model
+
+
+def draw(count, seed, size=8):
+    """Images and labels, made up."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(0.3, 2.0, (count, size, size, 3)).astype(np.float32)
+    return images, rng.integers(0, 4, count)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 # On switches whose branches get tensors of different ranks, these two together have chosen a
-# branch that was not taken (TensorFlow 2.20; tests/test_grappler.py). A step is no slower without.
+# branch that was not taken (TensorFlow 2.20; tests/supernet/test_grappler.py). A step is no slower without.
 _OFF = {"constant_folding": False, "arithmetic_optimization": False}
 
 

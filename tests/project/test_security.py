@@ -187,7 +187,7 @@ def test_a_checkpoint_that_calls_is_refused(name, tmp_path, monkeypatch):
     from neas_tf.ensemble.torch_file import open_checkpoint
 
     monkeypatch.chdir(tmp_path)
-    path = pathlib.Path(__file__).parent / "corpus" / "checkpoint_file" / name
+    path = pathlib.Path(__file__).parents[1] / "corpus" / "checkpoint_file" / name
     with pytest.raises(NeasError, match="nothing of the file was run"), open_checkpoint(path):
         pass
     assert not list(tmp_path.iterdir())

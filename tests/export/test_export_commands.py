@@ -11,7 +11,7 @@ from neas_tf.common.normalisation import Normalisation
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import save_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = ("--model_dir=MODEL_DIR", "--output=x.tflite")
 ARCH = (
     "--arch=neas_s",

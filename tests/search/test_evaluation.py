@@ -15,7 +15,7 @@ import tensorflow as tf
 import warm
 from mixed_space import MIXED
 from reference_evaluation import accuracies, supernet_logits, supernet_statistics
-from tiny_training import FIRST, SECOND, SPACE, THIRD, shaken
+from tiny_training import FIRST, SECOND, SPACE, THIRD, draw, shaken
 
 from neas_tf.common.errors import NeasError
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
@@ -32,12 +32,6 @@ from neas_tf.supernet.model import Supernet
 @pytest.fixture(scope="module")
 def model():
     return shaken(Supernet(SPACE, 2, seed=4, name="supernet"))
-
-
-def draw(count, seed, size=8):
-    rng = np.random.default_rng(seed)
-    images = rng.normal(0.3, 2.0, (count, size, size, 3)).astype(np.float32)
-    return images, rng.integers(0, 4, count)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +239,7 @@ def test_devices_share_the_candidates():
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    script = Path(__file__).with_name("evaluation_devices.py")
+    script = Path(__file__).parents[1] / "evaluation_devices.py"
     done = subprocess.run(
         [warm.python(), str(script)], env=environment, capture_output=True, text=True, timeout=600
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mixed_space import MIXED
-from test_evaluation import draw
-from tiny_training import SPACE, shaken
+from tiny_training import SPACE, draw, shaken
 
 from neas_tf.search.evaluation import CandidateEvaluator
 from neas_tf.search.racing import RaceSettings

@@ -43,17 +43,17 @@ def test_home(monkeypatch, caller):
 def test_project_file_is_found_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert os.path.isfile(paths.project_file("pyproject.toml"))
-    assert os.path.isfile(paths.project_file("neas_tf", "paths.py"))
+    assert os.path.isfile(paths.project_file("neas_tf", "common", "paths.py"))
     assert os.path.isabs(paths.project_file())
 
 
 def test_project_file_keeps_links(monkeypatch, tmp_path):
     """Under Bazel the modules are links; the files of the project lie beside the link."""
-    (tmp_path / "neas_tf").mkdir()
-    link = tmp_path / "neas_tf" / "paths.py"
+    (tmp_path / "neas_tf" / "common").mkdir(parents=True)
+    link = tmp_path / "neas_tf" / "common" / "paths.py"
     link.symlink_to(paths.__file__)
     monkeypatch.setattr(paths, "__file__", str(link))
-    assert paths.project_file("configs", "a.yaml") == str(tmp_path / "configs" / "a.yaml")
+    assert paths.project_file("docs", "a.md") == str(tmp_path / "docs" / "a.md")
 
 
 @pytest.mark.parametrize("folder", ["neas_tf", "export"])

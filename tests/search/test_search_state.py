@@ -213,7 +213,7 @@ t.search(sys.argv[1], slow)
 
 
 def test_kill_9(tmp_path, undisturbed):
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     code = CHILD.format(paths=[str(here), str(here.parent)])
     history = tmp_path / "history.jsonl"
     for lines in (3, 9):

@@ -27,7 +27,10 @@ COMMANDS = {
     *(f"neas_tf.{name}" for name in ("__main__", "train", "describe", "evaluate")),
     *(f"neas_tf.{name}" for name in ("convert_torch", "measure_latency")),
     *("neas_tf.report.__main__", "neas_tf.study.__main__"),
-    *(f"neas_tf.detection.commands.{n}" for n in "train export predict compare evaluate".split()),
+    *(
+        f"neas_tf.detection.commands.{n}"
+        for n in ["train", "export", "predict", "compare", "evaluate"]
+    ),
     *(f"neas_tf.export.commands.{name}" for name in ("to_keras", "to_saved_model", "to_tflite")),
     *(f"detection.{name}" for name in ("train", "export", "predict", "compare", "evaluate")),
     *(f"export.{name}" for name in ("to_keras", "to_saved_model", "to_tflite")),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
 
-CORPUS = Path(__file__).with_name("corpus")
+CORPUS = Path(__file__).parents[1] / "corpus"
 PURE = {target.name: target for target in fuzz_targets.pure_targets()}
 CASES = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 # Damaged in a way that leaves something sound, or that only looks dangerous.
