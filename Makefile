@@ -40,9 +40,9 @@ format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-setup: $(VENV)/.stamp ## make .venv from requirements.lock
+setup: $(VENV)/.package ## make .venv from requirements.lock, with the command neas in .venv/bin
 
-setup-dev: $(VENV)/.stamp-dev ## the same, with what the tests need
+setup-dev: $(VENV)/.stamp-dev $(VENV)/.package ## the same, with what the tests need
 
 # .base: the Python that .venv was made from; .base.part: the making was interrupted.
 $(VENV)/.base:
@@ -76,6 +76,11 @@ $(VENV)/.stamp: requirements.lock | $(VENV)/.base
 $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
 	@echo "Installing requirements-dev.lock"
 	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+# In editable form: the commands run from any folder, and a change of the code needs no further installation.
+$(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \

@@ -122,15 +122,14 @@ def _is_pattern(text: str) -> bool:
 def config_file(*parts: str) -> Path:
     """The path of a file that comes with the package, such as `config_file("spaces", "mobile.yaml")`.
 
-    These are package data, `neas_tf.configs`; in a checkout that is not installed they lie in the
-    folder `configs` beside the package.
+    Where the package is installed these are its data, `neas_tf/configs`; in a checkout they lie in
+    the folder `configs` beside the package.
 
     Args:
       *parts: path below `configs`; none gives the folder itself.
     """
-    try:
-        root = Path(str(importlib.resources.files("neas_tf.configs")))
-    except ModuleNotFoundError:
+    root = Path(str(importlib.resources.files("neas_tf"))) / "configs"
+    if not root.is_dir():
         root = Path(project_file("configs"))
     return root.joinpath(*parts)
 
