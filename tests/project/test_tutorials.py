@@ -142,7 +142,7 @@ def test_the_readme_on_sixty_pictures(tmp_path):
     import image_files
 
     text = pathlib.Path(project_file("README.md")).read_text("utf-8")
-    (command,) = re.findall(r"^python [^`]*own_images\.yaml[^`]*", text, re.MULTILINE)
+    (command,) = re.findall(r"^neas [^`]*own_images\.yaml[^`]*", text, re.MULTILINE)
     image_files.folder(tmp_path / "photos", per_class=14)
     for name in ("cat", "dog", "owl"):
         (tmp_path / "photos" / "test" / name / "000.png").unlink()
