@@ -1,7 +1,7 @@
 """run.json: what a run is, and with which code and libraries each of its sittings worked.
 
 What a run is (seed, K, space, data, budget) is compared, with the settings themselves, before any
-stage starts (`run_context.Run.check_identity`). Code and libraries may change between two
+stage starts (`context.Run.check_identity`). Code and libraries may change between two
 sittings: the results then need not be those of one sitting, so that it is said and kept.
 """
 

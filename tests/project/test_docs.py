@@ -61,7 +61,6 @@ def quickstart(tmp_path_factory) -> pathlib.Path:
     """A folder in which the page's commands and then its Python have been run."""
     folder = tmp_path_factory.mktemp("quickstart")
     (folder / "tiny.yaml").write_text(TINY)
-    (folder / "export").symlink_to(project_file("export"))
     commands = "".join(blocks("quickstart.md", "bash"))
     assert commands.count(SMALLER["bash"][0]) == 1
     output = run(["bash", "-euo", "pipefail", "-c", commands.replace(*SMALLER["bash"])], folder)
