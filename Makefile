@@ -28,7 +28,7 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist=loadfile || status=1; exit $$status
 
-soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
+soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; continues where it stopped
 	@mkdir -p runs/soak
 	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
@@ -86,7 +86,7 @@ $(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## write the locks anew from requirements*.in (minutes)
+lock: setup ## write the locks again from requirements*.in (minutes)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
