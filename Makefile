@@ -80,7 +80,7 @@ $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
 
 # In editable form: the commands run from any folder, and a change of the code needs no further installation.
 $(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
-	@$(PIP) --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable .
 	@touch $@
 
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \

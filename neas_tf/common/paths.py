@@ -68,6 +68,19 @@ def resolve_user_path(path: str | os.PathLike[str]) -> str:
     return os.path.normpath(os.path.join(folder, text))
 
 
+def resolve_config_path(path: str | os.PathLike[str]) -> str:
+    """As `resolve_user_path`, for settings that are read: `configs/x.yaml` works in any folder.
+
+    Where the caller's folder has no such file, the one that comes with the package is meant.
+    """
+    found = resolve_user_path(path)
+    folder, *parts = Path(os.fspath(path)).parts or ("",)
+    if folder == "configs" and ".." not in parts and not os.path.exists(found):
+        own = config_file(*parts)
+        return str(own) if own.is_file() else found
+    return found
+
+
 def literal_path(path: str | os.PathLike[str]) -> str:
     """A name of the same place that TensorFlow does not read as a pattern.
 

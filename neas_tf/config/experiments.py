@@ -11,7 +11,7 @@ from collections.abc import Callable
 from official.core import exp_factory
 
 from neas_tf.common.errors import unknown_name
-from neas_tf.common.paths import config_file, resolve_user_path
+from neas_tf.common.paths import config_file
 from neas_tf.config import parse
 from neas_tf.config.settings import NeasConfig
 
@@ -42,7 +42,7 @@ def find(experiment: str, field: str = "experiment") -> NeasConfig:
       NeasError: for an unknown name, and as `read_recipe`.
     """
     if experiment.endswith(_ENDINGS):
-        return read_recipe(resolve_user_path(experiment))
+        return read_recipe(experiment)
     if experiment not in NAMES:
         unknown_name(field, experiment, NAMES)
     return exp_factory.get_exp_config(experiment)
