@@ -70,10 +70,9 @@ def start(work: Callable[[], Any], printed: bool = False) -> NoReturn:
 def program() -> str:
     """How this command was called, such as `neas train` or `python -m neas_tf.train`."""
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    names = [os.path.basename(word) for word in called[:2]]
-    if names[1:] == ["neas"]:
+    if called[1:] and called[1].endswith(("/bin/neas", "/neas_tf/__main__.py")):
         return " ".join(["neas", *called[2:]])
-    return " ".join([*names[:1], *called[1:]])
+    return " ".join([*map(os.path.basename, called[:1]), *called[1:]])
 
 
 def _settle_help() -> None:
