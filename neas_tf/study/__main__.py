@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from neas_tf.common import command_line
+from neas_tf.common import command_line, console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import config_file, resolve_user_path
 from neas_tf.study.store import check_folder
@@ -32,7 +32,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
     flags.DEFINE_float("time_limit", 0.0, "Minutes behind which no unit begins; 0 is no limit.")
-    flags.DEFINE_bool("list", False, "Only lists which units are done and which are left.")
+    flags.DEFINE_bool("list", False, "Only lists which units are done and which are left; without --study, the studies.")
     flags.DEFINE_bool("report", False, "Only writes the reports from the units that are done.")
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
 
@@ -46,6 +46,10 @@ def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+    if values.list and not values.study:
+        for name in NAMES:
+            console.show(name)
+        return
     if not values.study:
         raise NeasError(f"study: received nothing, allowed is --study={'|'.join(NAMES)}|all.")
     names = chosen(values.study)

@@ -14,6 +14,7 @@ from tiny_run import TINY
 
 import neas_tf
 from neas_tf.common.paths import project_file
+from neas_tf.study.tables.names import NAMES
 
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "neas_tf", "configs")
 
@@ -92,6 +93,7 @@ def test_commands_that_need_no_tensorflow(prefix, tmp_path):
     assert found.startswith(str(prefix)), found
     assert call(neas, "--version", cwd=tmp_path) == f"neas-tf {neas_tf.__version__}\n"
     assert "301,500,768" in call(neas, "describe", "--arch=neas_s", cwd=tmp_path)
+    assert call(neas, "study", "--list", cwd=tmp_path).split() == list(NAMES)
     assert call(neas, "train", "--help", cwd=tmp_path).startswith("usage: neas train [")
 
 
