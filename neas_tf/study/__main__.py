@@ -32,7 +32,11 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
     flags.DEFINE_float("time_limit", 0.0, "Minutes behind which no unit begins; 0 is no limit.")
-    flags.DEFINE_bool("list", False, "Only lists which units are done and which are left; without --study, the studies.")
+    flags.DEFINE_bool(
+        "list",
+        False,
+        "Only lists which units are done and which are left; without --study, the studies.",
+    )
     flags.DEFINE_bool("report", False, "Only writes the reports from the units that are done.")
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
 
