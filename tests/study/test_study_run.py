@@ -18,7 +18,7 @@ from tiny_run import TINY, contents
 from neas_tf.common import paths
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.run.context import essential_settings
+from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import Options, load_settings, run_studies
