@@ -9,7 +9,7 @@ from typing import Any
 
 from neas_tf import data
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import difference, listed, read_json, write_json_atomic
+from neas_tf.common.files import check_same, read_json, write_json_atomic
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
 
@@ -69,13 +69,14 @@ class Identity:
             raise NeasError(f"identity: {str(self.path)!r} holds no JSON object.")
         if extra is None:
             found = {key: value for key, value in found.items() if key in identity}
-        changes = difference(found, _recorded(found, identity))
-        if changes:
-            raise NeasError(
-                f"model_dir: {str(self.path.parent)!r} holds another run "
-                f"({listed(changes)}); allowed is the same run again, with its --experiment, "
-                "--config_file and --params_override, or another folder."
-            )
+        check_same(
+            f"model_dir: {str(self.path.parent)!r}",
+            "run",
+            found,
+            _recorded(found, identity),
+            "the same run again, with its --experiment, --config_file and --params_override, or "
+            "another folder",
+        )
         self._check_data()
 
     def record(self, extra: Mapping[str, Any], writes: bool) -> None:
