@@ -1,4 +1,4 @@
-"""Which layer of a space gives which level of a feature pyramid (method section 8.10)."""
+"""Which layer of a space gives which level of a feature pyramid (docs/detection.md)."""
 
 from __future__ import annotations
 

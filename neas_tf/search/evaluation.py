@@ -1,4 +1,4 @@
-"""Scores ensembles with the supernet's weights (method section 8.9), a generation at a time.
+"""Scores ensembles with the supernet's weights (docs/method.md, Search), a generation at a time.
 
 BN statistics are recalculated for each candidate: the exact mean of the batch moments (of mean
 and mean square) over the calibration images, in one pass through the candidate's own layers; then

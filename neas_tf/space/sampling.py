@@ -1,4 +1,4 @@
-"""Random ensembles: the training draw, and the stratified sample for scoring (sections 4, 8.3).
+"""Random ensembles: the training draw, and the stratified sample for scoring (docs/method.md).
 
 An ensemble is drawn as an array (`Architecture.to_array`): the split point, then K rows of d
 operator indices. All randomness comes from the generator, or the seed and step, that is passed.
@@ -48,7 +48,7 @@ def uniform_array(shrunk: ShrunkSpace, rng: np.random.Generator) -> np.ndarray:
 
 
 def uniform(shrunk: ShrunkSpace, rng: np.random.Generator) -> Architecture:
-    """The training draw (section 4).
+    """The training draw (paper section 3.4).
 
     The split point is uniform; each layer up to it takes one of its operators alive, each later
     one a combination alive, both uniformly; which path gets which operator is random.
@@ -114,7 +114,7 @@ def pair_counts(shrunk: ShrunkSpace, ensembles: Iterable[Architecture]) -> np.nd
 def stratified(
     shrunk: ShrunkSpace, rng: np.random.Generator, num_samples: int, min_pair_count: int
 ) -> list[Architecture]:
-    """Ensembles for scoring that cover every pair alive (section 8.3).
+    """Ensembles for scoring that cover every pair alive (docs/method.md, Diversity score).
 
     Every pair of operators that lives in a combination of a splittable layer is on two different
     paths of at least `min_pair_count` ensembles that split in that layer; every operator alive of
