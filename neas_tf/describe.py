@@ -42,7 +42,7 @@ def describe(
 
     Returns:
       A mapping with `name`, `key`, `split_point`, `num_paths`, `macs`, `paper_flops`, `params`,
-      `shared_macs`, `path_macs` (behind the split, head included), `space`, `input_size`,
+      `shared_macs`, `path_macs` (after the split, head included), `space`, `input_size`,
       `num_classes`, `official` (the authors' list, None where it cannot say it) and `layers`: one
       entry per part from the stem to the classifiers, with `part`, `layer`, `stage`, `shared`,
       `operators` (one, or one per path), `in_shape` and `out_shape` (height, width, channels),
@@ -140,7 +140,7 @@ def format_text(description: Mapping[str, Any]) -> str:
     own = ", ".join(_millions(v) for v in d["path_macs"])
     lines = [
         f"{d['name'] or 'ensemble'}: {d['num_paths']} path{'s' * (d['num_paths'] > 1)}, "
-        f"split behind layer {d['split_point']}",
+        f"split after layer {d['split_point']}",
         "",
         f"  key          {d['key']}",
         f"  space        {d['space']}: input {height}×{width}, {d['num_classes']} classes",

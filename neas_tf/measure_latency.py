@@ -106,7 +106,7 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
 
 
 def measure(work: WorkFolder, settings: TimingSettings, device: str) -> LatencyTable:
-    """Builds what is missing, times it, and makes the table; goes on where it was interrupted.
+    """Builds what is missing, times it, and makes the table; resumes where it was interrupted.
 
     Args:
       work: its folder holds nothing, or the beginning of the same measurement.
@@ -212,7 +212,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here.", file=sys.stderr)
+        print("\nstopped; the same command continues from here.", file=sys.stderr)
         return 130
     return 0
 

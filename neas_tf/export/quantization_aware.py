@@ -22,7 +22,7 @@ _quantizers = _quantization.quantizers
 _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 # They hand their input on as it is, so that its range is theirs.
 _SAME_RANGE = ("ZeroPadding2D", "Cropping2D", "Flatten", "Reshape", "Dropout")
-# Devices compute these in one operation with a ReLU behind them.
+# Devices compute these in one operation with a ReLU after them.
 _FUSED_WITH_RELU = ("Conv2D", "DepthwiseConv2D", "Dense", "Add")
 _PIXELS = "pixels"
 # Whole numbers lose nothing in steps of 1; devices have one range for every sigmoid.
@@ -116,7 +116,7 @@ def quantized_outputs(layers: list[FlatLayer]) -> set[str]:
     after, result = consumers(layers), set()
     for layer in layers:
         kinds = {other.kind for other in after[layer.name]}
-        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range behind it
+        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range after it
         fused = layer.kind in _FUSED_WITH_RELU and kinds == {"ReLU"}
         if not shared and not fused:
             result.add(layer.name)

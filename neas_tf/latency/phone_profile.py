@@ -2,7 +2,7 @@
 
 Two forms are read: the table it prints, and the CSV that `--profiling_output_csv_file` writes. Both
 hold a table of the operators in run order, with columns that differ a little between versions, and
-behind it the sum of a run. A file with the output of several runs, one after the other, is fine.
+after it the sum of a run. A file with the output of several runs, one after the other, is fine.
 
 Not counted: the profile of the initialisation, other subgraphs, and what a delegate reports of its
 inside when the delegate as a whole is an operator of the table too.
@@ -89,7 +89,7 @@ class Profile:
 
 
 def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
-    """The profiles in a text, of one or several runs of `benchmark_model`.
+    """The profiles in a string, of one or several runs of `benchmark_model`.
 
     Args:
       text: what was printed, or the content of a CSV file.
@@ -97,7 +97,7 @@ def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
 
     Raises:
       NeasError: when there is none, a run has no table of operators, or a table's rows do not add
-        up to the sum behind it.
+        up to the sum after it.
     """
     if "\0" in text:
         raise NeasError(
@@ -138,7 +138,7 @@ def _parse_run(text: str, where: str) -> Profile:
     rounding = 0.5 * len(ops) + 1.0  # rows are in ms with three decimals
     if printed is not None and abs(added - printed) > _AGREE * printed + rounding:
         raise NeasError(
-            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum behind "
+            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum after "
             f"the table is {printed:,.0f} µs; allowed is a whole table."
         )
     return profile

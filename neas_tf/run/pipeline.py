@@ -139,7 +139,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
         if name == "multi_worker_mirrored":
             cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
             cluster.await_others(config.workers.start_seconds)
-        # A worker can still die behind that meeting; a TPU may take long to start.
+        # A worker can still die after that meeting; a TPU may take long to start.
         limit = cluster.at_most(config.workers.start_seconds)
         with limit if name == "multi_worker_mirrored" else contextlib.nullcontext():
             return distribute_utils.get_distribution_strategy(

@@ -1,4 +1,4 @@
-"""run.json: what a run is, and with which code and libraries each of its sittings worked.
+"""run.json: what a run is, and with which code and libraries each of its sessions worked.
 
 What a run is (seed, K, space, data, budget) is compared, with the settings themselves, before any
 stage starts (`identity.Identity.check`). Code and libraries may change between two
@@ -44,12 +44,12 @@ def digest_of(value: Any) -> str:
 
 
 def software() -> dict[str, str]:
-    """What may change between sittings: versions of code, Python and libraries."""
+    """What may change between sessions: versions of code, Python and libraries."""
     return {"code": code_digest(), **library_versions(*_LIBRARIES)}
 
 
 def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Adds a sitting to a run's record; what `run` says replaces what the record said.
+    """Adds a session to a run's record; what `run` says replaces what the record said.
 
     Args:
       folder: of the run.
@@ -57,7 +57,7 @@ def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, An
       settings: the resolved config, of which a digest is kept.
 
     Returns:
-      What differs from the software of the sitting before, one short text each.
+      What differs from the software of the session before, one short text each.
     """
     path, now = folder / FILE, software()
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
