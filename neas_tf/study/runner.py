@@ -36,8 +36,8 @@ from neas_tf.search.history import read_history
 from neas_tf.shrinking.measurements import PAPER_BETA
 from neas_tf.space.architecture import Architecture
 from neas_tf.study import units
+from neas_tf.study.path_differences import compare_paths, embed
 from neas_tf.study.store import Store
-from neas_tf.study.trained import compare_paths, embed
 from neas_tf.study.units import Result, Unit
 
 # A run's folders that grow, and that nothing needs after its end.
