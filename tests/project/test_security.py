@@ -182,17 +182,6 @@ def test_messages_carry_no_control_characters():
     assert len(str(NeasError("x" * 10**6))) < 4000
 
 
-@pytest.mark.parametrize("name", ["system", "eval"])
-def test_a_checkpoint_that_calls_is_refused(name, tmp_path, monkeypatch):
-    from neas_tf.ensemble.torch_file import open_checkpoint
-
-    monkeypatch.chdir(tmp_path)
-    path = pathlib.Path(__file__).parents[1] / "corpus" / "checkpoint_file" / name
-    with pytest.raises(NeasError, match="nothing of the file was run"), open_checkpoint(path):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
 # What may be in a graph of ours; a Python or custom operation would be none of these.
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile"}
 
