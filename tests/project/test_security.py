@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pathlib
+import re
 
 import fuzz_seeds
 import pytest
@@ -180,6 +181,16 @@ def test_messages_carry_no_control_characters():
     assert text == r"a \x1b[2J b \x00 c \x9b d \ud800 e\tf"
     assert str(NeasError("two\nlines, ü, 😀")) == "two\nlines, ü, 😀"
     assert len(str(NeasError("x" * 10**6))) < 4000
+
+
+def test_the_locks_are_exact_and_hashed():
+    """What pip-audit looks up, and pip installs, is one version with its hashes."""
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert lines
+        for line in lines:
+            assert re.match(r"[A-Za-z0-9._\[\]-]+==[^\s]+ .*--hash=sha256:[0-9a-f]{64}", line), line
 
 
 # What may be in a graph of ours; a Python or custom operation would be none of these.
