@@ -28,7 +28,7 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist=loadfile || status=1; exit $$status
 
-soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
+soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; continues where it stopped
 	@mkdir -p runs/soak
 	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
@@ -40,9 +40,9 @@ format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-setup: $(VENV)/.stamp ## make .venv from requirements.lock
+setup: $(VENV)/.package ## make .venv from requirements.lock, with the command neas in .venv/bin
 
-setup-dev: $(VENV)/.stamp-dev ## the same, with what the tests need
+setup-dev: $(VENV)/.stamp-dev $(VENV)/.package ## the same, with what the tests need
 
 # .base: the Python that .venv was made from; .base.part: the making was interrupted.
 $(VENV)/.base:
@@ -78,10 +78,15 @@ $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
 	@$(PIP) -r requirements-dev.lock
 	@touch $@
 
+# In editable form: the commands run from any folder, and a change of the code needs no further installation.
+$(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable .
+	@touch $@
+
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## write the locks anew from requirements*.in (minutes)
+lock: setup ## write the locks again from requirements*.in (minutes)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in

@@ -11,7 +11,7 @@ import yaml
 
 from neas_tf.common.errors import NeasError, shown
 from neas_tf.common.files import check_plain, read_bytes
-from neas_tf.common.paths import resolve_user_path
+from neas_tf.common.paths import resolve_config_path
 
 MOST_BYTES = 1 << 20
 _MOST_LEVELS, _MOST_NODES = 30, 20_000  # with aliases written out; ours have some hundreds
@@ -160,7 +160,7 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
 
 def load_yaml_file(path: str | os.PathLike[str], what: str = "config_file") -> dict[str, Any]:
     """The mapping in a YAML file; raises `NeasError` for a file that is missing or no such one."""
-    path = resolve_user_path(path)
+    path = resolve_config_path(path)
     content = read_bytes(path, what, MOST_BYTES)
     try:
         text = content.decode("utf-8")

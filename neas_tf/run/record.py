@@ -2,7 +2,7 @@
 
 What a run is (seed, K, space, data, budget) is compared, with the settings themselves, before any
 stage starts (`identity.Identity.check`). Code and libraries may change between two
-sittings: the results then need not be those of one sitting, so that it is said and kept.
+sessions: the results then need not be those of one session, so that it is said and kept.
 """
 
 from __future__ import annotations
