@@ -227,10 +227,9 @@ def _end(text: str) -> str:
 
 def _with_own_classes(space: SearchSpace, state: Mapping[str, Tensor]) -> SearchSpace:
     """The space with as many classes as the weights have."""
-    weight = state.get("classifiers.0.weight")
     try:
-        return dataclasses.replace(space, num_classes=weight.shape[0])
-    except (AttributeError, IndexError, NeasError):  # none, a number alone, or no sound count
+        return dataclasses.replace(space, num_classes=state["classifiers.0.weight"].shape[0])
+    except (KeyError, IndexError, NeasError):  # none, a number alone, or no sound count
         return space
 
 
@@ -274,7 +273,7 @@ def main(argv: Sequence[str]) -> int:
             {"input_size": values.input_size, "num_classes": values.num_classes}
         )
         architecture = zoo.load_architecture(values.arch, space)
-        labels = map(str, range(space.num_classes))
+        labels = [str(number) for number in range(space.num_classes)]
         if values.labels:
             labels = read_label_file(resolve_user_path(values.labels))
         info = LoadedInfo(architecture, space, tuple(labels), Normalisation())

@@ -33,11 +33,12 @@ def model_folder(model_dir: str | None, model: str | None) -> Path:
     Raises:
       NeasError: when they name none or two, or there is none.
     """
-    if bool(model_dir) == bool(model):
+    if model_dir and not model:
+        folder = Path(resolve_user_path(model_dir)) / RUN_MODEL
+    elif model and not model_dir:
+        folder = Path(resolve_user_path(model))
+    else:
         raise NeasError("Give either --model_dir or --model.")
-    folder = Path(resolve_user_path(model or model_dir))
-    if model_dir:
-        folder /= RUN_MODEL
     if not (folder / MODEL_FILE).is_file():
         where = "no retrained model yet" if model_dir else f"no {MODEL_FILE}"
         raise NeasError(f"{'model_dir' if model_dir else 'model'}: {str(folder)!r} has {where}.")

@@ -21,8 +21,8 @@ from neas_tf.common.errors import NeasError, WorkerLost
 from neas_tf.common.files import system_fault
 
 # What a folder or its disk is to blame for, in the middle of a run as well.
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-_NOT_WRITABLE += (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+_NOT_WRITABLE: tuple[int, ...] = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NOT_WRITABLE += (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 _PATIENCE = 10.0  # seconds for a process that has lost another one
 
 

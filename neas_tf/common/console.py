@@ -225,7 +225,7 @@ class _Lines:
 def native_noise_off() -> Iterator[None]:
     """Drops what C++ code writes to stderr in a block, unless the block fails."""
     try:
-        number = sys.__stderr__.fileno()
+        number = sys.__stderr__.fileno() if sys.__stderr__ else -1
         kept = os.dup(number)
     except (AttributeError, OSError, ValueError):
         yield

@@ -87,10 +87,11 @@ def check_int(field: str, received: object, low: int | None = None, high: int | 
         bounds = (
             f"an integer{'' if low is None else f' ≥ {low}'}{'' if high is None else f' ≤ {high}'}"
         )
-    ok = isinstance(received, int) and not isinstance(received, bool)
-    ok = ok and (low is None or received >= low) and (high is None or received <= high)
-    check(ok, field, received, bounds)
-    return int(received)  # type: ignore[call-overload]
+    if not isinstance(received, int) or isinstance(received, bool):
+        fail(field, received, bounds)
+    inside = (low is None or received >= low) and (high is None or received <= high)
+    check(inside, field, received, bounds)
+    return int(received)
 
 
 def is_number(value: object) -> bool:

@@ -173,7 +173,7 @@ class BudgetSampler:
         strides = [math.prod(sizes[a + 1 :]) for a in range(len(sizes))]
         ways = np.zeros(sizes)
         ways[tuple(slice(axis.spare + 1) for axis in axes)] = 1.0
-        last, built = memoryview(ways.reshape(-1)), []
+        last, built = ways.reshape(-1).data, []
         for m in range(len(layers) - 1, -1, -1):
             options, before = [], np.zeros(sizes)
             for i in range(len(layers[m])):
@@ -186,7 +186,7 @@ class BudgetSampler:
                 flat = sum(q * n for q, n in zip(steps, strides, strict=True))
                 options.append((i, flat, steps))
             ways = before / len(layers[m])
-            built.append(_Layer(options, len(layers[m]), memoryview(ways.reshape(-1))))
+            built.append(_Layer(options, len(layers[m]), ways.reshape(-1).data))
         full = tuple(n - 1 for n in sizes)
         return _Plan(split, built[::-1], last, full, float(ways.flat[-1]))
 

@@ -138,7 +138,9 @@ class DataConfig(hyperparams.Config):
         check(ok and 0 < area[0] <= area[1] <= 1, "data.crop_area", area, "[smallest, largest] ≤ 1")
         for field in ("mean", "std"):
             finite = all(
-                isinstance(v, numbers.Real) and math.isfinite(v) and (field == "mean" or v > 0)
+                isinstance(v, numbers.Real)
+                and math.isfinite(v)
+                and (field == "mean" or float(v) > 0)
                 for v in values[field]
             )
             check(finite, f"data.{field}", list(values[field]), "one number for each channel")

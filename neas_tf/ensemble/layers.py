@@ -80,7 +80,7 @@ class LayerFactory:
 
         Large kernels become a sum of convolutions, with BN inside, where the rewrites say so.
         """
-        parts = ()
+        parts: tuple[Part, ...] = ()
         if self.rewrites.depthwise:
             parts = depthwise_parts(kernel, stride, tuple(x.shape[1:3]))
         if parts:

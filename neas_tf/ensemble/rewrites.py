@@ -164,10 +164,8 @@ def deployed_weights(
     Raises:
       NeasError: when the layers of the two networks do not correspond.
     """
-    classifiers = sorted(
-        (name for name in sources if _CLASSIFIER.fullmatch(name)),
-        key=lambda name: int(_CLASSIFIER.fullmatch(name)[1]),
-    )
+    numbers = {name: int(m[1]) for name in sources if (m := _CLASSIFIER.fullmatch(name))}
+    classifiers = sorted(numbers, key=numbers.__getitem__)
     origins = {name: _origins(name, classifiers) for name in names}
     different = {origin for found in origins.values() for origin in found} ^ set(sources)
     if different or not classifiers:

@@ -124,8 +124,8 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
         batch_norm(head, "head_bn", f"{name}.bn1", space.head_channels)
         sizes = (space.feature_channels, space.head_channels, 1, 1)
         conv(head, "feature", f"conv_heads.{path}", *sizes, bias=True)
-        sizes = (space.num_classes, space.feature_channels)
-        conv(head, "classifier", f"classifiers.{path}", *sizes, bias=True)
+        dense = (space.num_classes, space.feature_channels)
+        conv(head, "classifier", f"classifiers.{path}", *dense, bias=True)
     return Layout(weights, frozenset(unused))
 
 

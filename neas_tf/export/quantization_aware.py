@@ -31,7 +31,7 @@ _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 
 
-class _KernelQuantizer(_quantizers.LastValueQuantizer):
+class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
     """tfmot's quantizer of weights with the ranges of `_reach`.
 
     Args:
@@ -75,7 +75,7 @@ def _reach(kernel: tf.Tensor, per_axis: bool) -> tf.Tensor:
     return tf.maximum(tf.reduce_max(magnitude, axes), _SMALLEST_SHARE * largest)
 
 
-class _Config(_quantization.QuantizeConfig):
+class _Config(tfmot.quantization.keras.QuantizeConfig):
     """What of one layer is rounded: its kernel, where it has one, and perhaps its output."""
 
     def __init__(self, kind: str, output: bool):

@@ -260,7 +260,9 @@ def make_table(
       NeasError: names the probes without a latency.
     """
     space, plan = request.space, make_plan(request.space)
-    by_probe = {m.name: latencies.get(m.file) for m in models if m.kind == "probe"}
+    by_probe = {
+        m.name: latencies[m.file] for m in models if m.kind == "probe" and m.file in latencies
+    }
     missing = [m.file for m in models if m.kind == "probe" and m.file not in latencies]
     if missing or set(plan.probes) - set(by_probe):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from neas_tf.common.errors import NeasError
@@ -173,7 +173,7 @@ def _row(line: str) -> re.Match[str] | None:
     return _SPACED_ROW.fullmatch(bare) or _SHEET_ROW.fullmatch(bare)
 
 
-def _op(row: Mapping[str, str]) -> OpTime:
+def _op(row: re.Match[str]) -> OpTime:
     # 0 calls is what old versions print for 1.
     times = max(1, int(row["times"]))
     return OpTime(row["type"].strip(), row["name"].strip(), _real(row["avg"]), times)

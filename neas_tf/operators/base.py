@@ -155,6 +155,8 @@ def _load_own(paths: str) -> None:
     """Runs the user's own files: the environment is theirs, unlike a configuration file."""
     for number, path in enumerate(filter(None, paths.split(os.pathsep))):
         spec = importlib.util.spec_from_file_location(f"neas_own_operators_{number}", path)
+        if spec is None or spec.loader is None:
+            raise NeasError(f"{OWN_OPERATORS}: received {path!r}, expected a file named *.py.")
         try:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)

@@ -349,7 +349,7 @@ class _Share:
         self, images: np.ndarray, candidates: Collection[int] | None, visit: Callable, add: Callable
     ) -> Iterator[tuple[int, list[int], tf.Tensor]]:
         """One batch through the tree: (path, candidates that end there, the head's output)."""
-        parts, maps = self._functions, {}
+        parts, maps = self._functions, dict[int, tf.Tensor]()
         with parts.on_device():
             batch = tf.constant(images)
         for index, node, drops_input, keeps_output in self.tree.steps(candidates):

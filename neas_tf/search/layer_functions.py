@@ -105,7 +105,7 @@ class LayerFunctions:
         weights, norms = {}, {}
         for step in operator_steps(operator, spec):
             if step.kind == "squeeze_excite":
-                roles = SQUEEZE
+                roles = list(SQUEEZE)
             else:
                 norms[f"{step.role}_bn"] = step.c_out
                 roles = [f"{step.role}/kernel"]

@@ -45,13 +45,13 @@ class Step(NamedTuple):
     """One node's turn in a walk.
 
     Attributes:
-      index: the node's number.
+      number: of the node.
       node: the node.
       drops_input: whether no later step takes the map that this one takes.
       keeps_output: whether a later step takes this one's map.
     """
 
-    index: int
+    number: int
     node: Node
     drops_input: bool
     keeps_output: bool
@@ -167,7 +167,8 @@ def work(
       stem: cost of the stem.
       head: cost of a head.
     """
-    full = trunk = 0
+    full: Number = 0
+    trunk: Number = 0
     prefixes: dict[tuple[str, ...], Number] = {}
     ends = set()
     for a in architectures:

@@ -270,7 +270,7 @@ def _stage(index: int, value: Any) -> Stage:
         operators = value.get("operators") or ()
         right = isinstance(operators, (list, tuple))
         check(right, f"{field}.operators", operators, "a list of names")
-        return Stage(*(value[name] for name in names), tuple(operators))
+        return Stage(**{name: value[name] for name in names}, operators=tuple(operators))
     check(
         isinstance(value, (list, tuple)) and len(value) == 3,
         field,

@@ -70,7 +70,7 @@ def _read(source: object) -> Architecture:
     text = os.fspath(source).strip()
     name = text.lower().replace("-", "_")
     if name in zoo_names():
-        return _file(config_file("architectures", f"{name}.json"), name)
+        return _file(os.fspath(config_file("architectures", f"{name}.json")), name)
     if _KEY_START.match(text):
         return Architecture.from_key(text)
     if _LIST_START.match(text):

@@ -115,8 +115,8 @@ def work(
             bar.update(len(now.done) - seen)
         if seconds_limit and clock() - begin >= seconds_limit:
             return now
-        ready = [unit.resolve(store.get) for unit in now.left if shard.has(unit)]
-        ready = [unit for unit in ready if unit is not None]
+        resolved = (unit.resolve(store.get) for unit in now.left if shard.has(unit))
+        ready = [unit for unit in resolved if unit is not None]
         if not ready:
             return now
         if not any(_run_one(unit, store, run, clock, on_begin) for unit in ready):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -51,16 +52,18 @@ class _Member:
         place, shape = self.stack.places[role], self.stack.shape(number, role)
         return tf.reshape(self.row[place.offset : place.offset + math.prod(shape)], shape)
 
-    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor, int], Any]) -> Any:
-        """`run(kernel, its size)` with the kernel of the chosen operator; step is `number`."""
-        role, choices, which = f"{step.role}/kernel", [], []
+    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor], Any]) -> Any:
+        """`run(kernel)` with the kernel of the chosen operator; step is `number`."""
         sizes = [steps[number].kernel for steps in self.stack.steps]
-        for size in sorted(set(sizes)):
-            member = sizes.index(size)
-            choices.append(lambda member=member: run(self.weight(role, member)))
+        different = sorted(set(sizes))
+
+        def run_with(member: int) -> Any:
+            return run(self.weight(f"{step.role}/kernel", member))
+
+        choices = [functools.partial(run_with, sizes.index(size)) for size in different]
         if len(choices) == 1:
             return choices[0]()
-        which = [sorted(set(sizes)).index(size) for size in sizes]
+        which = [different.index(size) for size in sizes]
         return tf.switch_case(tf.gather(tf.constant(which), self.member), choices)
 
 

@@ -40,9 +40,10 @@ class SearchableLayer(FixedLayer):
     ):
         super().__init__(**kwargs)
         if isinstance(layer, dict):
-            layer = LayerSpec(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
-            )
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()
+            }
+            layer = LayerSpec(**fields)
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         members: dict[str, dict[int, Operator]] = {}
@@ -124,7 +125,8 @@ class SearchableLayer(FixedLayer):
         rows = self.drawn_rows(operators) if rows is None else rows
         # The gradient of a reshape costs nothing, that of `unstack` a copy.
         rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
-        outputs, moments = [], []
+        outputs: list[tf.Tensor] = []
+        moments: list[tuple[tf.Tensor, ...]] = []
         for k in range(self.num_paths if self.can_split else 1):
             choice, first = self.choice(operators[k]), None
             if k and self.can_share:

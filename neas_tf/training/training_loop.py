@@ -161,6 +161,8 @@ class TrainingLoop:
 class _Controller(orbit.Controller):
     """Orbit's, whose files are written or the run ends with a sentence."""
 
+    summary_manager: Any
+
     def __init__(self, folder: Path, **kwargs: Any):
         self._folder = folder  # under the name that people know
         super().__init__(**kwargs)

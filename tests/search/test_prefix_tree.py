@@ -71,14 +71,14 @@ def test_walk_has_its_maps_and_few_of_them(found, data):
     some = data.draw(st.none() | st.sets(st.integers(0, len(found) - 1), min_size=1))
     maps, walked = set(), []
     for step in tree.steps(some):
-        walked.append(sequence(tree, step.index))
-        assert step.node is tree.nodes[step.index]
-        if step.index:
+        walked.append(sequence(tree, step.number))
+        assert step.node is tree.nodes[step.number]
+        if step.number:
             assert step.node.parent in maps
             if step.drops_input:
                 maps.remove(step.node.parent)
         if step.keeps_output:
-            maps.add(step.index)
+            maps.add(step.number)
         assert len(maps) <= found[0].num_layers
     assert not maps
     chosen = found if some is None else [found[i] for i in sorted(some)]
@@ -114,7 +114,7 @@ def test_counts_by_hand():
         (1, 2, "k5e4", ((1, 0),)),
         (1, 3, "k7e4", ((1, 1),)),
     ]
-    assert [(s.index, s.drops_input, s.keeps_output) for s in tree.steps([1])] == [
+    assert [(s.number, s.drops_input, s.keeps_output) for s in tree.steps([1])] == [
         (0, True, True),
         (1, True, True),
         (2, False, False),

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from neas_tf.common import command_line
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.detection.pictures.drawing import PICTURES, read_picture
 from neas_tf.detection.pictures.labels import names_of_categories, names_of_run, read_labels
@@ -58,7 +58,8 @@ def list_pictures(folder: str | None) -> list[Path]:
     Raises:
       NeasError: when there are none.
     """
-    check(bool(folder), "images", folder, "a folder of pictures")
+    if not folder:
+        fail("images", folder, "a folder of pictures")
     path = Path(resolve_user_path(folder))
     found = path.iterdir() if path.is_dir() else ()
     files = sorted(

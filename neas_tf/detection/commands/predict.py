@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         _warn(image, names)
         keep = np.asarray(found["scores"]) >= FLAGS.score_threshold
         found = {key: np.asarray(value)[keep] for key, value in found.items()}
-        write_picture(output, draw(picture, **found, names=names))
+        write_picture(output, draw(picture, names=names, **found))
     except NeasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -168,4 +168,4 @@ def _to_reals(value: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     if np.dtype(detail["dtype"]) == np.float32:
         return np.array(value)
-    return (np.float32(value) - np.float32(zero_point)) * np.float32(scale)
+    return (np.asarray(value, np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -79,8 +79,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         )
         for k, row in summary.items()
     )
-    header = ("K", "trainings", "ensemble", "best path", "top 5", "MACs", "split point")
-    header += ("supernet accuracy",)
+    header: tuple[str, ...] = ("K", "trainings", "ensemble", "best path", "top 5", "MACs")
+    header += ("split point", "supernet accuracy")
     table = Table("Found under one budget and retrained; mean ± standard deviation", header, rows)
     values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
     pictures = {"paths.png": functools.partial(_picture, results)} if known else {}
