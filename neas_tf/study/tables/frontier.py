@@ -162,9 +162,9 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
             ]
             if points:
                 x, y, spread = zip(*sorted(points), strict=True)
-                line = {"elinewidth": 0.8, "capsize": 2, "ms": 4}
-                fmt = "-o" if name.startswith(_OWN) else "--o"
-                axes.errorbar(x, y, spread, fmt=fmt, label=name, color=colour, **line)
+                look: dict[str, Any] = {"elinewidth": 0.8, "capsize": 2, "ms": 4, "color": colour}
+                look["fmt"] = "-o" if name.startswith(_OWN) else "--o"
+                axes.errorbar(x, y, spread, label=name, **look)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy")
         style.percent_axis(axes)
