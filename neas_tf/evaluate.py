@@ -214,32 +214,31 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
-        folder = model_folder(values.model_dir, values.model)
-        info = read_info(folder)
-        run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
-        print("Starting TensorFlow …", file=sys.stderr, flush=True)
-        if values.threads:
-            import tensorflow as tf
+    return command_line.exit_code("neas_tf.evaluate", None, lambda: _run(argv))
 
-            tf.config.threading.set_intra_op_parallelism_threads(values.threads)
-        config = data_config(info, run, values.config_file, values.data)
-        own = None if values.config_file or values.data else run
-        result = evaluate_folder(folder, config, values.batch_size, own)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _run(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
+    folder = model_folder(values.model_dir, values.model)
+    info = read_info(folder)
+    run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
+    print("Starting TensorFlow …", file=sys.stderr, flush=True)
+    if values.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(values.threads)
+    config = data_config(info, run, values.config_file, values.data)
+    own = None if values.config_file or values.data else run
+    result = evaluate_folder(folder, config, values.batch_size, own)
     if result["warning"]:
         print(result["warning"], file=sys.stderr)
     text = json.dumps(result, indent=2) if values.format == "json" else format_text(result)
     console.show(text.removesuffix("\n"))
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,21 +202,18 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
-        with told("latency table"):
-            _run(values)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    output = values.output or values.write_models
+    return command_line.exit_code("neas_tf.measure_latency", output, lambda: _run(argv, values))
 
 
-def _run(values: flags.FlagValues) -> None:
+def _run(argv: Sequence[str], values: flags.FlagValues) -> None:
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
+    with told("latency table"):
+        _make(values)
+
+
+def _make(values: flags.FlagValues) -> None:
     for name in ("output", "write_models", "models"):
         check_local_path(name, getattr(values, name) or "")
     if values.write_models:

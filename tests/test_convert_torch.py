@@ -451,7 +451,7 @@ def test_the_command_tells_mistakes_in_one_line_without_tensorflow(tmp_path):
     ):
         done = command("convert_torch", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and said in done.stderr
+        assert done.stderr.startswith("neas_tf.convert_torch: ") and said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
     code = "import sys, neas_tf.convert_torch as c; sys.exit(bool({'tensorflow', 'torch'} & {*sys.modules}))"

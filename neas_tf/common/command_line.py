@@ -90,7 +90,8 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
 
     Args:
       name: of the command.
-      model_dir: what cannot be written where the system does not say it.
+      model_dir: what it writes and continues from; None where a command does neither, whose own
+        words tell of files, and which does not continue after Ctrl-C.
       work: the command itself.
 
     Returns:
@@ -105,17 +106,19 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
             _leave(error.exit_code)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if model_dir is None or error.errno not in _NOT_WRITABLE:
             raise
         where = error.filename or model_dir
         console.say(f"{name}: {where!r} cannot be written ({error.strerror}).")
         return 2
     except Exception as error:
-        if not (fault := system_fault(error)):
+        if model_dir is None or not (fault := system_fault(error)):
             raise
         console.say(f"{name}: {model_dir!r} cannot be written ({fault}).")
         return 2
     except KeyboardInterrupt:
+        if model_dir is None:
+            raise
         console.say(f"\n{name}: stopped; the same command goes on from here.")
         return 130
     return 0
