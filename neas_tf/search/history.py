@@ -39,10 +39,10 @@ Costs = Mapping[str, int | float]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What the evaluation of one ensemble yields.
+    """What the evaluation of one ensemble yields, each accuracy in [0, 1].
 
     Attributes:
-      accuracy: of the ensemble on the held-out training images, a fraction.
+      accuracy: of the ensemble (mean logits, Eq. 1) on the held-out training images.
       path_accuracies: of each of the K paths alone.
       images: how many images were seen where a race stopped the evaluation, and the accuracies are
         estimates; None for all.

@@ -18,7 +18,6 @@ from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
 from neas_tf.run import search_stage
 from neas_tf.run.context import open_run
-from neas_tf.search.evaluation import Accuracies
 from neas_tf.search.evolution import top_candidates
 from neas_tf.search.history import Candidate, History, Score, best_candidate, read_history
 from neas_tf.space.architecture import Architecture
@@ -104,7 +103,7 @@ class FakeEvaluator:
 
     def evaluate_all(self, architectures, progress):
         progress(1.0)
-        return [Accuracies(len(a.key) / 100, (0.1, 0.2)) for a in architectures]
+        return [Score(len(a.key) / 100, (0.1, 0.2)) for a in architectures]
 
     def race(self, architectures, settings, references, progress):
         self.races.append((architectures, settings, references))
