@@ -206,7 +206,7 @@ class _WeightsMaker:
 
     def squeeze_excite(self, x):
         """See `Maker.squeeze_excite`."""
-        return functional.squeeze_excite(x, *(self._weights[role] for role in SQUEEZE))
+        return functional.squeeze_excite(x, *(self._weights[role] for role in SQUEEZE))[-1]
 
     def _finish(self, x, role, activation):
         gamma, beta = (self._weights[f"{role}_bn/{kind}"] for kind in ("gamma", "beta"))

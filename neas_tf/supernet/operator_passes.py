@@ -109,13 +109,9 @@ class Forward(_Member):
         return y
 
     def _squeeze(self, x):
-        reduce, reduce_bias, expand, expand_bias = map(self.weight, SQUEEZE)
-        mean = tf.reduce_mean(x, [1, 2])
-        hidden = tf.nn.relu(functional.dense(mean, reduce, reduce_bias))
-        linear = functional.dense(hidden, expand, expand_bias) + 3.0
-        x = x * _gate(linear)[:, None, None, :]
-        self.kept.maps.extend([mean, hidden, linear, x])
-        return x
+        kept = functional.squeeze_excite(x, *map(self.weight, SQUEEZE))
+        self.kept.maps.extend(kept)
+        return kept[-1]
 
 
 class Backward(_Member):
@@ -207,11 +203,7 @@ class Backward(_Member):
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
-        return dy * _gate(linear)[:, None, None, :] + (dmean / pixels)[:, None, None, :]
-
-
-def _gate(linear: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu6(linear) * (1.0 / 6.0)
+        return dy * functional.gate(linear) + (dmean / pixels)[:, None, None, :]
 
 
 def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:
