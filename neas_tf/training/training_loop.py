@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +160,12 @@ class TrainingLoop:
 class _Controller(orbit.Controller):
     """Orbit's, whose files are written or the run ends with a sentence."""
 
-    summary_manager: Any
-
     def __init__(self, folder: Path, **kwargs: Any):
         self._folder = folder  # under the name that people know
         super().__init__(**kwargs)
-        self.summary_manager = _Summaries(self.summary_manager, self._writing)
+        for name in ("summary_writer", "write_summaries", "flush"):
+            method = getattr(self.summary_manager, name)
+            setattr(self.summary_manager, name, self._writing("TensorBoard events")(method))
 
     def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
         with self._writing("checkpoint"):
@@ -182,22 +181,6 @@ class _Controller(orbit.Controller):
                 f"{what}: {str(folder)!r} cannot be written ({reason_of(error)}); the "
                 f"last whole checkpoint is that of step {latest_step(folder):,}."
             ) from None
-
-
-class _Summaries:
-    """Orbit's summary manager, whose faults are told as sentences."""
-
-    def __init__(self, manager: Any, writing: Callable[[str], AbstractContextManager]):
-        self._manager, self._writing = manager, writing
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._manager, name)
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            with self._writing("TensorBoard events"):
-                return method(*args, **kwargs)
-
-        return guarded
 
 
 class MetricsLog:
