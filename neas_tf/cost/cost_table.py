@@ -62,7 +62,7 @@ class Cost:
     latency_ns: int | None = None
 
 
-def convolution(
+def convolution_amounts(
     size: tuple[int, int], c_in: int, c_out: int, kernel: int = 1, groups: int = 1, bias=False
 ) -> Amounts:
     """A convolution with an output of `size` = (height, width); a dense layer has size (1, 1)."""
@@ -87,8 +87,8 @@ def squeeze_excite(size: tuple[int, int], channels: int) -> Amounts:
     reduced = squeeze_width(channels)
     return (
         global_pool(size, channels)
-        + convolution((1, 1), channels, reduced, bias=True)
-        + convolution((1, 1), reduced, channels, bias=True)
+        + convolution_amounts((1, 1), channels, reduced, bias=True)
+        + convolution_amounts((1, 1), reduced, channels, bias=True)
     )
 
 
@@ -101,7 +101,7 @@ def _step_amounts(step: Step) -> Amounts:
     if step.kind == "squeeze_excite":
         return squeeze_excite(step.out_size, step.c_out)
     groups = step.c_in if step.kind == "depthwise" else 1
-    return convolution(
+    return convolution_amounts(
         step.out_size, step.c_in, step.c_out, step.kernel, groups=groups
     ) + batch_norm(step.out_size, step.c_out)
 
@@ -113,24 +113,24 @@ def fixed_amounts(space: SearchSpace) -> dict[str, Amounts]:
     """
     size, stem = space.stem_size, space.stem_channels
     parts = {
-        "stem": convolution(size, space.input_channels, stem, space.stem_kernel)
+        "stem": convolution_amounts(size, space.input_channels, stem, space.stem_kernel)
         + batch_norm(size, stem)
     }
     if space.block_channels:
         size, channels = space.block_size, space.block_channels
         parts["block"] = (
-            convolution(size, stem, stem, 3, groups=stem)
+            convolution_amounts(size, stem, stem, 3, groups=stem)
             + batch_norm(size, stem)
             + squeeze_excite(size, stem)
-            + convolution(size, stem, channels)
+            + convolution_amounts(size, stem, channels)
             + batch_norm(size, channels)
         )
     size, head, features = space.layers[-1].out_size, space.head_channels, space.feature_channels
-    parts["head"] = convolution(size, space.out_channels, head) + batch_norm(size, head)
+    parts["head"] = convolution_amounts(size, space.out_channels, head) + batch_norm(size, head)
     parts["classifier"] = (
         global_pool(size, head)
-        + convolution((1, 1), head, features, bias=True)
-        + convolution((1, 1), features, space.num_classes, bias=True)
+        + convolution_amounts((1, 1), head, features, bias=True)
+        + convolution_amounts((1, 1), features, space.num_classes, bias=True)
     )
     return parts
 
