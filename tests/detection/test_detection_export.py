@@ -268,11 +268,15 @@ def test_evaluate(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{count} boxes in 1 pictures\nAP ")
     done = command("evaluate", *flags, f"--annotations={tmp_path / '1.png'}")
-    assert done.returncode == 2 and done.stderr.startswith("detection.evaluate: annotations: received")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "detection.evaluate: annotations: received"
+    )
 
 
 def test_the_export_command_refuses_before_it_starts_tensorflow(tmp_path):
     done = command("export", f"--model_dir={tmp_path}", f"--output={tmp_path / 'a.tflite'}")
-    assert done.returncode == 2 and done.stderr.startswith("detection.export: images: received None")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "detection.export: images: received None"
+    )
     done = command("compare")
     assert done.returncode == 2 and "folders of runs" in done.stderr
