@@ -189,7 +189,7 @@ def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:
     averaged = not use_ema and _find(content, _AVERAGED) is not None
     hint = "; --use_ema takes its averaged weights" if averaged else ""
     raise NeasError(
-        f"torch_checkpoint: received a file with {has}, allowed is one with {keys[0]!r}{hint}."
+        f"torch_checkpoint: received a file with {has}, expected one with {keys[0]!r}{hint}."
     )
 
 

@@ -75,7 +75,7 @@ def data_config(
         given.insert(0, load_file(str(run / "params.yaml")).get("data") or {})
     starts = [i for i, value in enumerate(given) if "source" in value]
     if not starts:
-        raise NeasError("data: received no source, allowed is --data=source=…,… (see --help).")
+        raise NeasError("data: received no source, expected --data=source=…,… (see --help).")
     config = DataConfig()
     for value in given[starts[-1] :]:
         check_known(value, config, "data.")

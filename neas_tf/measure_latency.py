@@ -227,7 +227,7 @@ def _make(values: flags.FlagValues) -> None:
     check_writable("output", picture, "file")
     for path in (output, picture):
         if path.exists() and not values.overwrite:
-            raise NeasError(f"output: {str(path)!r} exists; allowed is a new file, or --overwrite.")
+            raise NeasError(f"output: {str(path)!r} exists; expected a new file, or --overwrite.")
     if values.from_profile:
         _write(_of_profiles(values), output)
         return
@@ -262,7 +262,7 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
     for field in ("models", "device"):
         if not getattr(values, field):
             raise NeasError(
-                f"{field}: received nothing, allowed with --from_profile is "
+                f"{field}: received nothing, expected with --from_profile "
                 + ("the folder of --write_models." if field == "models" else "the device's name.")
             )
     named = ("experiment", "config_file", "params_override", "model_dir", "space", "num_paths")
@@ -274,7 +274,7 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
     latencies, threads = read_latencies(paths, [model.file for model in models])
     measurement: dict[str, Any] = {"source": "benchmark_model", "clock": "wall"}
     if len(threads) > 1:
-        raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, allowed is one.")
+        raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, expected one.")
     if threads:
         measurement["threads"] = threads.pop()
     return make_table(request, models, latencies, values.device, measurement)

@@ -216,7 +216,7 @@ def test_prefix_half_precision_ema_and_bare_state_dicts(tmp_path):
     model = written(architecture, path, change=halve)
     found = model_from(read_checkpoint(path, architecture, SPACE), architecture, SPACE)
     np.testing.assert_allclose(found(images()), model(images()), atol=0.1)
-    with pytest.raises(NeasError, match="epoch, state_dict, allowed is one with 'state_dict_ema'"):
+    with pytest.raises(NeasError, match="epoch, state_dict, expected one with 'state_dict_ema'"):
         read_checkpoint(path, architecture, SPACE, use_ema=True)
     state = torch_checkpoints.state_dict(model, architecture, SPACE)
     torch_checkpoints.write(

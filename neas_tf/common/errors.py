@@ -48,17 +48,17 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 3 // 4]} … {text[-most // 5 :]}"
 
 
-def fail(field: str, received: object, allowed: str) -> NoReturn:
-    """Raises a `NeasError` that names the field, what was received and what is allowed."""
+def fail(field: str, received: object, expected: str) -> NoReturn:
+    """Raises a `NeasError` that names the field, what was received and what is expected."""
     raise NeasError(
-        f"{_cut(field, _LONGEST_VALUE)}: received {shown(received)}, allowed is {allowed}."
+        f"{_cut(field, _LONGEST_VALUE)}: received {shown(received)}, expected {expected}."
     )
 
 
-def check(condition: bool, field: str, received: object, allowed: str) -> None:
+def check(condition: bool, field: str, received: object, expected: str) -> None:
     """Calls `fail` unless the condition holds."""
     if not condition:
-        fail(field, received, allowed)
+        fail(field, received, expected)
 
 
 def unknown_name(field: str, received: object, known: Iterable[str]) -> NoReturn:

@@ -155,7 +155,7 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         received = repr(value) if len(shown(value)) < 80 else f"a {type(value).__name__}"
-        raise NeasError(f"{what}: received {received}, allowed is a mapping of settings.")
+        raise NeasError(f"{what}: received {received}, expected a mapping of settings.")
     return dict(value)
 
 

@@ -61,7 +61,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
     parts = list(_split_commas(text))
     if len(parts) > _MOST_ASSIGNMENTS:  # each is YAML of its own, which takes its time
         raise NeasError(
-            f"{what}: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
+            f"{what}: received {len(parts):,} settings, expected {_MOST_ASSIGNMENTS:,}; "
             "a file takes more."
         )
     result: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise NeasError(
-                f"{what}: received {part!r}, allowed is section.key=value; a value with commas "
+                f"{what}: received {part!r}, expected section.key=value; a value with commas "
                 "stands in quotes."
             )
         _put(result, key.strip(), _value(value.strip(), f"{what} {key.strip()!r}"), what)
@@ -190,7 +190,7 @@ def check_known(override: Mapping[str, Any], known: Any, prefix: str = "") -> No
                 unknown_name(path, value, choices)
         elif path == "shrink.beta":
             if value != "auto" and not _fits(value, float):
-                raise NeasError(f"{path}: received {value!r}, allowed is 'auto' or a number.")
+                raise NeasError(f"{path}: received {value!r}, expected 'auto' or a number.")
         else:
             _check_value(path, value, kinds[key], getattr(known, key))
 
@@ -203,7 +203,7 @@ def _check_value(path: str, value: Any, kind: Any, current: Any) -> None:
         check_known(value, current if current is not None else section(), f"{path}.")
     elif not any(_fits(value, choice) for choice in choices):
         words = sorted(map(_describe, choices), key=lambda word: "," in word)  # lists last
-        raise NeasError(f"{path}: received {value!r}, allowed is {' or '.join(words)}.")
+        raise NeasError(f"{path}: received {value!r}, expected {' or '.join(words)}.")
 
 
 def _is_union(kind: Any) -> bool:
@@ -251,13 +251,13 @@ def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(stage, (list, tuple)):
                 if len(stage) != 3:
                     raise NeasError(
-                        f"space.stages[{i}]: received {stage!r}, allowed is "
+                        f"space.stages[{i}]: received {stage!r}, expected "
                         "[channels, layers, stride]."
                     )
                 stage = dict(zip(names, stage, strict=True))
             if not isinstance(stage, Mapping):
                 raise NeasError(
-                    f"space.stages[{i}]: received {stage!r}, allowed is "
+                    f"space.stages[{i}]: received {stage!r}, expected "
                     "{channels, layers, stride, operators} or [channels, layers, stride]."
                 )
             check_keys(f"space.stages[{i}]", stage, (*names, "operators"))

@@ -58,7 +58,7 @@ def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:
     if not trainer.train_steps:
         trainer.train_steps = round(stage.epochs * per_epoch)
     if trainer.train_steps < 1:
-        raise NeasError(f"{field}.epochs: received {stage.epochs}, allowed is more than 0.")
+        raise NeasError(f"{field}.epochs: received {stage.epochs}, expected more than 0.")
     epoch = max(1, math.ceil(per_epoch))
     trainer.steps_per_loop = trainer.steps_per_loop or max(1, min(100, epoch // 2))
     # Orbit wants the summary interval to be a multiple of the loop.

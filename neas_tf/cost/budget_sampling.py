@@ -146,7 +146,7 @@ class BudgetSampler:
         fields = ", ".join(f"{x.setting}={x.text()}" for x in self.budget.limits)
         raise NeasError(
             f"{fields}: no ensemble of the (shrunk) space {self.shrunk.space.name!r} was found "
-            f"that keeps these bounds; allowed is a wider range."
+            f"that keeps these bounds; expected a wider range."
         )
 
     def _fits(self, split: int, choices: list[int]) -> bool:

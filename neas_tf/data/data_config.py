@@ -96,7 +96,7 @@ class DataConfig(hyperparams.Config):
         """Returns itself when every field is sound.
 
         Raises:
-          NeasError: names the field, what was received and what is allowed.
+          NeasError: names the field, what was received and what is expected.
         """
         values = self.as_dict()
         choices = (

@@ -210,7 +210,7 @@ def check_records(
         return
     pattern = data.input_path
     if not pattern:
-        raise NeasError(f"{field}.input_path: received nothing, allowed is a pattern of TFRecords.")
+        raise NeasError(f"{field}.input_path: received nothing, expected a pattern of TFRecords.")
     try:
         patterns = pattern.as_dict().values() if hasattr(pattern, "as_dict") else [pattern]
         files = [file for each in patterns for file in input_reader.match_files(each)]
@@ -218,7 +218,7 @@ def check_records(
         files = []
     if not files or not all(tf.io.gfile.exists(file) for file in files):
         raise NeasError(
-            f"{field}.input_path: no file matches {str(pattern)!r}; allowed is a pattern of "
+            f"{field}.input_path: no file matches {str(pattern)!r}; expected a pattern of "
             "TFRecords, such as 'coco/train*'."
         )
     if num_classes is None:
@@ -259,7 +259,7 @@ def check_same_model(task: Any, model_dir: str) -> None:
     changed = _difference(theirs, task.model.as_dict())
     if changed:
         raise NeasError(
-            f"model_dir: {model_dir!r} holds a run with another task.model.{changed}; allowed is "
+            f"model_dir: {model_dir!r} holds a run with another task.model.{changed}; expected "
             "the same model, or another folder."
         )
 

@@ -42,7 +42,7 @@ def check_identity(folder: Path, identity: Mapping[str, Any], set_aside: bool) -
     elif changes:
         raise NeasError(
             f"fine_tune_dir: {str(folder)!r} holds another fine-tuning ({'; '.join(changes[:4])}); "
-            "allowed is the same one again, another folder, or to remove this one first."
+            "expected the same one again, another folder, or to remove this one first."
         )
 
 

@@ -150,7 +150,7 @@ def quantization_aware(
       NeasError: when there are no images.
     """
     if not len(images):
-        raise NeasError("images: received none, allowed is 1 or more to measure ranges on.")
+        raise NeasError("images: received none, expected 1 or more to measure ranges on.")
     own = quantized_outputs(layers)
 
     def wrap(entry: FlatLayer, layer: Any) -> Any:

@@ -153,7 +153,7 @@ class WorkFolder:
         if changes:
             raise NeasError(
                 f"folder of models: {str(self.folder)!r} belongs to another measurement "
-                f"({'; '.join(changes[:4])}); allowed is the same one again or another folder."
+                f"({'; '.join(changes[:4])}); expected the same one again or another folder."
             )
 
     def build(self, on_model: Callable[[], Any] = lambda: None) -> None:
@@ -197,7 +197,7 @@ class WorkFolder:
         if changes:
             raise NeasError(
                 f"folder of models: {str(self.folder)!r} holds times taken otherwise "
-                f"({'; '.join(changes)}); allowed are the same settings or another folder."
+                f"({'; '.join(changes)}); expected the same settings or another folder."
             )
         return {name: list(times) for name, times in value["samples"].items()}
 
@@ -267,7 +267,7 @@ def make_table(
     if missing or set(plan.probes) - set(by_probe):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5]) or "those of another version"
-        raise NeasError(f"latencies: none of {names}{more}; allowed is one of every probe.")
+        raise NeasError(f"latencies: none of {names}{more}; expected one of every probe.")
     entries, lost = {}, []
     for key, d in plan.entries.items():
         value = (by_probe[d.longer] - (by_probe[d.shorter] if d.shorter else 0)) / d.copies

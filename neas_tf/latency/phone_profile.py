@@ -128,7 +128,7 @@ def _parse_run(text: str, where: str) -> Profile:
     ops, printed = _primary_table(text_of_runs)
     if not ops:
         raise NeasError(
-            f"{title} has no table of operators in run order; allowed is the output of "
+            f"{title} has no table of operators in run order; expected the output of "
             "benchmark_model with --enable_op_profiling=true."
         )
     threads = _THREADS.search(text)
@@ -139,7 +139,7 @@ def _parse_run(text: str, where: str) -> Profile:
     if printed is not None and abs(added - printed) > _AGREE * printed + rounding:
         raise NeasError(
             f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum behind "
-            f"the table is {printed:,.0f} µs; allowed is a whole table."
+            f"the table is {printed:,.0f} µs; expected a whole table."
         )
     return profile
 
@@ -233,7 +233,7 @@ def read_latencies(
             stem = PurePosixPath(profile.model).stem if profile.model else path.stem
             if stem not in by_stem:
                 raise NeasError(
-                    f"{where}: is of the model {stem!r}, allowed are those of the manifest "
+                    f"{where}: is of the model {stem!r}, expected those of the manifest "
                     f"({', '.join(sorted(by_stem)[:3])}, …)."
                 )
             values.setdefault(by_stem[stem], []).append(profile.nanoseconds)

@@ -224,7 +224,7 @@ def run_search(
             if not scored and not proposals:
                 raise NeasError(
                     f"search: no ensemble of the shrunk space inside the budget was found in "
-                    f"{RANDOM_TRIES} random draws; allowed is a budget that the space attains."
+                    f"{RANDOM_TRIES} random draws; expected a budget that the space attains."
                 )
             missing = _match(proposals, len(scored), generation, history)
             asked = proposals if whole_generations else missing
@@ -311,7 +311,7 @@ def _first_generation(state: Mapping[str, Any], history: History, settings: Sear
     if differences or (start >= settings.generations and not state["finished"]):
         raise NeasError(
             f"search state {str(history.state_path)!r}: {', '.join(differences or ['finished'])} "
-            f"received that do not fit the first {count} lines of {history.path.name}, allowed is "
+            f"received that do not fit the first {count} lines of {history.path.name}, expected "
             f"the state that this search wrote."
         )
     return start

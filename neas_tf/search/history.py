@@ -299,7 +299,7 @@ class History:
             if begun:
                 raise NeasError(
                     f"search: {str(self.path)!r} has no state.json beside it that says which "
-                    f"search it belongs to; allowed is a folder with both or neither."
+                    f"search it belongs to; expected a folder with both or neither."
                 )
             return {}
         state = self._read_state()
@@ -310,7 +310,7 @@ class History:
                 f"search: {str(self.directory)!r} holds another search ("
                 + "; ".join(differences[:8])
                 + f"; and {len(differences) - 8} more" * (len(differences) > 8)
-                + "); allowed is the same search again or another folder."
+                + "); expected the same search again or another folder."
             )
         return state
 

@@ -153,5 +153,5 @@ def describe(found: Progress) -> str:
 def check_time_limit(minutes: float) -> float:
     """Minutes to seconds; raises `NeasError` for a negative number."""
     if not minutes >= 0 or minutes == float("inf"):
-        raise NeasError(f"time_limit: received {minutes!r}, allowed are minutes ≥ 0 (0: no limit).")
+        raise NeasError(f"time_limit: received {minutes!r}, expected minutes ≥ 0 (0: no limit).")
     return 60.0 * minutes

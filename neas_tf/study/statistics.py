@@ -130,7 +130,7 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
 
 def _check_pairs(x: Values, y: Values) -> None:
     if len(x) != len(y):
-        raise NeasError(f"pairs: received {len(x)} and {len(y)} values, allowed are equally many.")
+        raise NeasError(f"pairs: received {len(x)} and {len(y)} values, expected equally many.")
     check(len(x) >= 2, "pairs", len(x), "at least 2")
 
 

@@ -118,9 +118,7 @@ def test_the_model_of_another_run_is_refused(exported, tmp_path):
     config = configured(tmp_path)
     config.data.crop_padding += 1
     before = contents(run.model_dir)
-    with pytest.raises(
-        NeasError, match=r"holds another run \(.*allowed is the same run again, with"
-    ):
+    with pytest.raises(NeasError, match=r"holds another run \(.*expected the same run again, with"):
         run_pipeline(config, str(run.model_dir), "export")
     assert contents(run.model_dir) == before
 

@@ -157,7 +157,7 @@ def test_refuses_what_is_no_generation():
         PrefixTree([])
     one = Architecture(1, (("k3e4", "k3e4"),))
     two = Architecture(1, (("k3e4", "k3e4"), ("k3e4", "k5e4")))
-    with pytest.raises(NeasError, match=r"received \(2, 2\), allowed is 1 paths of 2 layers"):
+    with pytest.raises(NeasError, match=r"received \(2, 2\), expected 1 paths of 2 layers"):
         PrefixTree([one, two])
     with pytest.raises(NeasError, match="devices: received 0"):
         shares([one], 0)

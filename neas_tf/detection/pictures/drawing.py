@@ -103,8 +103,7 @@ def check_name(path: str | Path) -> None:
     """Raises unless a path ends as a picture's."""
     if Path(path).suffix.lower() not in PICTURES:
         raise NeasError(
-            f"output: received {str(path)!r}, allowed is a name that ends with "
-            f"{', '.join(PICTURES)}."
+            f"output: received {str(path)!r}, expected a name that ends with {', '.join(PICTURES)}."
         )
 
 
