@@ -220,7 +220,7 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _end(text: str) -> str:
-    """As much of a text as a message has place for."""
+    """As much of a string as a message has place for."""
     return text if len(text) <= 80 else f"…{text[-79:]}"
 
 

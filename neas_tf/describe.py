@@ -41,7 +41,7 @@ def describe(
 
     Returns:
       A mapping with `name`, `key`, `split_point`, `num_paths`, `macs`, `paper_flops`, `params`,
-      `shared_macs`, `path_macs` (behind the split, head included), `space`, `input_size`,
+      `shared_macs`, `path_macs` (after the split, head included), `space`, `input_size`,
       `num_classes`, `official` (the authors' list, None where it cannot say it) and `layers`: one
       entry per part from the stem to the classifiers, with `part`, `layer`, `stage`, `shared`,
       `operators` (one, or one per path), `in_shape` and `out_shape` (height, width, channels),

@@ -119,7 +119,7 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
     except KeyboardInterrupt:
         if model_dir is None:
             raise
-        console.say(f"\n{name}: stopped; the same command goes on from here.")
+        console.say(f"\n{name}: stopped; the same command continues from here.")
         return 130
     return 0
 

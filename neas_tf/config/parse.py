@@ -25,7 +25,7 @@ _MOST_ASSIGNMENTS = 1000
 _MOST_LEVELS = 30
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
 _FILE = re.compile(r"(?!.*:\s).*\.(?:yaml|yml|json)")  # one line that is no mapping
-_OPENING = ("[", "{", ",", ":")  # behind these a value begins, inside brackets
+_OPENING = ("[", "{", ",", ":")  # after these a value begins, inside brackets
 
 
 def load_file(path: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(text, Mapping):
         return _nested(text, what)
     if text is not None and not isinstance(text, str):
-        raise NeasError(f"{what}: received {shown(text)}, expected a text or a mapping.")
+        raise NeasError(f"{what}: received {shown(text)}, expected a string or a mapping.")
     if not text or not text.strip():
         return {}
     if len(text) > MOST_BYTES:
@@ -125,7 +125,7 @@ def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") 
 
 
 def _split_commas(text: str) -> Iterator[str]:
-    """The assignments of a text, which commas separate; those in quotes and brackets do not."""
+    """The assignments of a string, which commas separate; those in quotes and brackets do not."""
     start = 0
     while start < len(text):
         equals = text.find("=", start)
@@ -140,7 +140,7 @@ def _split_commas(text: str) -> Iterator[str]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the comma behind a value is, or the text ends."""
+    """Where the comma after a value is, or the text ends."""
     depth, quote, before, i = 0, "", "", start
     while i < len(text):
         char = text[i]
@@ -228,7 +228,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(kind, type) and not _is_config(kind) and isinstance(value, kind)
 
 
-_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 def _describe(kind: Any) -> str:

@@ -146,8 +146,8 @@ class ShrinkConfig(hyperparams.Config):
     Attributes:
       metric: diversity, accuracy or none.
       every_epochs: training between two shrinks; 0 never shrinks.
-      remove: k, combinations dropped a time over all layers.
-      num_samples: Z, ensembles measured a time.
+      remove: k, combinations dropped at a time, over all layers.
+      num_samples: Z, ensembles measured at a time.
       images: size of the part of the training set that they are measured on.
       batch_size: images of one forward pass of the measurement.
       beta: β of Eq. 5, or `auto` for 1 / median distance.
@@ -205,7 +205,7 @@ class SearchConfig(hyperparams.Config):
       validation_images: held-out images for the accuracy; 0 takes all of them.
       batch_size: of the accuracy's forward passes.
       racing: whether a candidate that will not be among the best `parents` stops before it has seen
-        all validation images; behind every batch a paired test decides, with `objective: accuracy`.
+        all validation images; after every batch a paired test decides, with `objective: accuracy`.
       racing_error: chance that the test calls one candidate worse than another when it is not.
     """
 

@@ -1,4 +1,4 @@
-"""Budgets of a search, and whether a (shrunk) space can meet them (method: section 8.8)."""
+"""Budgets of a search, and whether a (shrunk) space can meet them (docs/method.md, Search)."""
 
 from __future__ import annotations
 

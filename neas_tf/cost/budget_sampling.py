@@ -229,7 +229,7 @@ def _axis(
 
 
 def _draw(plan: _Plan, number: Callable[[], float]) -> list[int]:
-    """Chooses layer by layer in proportion to the ways to go on: one index a layer."""
+    """Chooses layer by layer in proportion to the ways to continue: one index a layer."""
     left, flat = plan.full, len(plan.layers[0].ways) - 1
     choices = []
     following = [layer.ways for layer in plan.layers[1:]] + [plan.last]

@@ -1,4 +1,4 @@
-"""What an ensemble costs, from one additive table per space (method: budgets, section 8.8).
+"""What an ensemble costs, from one additive table per space (docs/method.md, Search).
 
 The cost of an ensemble is a sum over its layers, so that no model is ever built for it: the stem
 and the fixed block once, layers 1..s once, layers s+1..d and the head once per path.
@@ -49,7 +49,7 @@ class Cost:
       paper_flops: the paper's slightly larger count.
       params: trainable parameters.
       shared_macs: part of `macs` computed once: stem, fixed block, layers 1..s.
-      path_macs: what each path adds behind the split, its head included;
+      path_macs: what each path adds after the split, its head included;
         `macs == shared_macs + sum(path_macs)`.
       latency_ns: predicted by a latency table; None without one.
     """
@@ -227,7 +227,7 @@ class CostTable:
                 unknown_name("metrics", metric, self.operators)
         columns = 1 + num_paths * depth
         check(arrays.shape[1] == columns, "arrays", arrays.shape, f"{columns} columns")
-        # Paths 2.. count a layer only behind the split, and no split lies before min_split.
+        # Paths 2.. count a layer only after the split, and no split lies before min_split.
         always = np.arange(depth)
         late = np.arange(self.space.min_split, depth)
         used = np.concatenate([always, *(k * depth + late for k in range(1, num_paths))])
@@ -258,7 +258,7 @@ class CostTable:
         Returns:
           `shared` and `split`, lists of d arrays (n, len(metrics)): for the operators alive (in
           the order of `shrunk.alive_operators`) where the layer is shared, and for the
-          combinations alive (order of `shrunk.alive`) behind the split. A layer that cannot
+          combinations alive (order of `shrunk.alive`) after the split. A layer that cannot
           split has the entries of `shared` in both.
         """
         check(

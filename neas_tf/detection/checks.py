@@ -70,7 +70,7 @@ def check_experiment(config: Any, mode: str, model_dir: str) -> boxes_of_coco.An
     Args:
       config: of `load_experiment`.
       mode: of Model Garden's flag; `train…` needs the training records, `…eval…` the others.
-      model_dir: of the run; may hold an earlier sitting of the same model.
+      model_dir: of the run; may hold an earlier session of the same model.
 
     Returns:
       The annotations that evaluation will judge by, where there are any.
@@ -251,7 +251,7 @@ def check_initial(task: Any) -> None:
 
 
 def check_same_model(task: Any, model_dir: str) -> None:
-    """Refuses to go on from checkpoints of another model, which would be restored in part."""
+    """Refuses to continue from checkpoints of another model, which would be restored in part."""
     path = os.path.join(model_dir, PARAMS)
     if not newest_checkpoint(model_dir) or not os.path.isfile(path):
         return

@@ -94,7 +94,7 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
         unused.add(f"{name}.conv_dwl.weight")
 
     def layers(part, row, path, first, number):
-        """The layers of a row; returns the number behind the last."""
+        """The layers of a row; returns the number after the last."""
         for layer, text in zip(space.layers[first : first + len(row)], row, strict=True):
             if text == SKIP:
                 continue

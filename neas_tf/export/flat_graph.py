@@ -140,7 +140,7 @@ def _normalisation_layers(scale: Any, offset: Any) -> list[FlatLayer]:
 
 
 def _activation_layers(layer: Any, inputs: list[str]) -> list[FlatLayer]:
-    """An activation as the operations of the integer graph, which rounds behind each."""
+    """An activation as the operations of the integer graph, which rounds after each."""
     name, function = layer.name, layer.get_config()["activation"]
     if function == "relu":
         return [FlatLayer(name, "ReLU", {"name": name, "dtype": "float32"}, inputs, [])]

@@ -22,7 +22,7 @@ _quantizers = _quantization.quantizers
 _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 # They hand their input on as it is, so that its range is theirs.
 _SAME_RANGE = ("ZeroPadding2D", "Cropping2D", "Flatten", "Reshape", "Dropout")
-# Devices compute these in one operation with a ReLU behind them.
+# Devices compute these in one operation with a ReLU after them.
 _FUSED_WITH_RELU = ("Conv2D", "DepthwiseConv2D", "Dense", "Add")
 _PIXELS = "pixels"
 # Whole numbers lose nothing in steps of 1; devices have one range for every sigmoid.

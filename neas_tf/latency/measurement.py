@@ -1,7 +1,7 @@
 """The folder behind a latency table: the models to time, and what was timed so far.
 
 `manifest.json` says which file is which probe or ensemble; `samples.json` holds the times. Both
-are functions of the request, so that a measurement goes on where it was killed, and files that
+are functions of the request, so that a measurement continues where it was killed, and files that
 were timed elsewhere (a phone) find their meaning again.
 """
 
@@ -85,7 +85,7 @@ class ModelFile:
     def __post_init__(self):
         for field in ("file", "kind", "name"):
             value = getattr(self, field)
-            check(isinstance(value, str), f"manifest: {field}", value, "a text")
+            check(isinstance(value, str), f"manifest: {field}", value, "a string")
         # The files are written, and deleted, in the folder of the manifest: nowhere else.
         check(_FILE.fullmatch(self.file) is not None, "manifest: file", self.file,
               "a name such as 'probe_000.tflite', without a folder")  # fmt: skip
@@ -94,7 +94,7 @@ class ModelFile:
 def list_models(request: Request, num_fit: int, num_validation: int) -> tuple[ModelFile, ...]:
     """All models of a table: its probes, then different random ensembles for fit and validation.
 
-    Larger numbers only add ensembles behind the others.
+    Larger numbers only add ensembles after the others.
     """
     probes = make_plan(request.space).probes
     result = [ModelFile(f"probe_{i:03d}.tflite", "probe", name) for i, name in enumerate(probes)]
@@ -186,7 +186,7 @@ class WorkFolder:
         return {model.file: self.folder / model.file for model in self.models}
 
     def read_samples(self, settings: Mapping[str, Any]) -> dict[str, list[int]]:
-        """The times of an earlier sitting with the same settings; empty without one."""
+        """The times of an earlier session with the same settings; empty without one."""
         path = self.folder / SAMPLES
         if not path.exists():
             return {}

@@ -2,7 +2,7 @@
 
 Two forms are read: the table it prints, and the CSV that `--profiling_output_csv_file` writes. Both
 hold a table of the operators in run order, with columns that differ a little between versions, and
-behind it the sum of a run. A file with the output of several runs, one after the other, is fine.
+after it the sum of a run. A file with the output of several runs, one after the other, is fine.
 
 Not counted: the profile of the initialisation, other subgraphs, and what a delegate reports of its
 inside when the delegate as a whole is an operator of the table too.
@@ -89,7 +89,7 @@ class Profile:
 
 
 def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
-    """The profiles in a text, of one or several runs of `benchmark_model`.
+    """The profiles in a string, of one or several runs of `benchmark_model`.
 
     Args:
       text: what was printed, or the content of a CSV file.

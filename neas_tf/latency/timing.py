@@ -113,9 +113,9 @@ def time_files(
     Args:
       files: path by name.
       settings: see there.
-      samples: ns by name, of an earlier sitting.
-      on_visit: called behind every visit.
-      on_round: called behind every round with all samples, for saving them.
+      samples: ns by name, of an earlier session.
+      on_visit: called after every visit.
+      on_round: called after every round with all samples, for saving them.
 
     Returns:
       The samples (ns) by name.

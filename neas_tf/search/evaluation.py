@@ -1,4 +1,4 @@
-"""Scores ensembles with the supernet's weights (method section 8.9), a generation at a time.
+"""Scores ensembles with the supernet's weights (docs/method.md, Search), a generation at a time.
 
 BN statistics are recalculated for each candidate: the exact mean of the batch moments (of mean
 and mean square) over the calibration images, in one pass through the candidate's own layers; then
@@ -125,7 +125,7 @@ class CandidateEvaluator:
         Args:
           architectures, progress: see `evaluate_all`.
           settings: of the race.
-          references: the best of the generations before, which saw all images; evaluated anew
+          references: the best of the generations before, which saw all images; evaluated again
             where this object does not know them.
         """
         unknown = [a for a in references if a.key not in self._known]

@@ -6,7 +6,7 @@ and random ensembles until the population is full. The control (paper Fig. 5) is
 objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
 
 A proposal outside the shrunk space or the budget, or scored before in the whole search, is thrown
-away and drawn anew, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
+away and drawn again, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
 no ensemble is scored twice. In a space with few ensembles left a generation may then be smaller;
 one without any new candidate ends the search, which says so in the log and in `state.json`.
 `search_state.ensemble_identity` says which candidates are the same ensemble.
@@ -80,7 +80,7 @@ def propose(
       settings: see there.
       shrunk: the space.
       sample: draws a random ensemble; it should know the budget, for what `admits` refuses is
-        only drawn anew.
+        only drawn again.
       admits: whether an ensemble is inside the budget.
       scored: all candidates of the generations before.
       rng: of this generation.
@@ -127,7 +127,7 @@ class Bar(Protocol):
         """Counts n more evaluations."""
 
     def set_postfix_str(self, s: str) -> Any:
-        """Shows a text behind the bar."""
+        """Shows a string after the bar."""
 
     def close(self) -> Any:
         """Ends the bar."""
@@ -171,7 +171,7 @@ def run_search(
     make_bar: Callable[[int, int], Bar] | None = None,
     whole_generations: bool = False,
 ) -> SearchResult:
-    """Runs Algorithm 2, or goes on with the search that the history's folder holds.
+    """Runs Algorithm 2, or continues the search that the history's folder holds.
 
     Args:
       settings, shrunk, sample, admits: see `propose`.
@@ -181,7 +181,7 @@ def run_search(
       history: the folder.
       context: what the scores and the budget depend on besides (budget, checkpoint, …), as JSON; a
         folder with another one is refused.
-      on_generation: called with (generation, its candidates, best so far) behind every generation
+      on_generation: called with (generation, its candidates, best so far) after every generation
         once it is saved.
       make_bar: (total, already done) -> progress bar, such as `tqdm_bar`.
       whole_generations: whether a resumed search asks for its whole generation again, because a
@@ -212,7 +212,7 @@ def run_search(
             history.write_pareto(done, settings.cost_metric)
         return result
     if done:
-        logging.info("Search: goes on at generation %d with %d candidates.", start + 1, len(done))
+        logging.info("Search: continues at generation %d with %d candidates.", start + 1, len(done))
     bar = make_bar(settings.population * settings.generations, len(done)) if make_bar else None
     try:
         for generation in range(start, settings.generations):
@@ -300,7 +300,7 @@ def _state(
 
 
 def _first_generation(state: Mapping[str, Any], history: History, settings: SearchSettings) -> int:
-    """The generation to go on with, after comparing the state with the history."""
+    """The generation to continue with, after comparing the state with the history."""
     start, count, done = state["generation"], state["candidates"], history.candidates
     if len(done) < count:  # Lines were lost: go back to where the history ends.
         return min(start, done[-1].generation if done else 0)

@@ -148,7 +148,7 @@ def ensemble_identity(architecture: Architecture) -> Hashable:
 def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
     """Highest accuracy; ties go to the lower MACs, then to the earlier one.
 
-    One that a race stopped comes behind all that finished.
+    One that a race stopped comes after all that finished.
     """
     return min(candidates, key=lambda c: (not c.finished, -c.accuracy, c.macs, c.number))
 

@@ -46,7 +46,7 @@ def front_numbers(costs: Values, accuracies: Values, count: int | None = None) -
 
     Args:
       costs, accuracies: of the points.
-      count: stop behind the front with which so many points are numbered; the others get the
+      count: stop after the front with which so many points are numbered; the others get the
         number that follows.
     """
     costs, accuracies = _points(costs, accuracies)

@@ -26,7 +26,7 @@ LayerCost = Callable[[int, str], Number]
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operator behind one sequence of operators.
+    """One operator after one sequence of operators.
 
     Attributes:
       parent: number of the node whose map it takes; -1 for the root.

@@ -1,6 +1,6 @@
 """How the evolution search makes new ensembles from scored ones: crossover and mutation.
 
-Paper section 3.4 and method section 8. Choices where the paper is silent:
+Paper section 3.4 and docs/method.md, Search. Choices where the paper is silent:
 
 * A split point that mutates goes to any other one that the space allows, with equal chance.
 * A layer that mutates takes something else than it had, where there is anything else: one of the
@@ -114,7 +114,7 @@ class SearchSettings:
 def crossover(
     a: Architecture, b: Architecture, shrunk: ShrunkSpace, rng: np.random.Generator
 ) -> Architecture:
-    """A child of two ensembles of the shrunk space (method section 8.7); it lies there too.
+    """A child of two ensembles of the shrunk space; it lies there too.
 
     The split point comes from one parent, the column (K operators) of every layer from a random
     one. A column that does not fit the child's side of the split is repaired: a shared layer takes

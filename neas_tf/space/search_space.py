@@ -88,7 +88,7 @@ class SearchSpace:
       input_channels: 3 for RGB.
       num_classes: outputs of each path's classifier.
       stem_channels, stem_kernel, stem_stride: the first convolution.
-      block_channels, block_stride: the fixed depthwise-separable layer behind the stem;
+      block_channels, block_stride: the fixed depthwise-separable layer after the stem;
         0 channels leave it out.
       stages: the searchable layers.
       operators: names of the N operators.
@@ -164,7 +164,7 @@ class SearchSpace:
 
     @property
     def out_channels(self) -> int:
-        """Channels behind the last searchable layer."""
+        """Channels after the last searchable layer."""
         return self.stages[-1].channels
 
     @property
@@ -174,12 +174,12 @@ class SearchSpace:
 
     @property
     def stem_size(self) -> tuple[int, int]:
-        """(height, width) behind the stem."""
+        """(height, width) after the stem."""
         return reduced(self.input_size, self.stem_stride)
 
     @property
     def block_size(self) -> tuple[int, int]:
-        """(height, width) behind the depthwise-separable layer."""
+        """(height, width) after the depthwise-separable layer."""
         return reduced(self.stem_size, self.block_stride) if self.block_channels else self.stem_size
 
     @functools.cached_property
@@ -244,7 +244,7 @@ class SearchSpace:
             stages = values["stages"]
             check(isinstance(stages, (list, tuple)), "space.stages", stages, "a list of stages")
             values["stages"] = tuple(_stage(i, stage) for i, stage in enumerate(stages))
-        check(isinstance(values.get("name", ""), str), "space.name", values.get("name"), "a text")
+        check(isinstance(values.get("name", ""), str), "space.name", values.get("name"), "a string")
         return cls(**values)
 
     def fingerprint(self) -> str:

@@ -96,7 +96,7 @@ class ShrunkSpace:
         return cls(space, num_paths, heterogeneous, tuple(alive))
 
     def can_split(self, number: int) -> bool:
-        """Whether layer `number` (1-based) may lie behind a split point."""
+        """Whether layer `number` (1-based) may lie after a split point."""
         return number > self.space.min_split
 
     @functools.cached_property
@@ -161,7 +161,7 @@ class ShrunkSpace:
         return tuple(sorted(operators, key=self.space.operator_index))
 
     def allows(self, number: int, operators: Iterable[str]) -> bool:
-        """Whether the K operators of a layer behind the split are a combination alive."""
+        """Whether the K operators of a layer after the split are a combination alive."""
         try:
             return self.ordered(operators) in self._alive_sets[number - 1]
         except ValueError:

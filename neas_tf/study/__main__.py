@@ -19,7 +19,9 @@ def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("study", None, f"Of {', '.join(NAMES)}; several with commas; or all.")
     flags.DEFINE_string(
-        "model_dir", None, "Folder of the studies; they go on from what it holds and share units."
+        "model_dir",
+        None,
+        "Folder of the studies; they continue from what it holds and share units.",
     )
     flags.DEFINE_multi_string(
         "config_file",
@@ -28,10 +30,10 @@ def define_flags() -> None:
         "Without one: configs/studies/cifar10_cpu.yaml.",
     )
     flags.DEFINE_string(
-        "params_override", "", "Overrides behind the files: a.b=1,c=2, a YAML mapping, or a file."
+        "params_override", "", "Overrides over the files: a.b=1,c=2, a YAML mapping, or a file."
     )
     flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
-    flags.DEFINE_float("time_limit", 0.0, "Minutes behind which no unit begins; 0 is no limit.")
+    flags.DEFINE_float("time_limit", 0.0, "Minutes after which no unit begins; 0 is no limit.")
     flags.DEFINE_bool("list", False, "Only lists which units are done and which are left.")
     flags.DEFINE_bool("report", False, "Only writes the reports from the units that are done.")
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
@@ -52,7 +54,7 @@ def _run(argv: Sequence[str]) -> None:
     if not values.model_dir:
         raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     folder = resolve_user_path(values.model_dir)
-    check_folder(folder)  # at once, not behind TensorFlow's start
+    check_folder(folder)  # at once, not after TensorFlow's start
     command_line.start_tensorflow(values.threads)
     from neas_tf.study.command import Options, load_settings, run_studies
 

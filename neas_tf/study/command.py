@@ -29,7 +29,7 @@ class Options:
 
     Attributes:
       shard: part of the units, 'i/n', '' for all.
-      time_limit: minutes behind which no unit begins, 0 for none.
+      time_limit: minutes after which no unit begins, 0 for none.
       list_only: whether only the units are listed; nothing is written then.
       report_only: whether only the reports are written from what is done.
     """
@@ -119,7 +119,7 @@ def run_studies(
                 on_begin=lambda unit: console.heading(unit.title, unit.key),
             )
         if now.left and limit:
-            console.say("The time limit is reached; the same command goes on from here.")
+            console.say("The time limit is reached; the same command continues from here.")
     for name in names:
         folder = _write_report(name, plan, store, run)
         console.say(f"{STUDIES[name].title}: {folder / 'README.md'}")

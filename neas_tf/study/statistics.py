@@ -83,7 +83,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a statistic of observations, drawn anew with replacement.
+    """Percentile bootstrap of a statistic of observations, drawn again with replacement.
 
     Args:
       statistic: of the numbers (0-based) of the observations that are drawn, such as

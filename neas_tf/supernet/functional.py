@@ -1,7 +1,7 @@
 """The arithmetic of the supernet's layers on plain tensors: no state, no Keras.
 
 Batch normalisation here takes its statistics as arguments and returns the batch's moments, so
-that one traced graph trains, recalibrates and evaluates (method: every candidate has statistics
+that one traced graph trains, recalibrates and evaluates (every candidate has statistics
 of its own, and none of them is the supernet's).
 """
 

@@ -25,7 +25,7 @@ class LayerShape(NamedTuple):
 
     Attributes:
       stacks: the operators.
-      has_skip: whether a branch returns the input; it comes behind the stacks.
+      has_skip: whether a branch returns the input; it comes after the stacks.
       residual: whether the input is added to an operator's output.
       row_width: numbers of a row of weights.
       moment_widths: channels of each batch normalisation's moments, those of the widest operator.
@@ -84,7 +84,7 @@ class LayerProgram:
 
         Returns:
           The map, then (2, C) moments for each batch normalisation in the order of the operator's
-          steps, zero-padded; zeros behind its last one and where the operator is skip.
+          steps, zero-padded; zeros after its last one and where the operator is skip.
         """
         shared = first is not None
         if first is None:

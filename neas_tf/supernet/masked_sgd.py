@@ -1,4 +1,4 @@
-"""SGD that moves only what was drawn (method section 4).
+"""SGD that moves only what was drawn (docs/method.md, Supernet training).
 
 An operator that was not drawn must not move by momentum or weight decay either, so that the
 stock optimizers, dense or sparse, do not serve.

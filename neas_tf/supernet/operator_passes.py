@@ -37,7 +37,7 @@ def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
 
 
 def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
-    """A vector with zeros behind it."""
+    """A vector with zeros after it."""
     return tf.pad(values, [[0, by]]) if by else values
 
 

@@ -26,7 +26,7 @@ class SearchableLayer(FixedLayer):
       layer: the layer's `LayerSpec` (or its dict).
       operators: all operators of the space, which the index tensors refer to.
       num_paths: K.
-      can_share, can_split: whether the layer may lie before / behind a split point.
+      can_share, can_split: whether the layer may lie before / after a split point.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SearchableLayer(FixedLayer):
 
         Returns:
           K maps and K tuples of moments (2, C), one for each batch normalisation in the order of
-          the operator's steps, zero-padded to the widest operator's; zeros behind its last one
+          the operator's steps, zero-padded to the widest operator's; zeros after its last one
           and where the operator is skip.
         """
         rows = self.drawn_rows(operators) if rows is None else rows

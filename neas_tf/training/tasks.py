@@ -136,7 +136,7 @@ class _ClassificationTask(base_task.Task):
 
 @task_factory.register_task_cls(SupernetTaskConfig)
 class SupernetTask(_ClassificationTask):
-    """One step: the drawn ensemble's loss, gradients and updates (method section 4).
+    """One step: the drawn ensemble's loss, gradients and updates (paper section 3.4).
 
     Args:
       params: the registry's key.
@@ -222,7 +222,7 @@ class SupernetTask(_ClassificationTask):
 
 @task_factory.register_task_cls(EnsembleTaskConfig)
 class EnsembleTask(_ClassificationTask):
-    """Training of one ensemble (method section 7): trunk gradient divided by K.
+    """Training of one ensemble (docs/method.md, Retraining): trunk gradient divided by K.
 
     Args:
       params: the registry's key.

@@ -111,7 +111,7 @@ class TrainingLoop:
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
-            console.say(f"   Goes on at step {self.first_step:,} of {self.total:,}.")
+            console.say(f"   Continues at step {self.first_step:,} of {self.total:,}.")
 
     @property
     def step(self) -> int:
@@ -141,7 +141,7 @@ class TrainingLoop:
         step = self.step
         values = {name: float(value) for name, value in output.items()}
         loss = values.get("training_loss", 0.0)
-        # Before Orbit saves: a checkpoint is always good to go on from.
+        # Before Orbit saves: a checkpoint is always good to continue from.
         self._watch.check_loss(self._seen, step, self.trainer.bad_steps, loss)
         self._watch.check_weights(self.trainer.model, self.trainer.optimizer, step)
         self._seen = step
@@ -184,7 +184,7 @@ class _Controller(orbit.Controller):
 
 
 class MetricsLog:
-    """metrics.jsonl: one line a logging interval; lines behind the restored step are dropped."""
+    """metrics.jsonl: one line a logging interval; lines after the restored step are dropped."""
 
     def __init__(self, path: Path, step: int):
         self.path = path

@@ -131,7 +131,7 @@ def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr("neas_tf.config.parse.load_config", stop)
     code, text = command(model_dir=str(tmp_path / "run"))
-    assert code == 130 and "the same command goes on from here" in text
+    assert code == 130 and "the same command continues from here" in text
 
 
 def test_a_full_disk_in_the_words_of_tensorflow(command, tmp_path, monkeypatch):

@@ -145,7 +145,7 @@ class Detector:
 
         Returns:
           `boxes` (1, n, 4) as y1, x1, y2, x2 in pixels of the frame, `classes` int32 (1, n),
-          `scores` (1, n), the best first, and `num_detections` int32 (1,); zeros behind them.
+          `scores` (1, n), the best first, and `num_detections` int32 (1,); zeros after them.
         """
         codes, logits = self.raw(image)
         scores = tf.sigmoid(logits[:, 1:])  # (anchors, classes), without the background

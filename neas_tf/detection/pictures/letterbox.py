@@ -10,7 +10,7 @@ import numpy as np
 from neas_tf.common.errors import check
 from neas_tf.common.normalisation import Normalisation
 
-# What is 0 behind the normalisation; Model Garden pads there.
+# What is 0 after the normalisation; Model Garden pads there.
 FILL = tuple(255.0 * mean for mean in Normalisation().mean)
 
 

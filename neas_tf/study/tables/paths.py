@@ -21,7 +21,7 @@ _EXPECTED = (2, 3, 5)  # the paper's order, 80.0 > 79.5 > 78.5 %; it has no K = 
 
 
 def _remove(plan: Plan, num_paths: int) -> int:
-    """Combinations dropped a time: the same share of all as the base drops."""
+    """Combinations dropped at a time: the same share of all as the base drops."""
     counts = [
         ShrunkSpace.full(plan.space, k, plan.base["heterogeneous"]).num_combinations
         for k in (plan.base["num_paths"], num_paths)

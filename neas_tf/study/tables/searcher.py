@@ -77,7 +77,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def top_curve(result: Result, top: int) -> dict[str, Any]:
-    """Behind each generation, the best candidates so far.
+    """After each generation, the best candidates so far.
 
     Args:
       result: of a search.
