@@ -144,8 +144,8 @@ def measured(model_dir: str, cache: str) -> Results:
 
     from neas_tf.config.parse import load_config
     from neas_tf.run.context import open_run
-    from neas_tf.run.search_stage import load_shrunk, make_evaluator
-    from neas_tf.run.supernet_stage import load_supernet
+    from neas_tf.run.search_stage import make_evaluator
+    from neas_tf.run.supernet_stage import load_shrunk, load_supernet
 
     config = load_config("neas_cifar10", [str(Path(model_dir, "params.yaml"))], "")
     run = open_run(config, model_dir, tf.distribute.get_strategy())
@@ -159,7 +159,12 @@ def measured(model_dir: str, cache: str) -> Results:
     def correct(architectures: list[Architecture]) -> np.ndarray:
         nonlocal evaluator
         if evaluator is None:
-            evaluator = make_evaluator(run, load_supernet(run))
+            evaluator = make_evaluator(
+                run.config,
+                run.info,
+                load_supernet(run.config, run.model_dir, run.space),
+                run.cluster,
+            )
         missing = [a for a in architectures if a.key not in known]
         if missing:
             found = evaluator.correct(missing)
@@ -172,7 +177,7 @@ def measured(model_dir: str, cache: str) -> Results:
         return np.stack([np.unpackbits(known[a.key], -1, count=size) for a in architectures]) > 0
 
     about = {"results": "evaluations with a trained supernet", "space": run.space.name}
-    return correct, load_shrunk(run), about
+    return correct, load_shrunk(run.model_dir, run.space), about
 
 
 def made_up(space: SearchSpace, images: int = 5000, seed: int = 0) -> Results:

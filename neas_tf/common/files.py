@@ -347,6 +347,22 @@ def listed(changes: list[str], most: int = 6) -> str:
     return f"{'; '.join(changes[:most])}{more}"
 
 
+def check_same(where: str, what: str, found: Any, wanted: Any, remedy: str) -> None:
+    """Refuses a folder whose record of what it holds is not what is wanted.
+
+    Args:
+      where: the field and its folder, such as "model_dir: 'runs/mine'".
+      what: it is a folder of, such as "search".
+      found, wanted: JSON values; the record, and what it should be.
+      remedy: what to give instead.
+
+    Raises:
+      NeasError: names the first differences.
+    """
+    if changes := difference(found, wanted):
+        raise NeasError(f"{where} holds another {what} ({listed(changes)}); expected {remedy}.")
+
+
 def _few(values: list[Any], count: int = 3) -> str:
     texts = [json.dumps(value) for value in values[:count]]
     return ", ".join(texts + ["…"] * (len(values) > count)) or "nothing"

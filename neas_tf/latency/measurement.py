@@ -18,7 +18,13 @@ import numpy as np
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check, check_int, unknown_name
-from neas_tf.common.files import difference, read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.files import (
+    check_same,
+    difference,
+    read_json,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from neas_tf.common.folder_lock import LOCK_FILE
 from neas_tf.cost.latency_plan import Piece, make_plan
 from neas_tf.cost.latency_table import QUANTIZATIONS, LatencyTable
@@ -149,12 +155,9 @@ class WorkFolder:
                   "of the same measurement")  # fmt: skip
             return
         found = read_manifest(path)[0].to_dict()
-        changes = difference(found, self.request.to_dict())
-        if changes:
-            raise NeasError(
-                f"folder of models: {str(self.folder)!r} belongs to another measurement "
-                f"({'; '.join(changes[:4])}); expected the same one again or another folder."
-            )
+        remedy = "the same one again, or another folder"
+        where = f"folder of models: {str(self.folder)!r}"
+        check_same(where, "measurement", found, self.request.to_dict(), remedy)
 
     def build(self, on_model: Callable[[], Any] = lambda: None) -> None:
         """Writes the manifest and the models that are not there yet (imports TensorFlow)."""

@@ -9,6 +9,7 @@ none of them waits for it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import re
 import socket
@@ -39,6 +40,41 @@ _TOLD = "NEAS: "
 _LOOK = 1.0  # seconds
 _SHOWN = 300  # characters of TensorFlow's own words
 _TASK = r"/job:(?:worker|chief)/(?:replica:\d+/)?task:(\d+)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes and devices that share a run, behind a strategy of distribution."""
+
+    strategy: tf.distribute.Strategy
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run's files."""
+        return bool(self.strategy.extended.should_checkpoint)
+
+    @property
+    def worker(self) -> tuple[int, int]:
+        """(number of worker processes, 0-based index of this one)."""
+        return worker_of(self.strategy)
+
+    @property
+    def local_devices(self) -> tuple[str | None, ...]:
+        """This process' devices, for work that needs no strategy; None is TensorFlow's choice."""
+        mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not isinstance(self.strategy, mirrored):  # the cores of a TPU run whole programs
+            return (None,)
+        names = tuple(self.strategy.extended.worker_devices)
+        return names if len(names) > 1 else (None,)
+
+    def barrier(self) -> None:
+        """Waits until all worker processes are here, so that what the chief wrote is on disk."""
+        barrier(self.strategy)
+
+    def any_worker(self, values: np.ndarray) -> np.ndarray:
+        """Where a bool array is true in at least one worker; all of them must call this."""
+        brought = exchange(self.strategy, values.ravel().tolist())
+        return brought.any(0).reshape(values.shape)
 
 
 def several(strategy: tf.distribute.Strategy) -> bool:

@@ -17,6 +17,7 @@ from neas_tf.config.settings import (
     SupernetConfig,
 )
 from neas_tf.cost.budget import Budget, latency_bound
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
 from neas_tf.search.variation import SearchSettings
@@ -149,6 +150,15 @@ def search_budget(config: NeasConfig) -> Budget:
     return Budget(
         search.max_macs, search.min_macs, search.max_params, latency_bound(search.max_latency_ms)
     )
+
+
+def search_costs(config: NeasConfig, space: SearchSpace) -> tuple[CostTable, Budget]:
+    """What ensembles of a space cost, and the search's bounds on that.
+
+    Raises:
+      NeasError: for a bound without sense, or a latency table that cannot be read.
+    """
+    return CostTable(space, search_latency(config, space)), search_budget(config)
 
 
 def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:

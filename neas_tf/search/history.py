@@ -19,7 +19,6 @@ from absl import logging
 
 from neas_tf.common import files
 from neas_tf.common.errors import NeasError, check, check_int, fail, is_number
-from neas_tf.common.files import difference
 from neas_tf.search.pareto import unbeaten
 from neas_tf.space.architecture import Architecture
 
@@ -304,13 +303,10 @@ class History:
             return {}
         state = self._read_state()
         search = json.loads(json.dumps(search, allow_nan=False))
-        differences = difference(state["search"], search)
-        if differences and (begun or state["candidates"]):
-            raise NeasError(
-                f"search: {str(self.directory)!r} holds another search ("
-                + "; ".join(differences[:8])
-                + f"; and {len(differences) - 8} more" * (len(differences) > 8)
-                + "); expected the same search again or another folder."
+        if begun or state["candidates"]:
+            remedy = "the same search again, or another folder"
+            files.check_same(
+                f"search: {str(self.directory)!r}", "search", state["search"], search, remedy
             )
         return state
 

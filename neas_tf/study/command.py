@@ -12,7 +12,8 @@ from neas_tf.common.errors import NeasError, unknown_name
 from neas_tf.config.parse import apply_override, check_known, read_overrides, with_stage_shapes
 from neas_tf.config.settings import NeasConfig
 from neas_tf.latency.timing import describe_machine
-from neas_tf.run.context import Run, essential_settings
+from neas_tf.run.context import Run
+from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.study import reporting, schedule
 from neas_tf.study.running import Runner

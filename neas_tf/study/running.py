@@ -135,7 +135,7 @@ class Runner:
     def _supernet(self, unit: units.Supernet) -> dict[str, Any]:
         run = self._run(unit)
         with run.writing():
-            shrunk = train_supernet(run)
+            shrunk = train_supernet(*run.inputs)
         lines = run.folder("supernet", "metrics.jsonl").read_text("utf-8").splitlines()
         reports = sorted(run.folder("shrink").glob("shrink_*.json"))
         shrinks = [read_json(path, "shrink report") for path in reports]
@@ -168,7 +168,12 @@ class Runner:
     def _scores(self, unit: units.Scores) -> dict[str, Any]:
         run = self._with_supernet(unit, {}, budget=False)
         ensembles = [Architecture.from_key(key).check_in(run.space) for key in unit.ensembles]
-        evaluator = make_evaluator(run, load_supernet(run))
+        evaluator = make_evaluator(
+            run.config,
+            run.info,
+            load_supernet(run.config, run.model_dir, run.space),
+            run.cluster,
+        )
         with console.bar("scores", 100, "%", leave=False) as bar:
             found = evaluator.evaluate_all(ensembles, lambda share: bar.update(100 * share - bar.n))
         return {
@@ -180,7 +185,7 @@ class Runner:
         bound = self._latency_bound(unit) if unit.table else {}
         run = self._with_supernet(unit, {"seed": unit.seed, **bound}, budget=not bound)
         with run.writing():
-            result = search(run)
+            result = search(*run.inputs)
         lines = read_history(run.folder("search", "history.jsonl"))
         found = {
             "candidates": [[c.architecture.key, c.accuracy, c.macs, c.generation] for c in lines],
@@ -214,7 +219,7 @@ class Runner:
     def _training(self, unit: units.Training) -> dict[str, Any]:
         run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})
         with run.writing():
-            return retrain(run)
+            return retrain(*run.inputs)
 
     def _trained(self, unit: units.OfTraining) -> tuple[Run, Any]:
         run = self._run(unit.training)

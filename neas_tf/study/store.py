@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import difference, listed, read_json, write_json_atomic
+from neas_tf.common.files import check_same, difference, read_json, write_json_atomic
 from neas_tf.common.folder_lock import is_leftover, lock_folder
 from neas_tf.common.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
@@ -91,12 +91,10 @@ class Store:
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _check(self, found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        changes = difference(_completed(found, self._base, defaults), self._base)
-        if changes:
-            raise NeasError(
-                f"model_dir: {str(self.folder)!r} holds studies with other settings "
-                f"({listed(changes)}); expected the same settings or another folder."
-            )
+        completed = _completed(found, self._base, defaults)
+        remedy = "the same settings, or another folder"
+        where = f"model_dir: {str(self.folder)!r}"
+        check_same(where, "set of studies", completed, self._base, remedy)
 
     def begin(self) -> None:
         """Makes the folder and records the settings."""

@@ -254,7 +254,7 @@ def test_profiles_of_a_phone_give_a_table(measured, tmp_path):
         (["--output=NEW", "--space=none.json"], "space: no file at"),
         (["--output=NEW", "--model_dir=nowhere"], "model_dir: received"),
         (["--output=NEW", "--input_size=big"], "input_size: received 'big'"),
-        (["--output=NEW", "--models=KEPT"], "belongs to another measurement"),
+        (["--output=NEW", "--models=KEPT"], "holds another measurement"),
         (["--output=NEW", "--models=USED"], "a new or empty folder"),
         (["--output=NEW", "extra"], "flags only"),
         (["--output=s3://bucket/lut.json"], "which is an address"),

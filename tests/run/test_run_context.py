@@ -14,6 +14,7 @@ from neas_tf.common.folder_lock import lock_folder
 from neas_tf.config.parse import load_config
 from neas_tf.run import pipeline, search_stage
 from neas_tf.run.context import open_run
+from neas_tf.run.identity import Identity, bounds_of
 from neas_tf.run.supernet_stage import check_supernet
 
 
@@ -54,8 +55,12 @@ def begun(tiny, tmp_path):
 def searched(begun, monkeypatch):
     monkeypatch.setattr(search_stage, "_LazyEvaluator", QuickEvaluator)
     with begun.writing():
-        search_stage.search(begun)
+        search_stage.search(*begun.inputs)
     return begun
+
+
+def identity_of(stage, run):
+    return Identity(stage, run.config, run.model_dir, run.info)
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -235,7 +240,8 @@ def test_another_budget_while_the_supernet_is_trained(refused, tiny, tmp_path):
     config = load_config("neas_quickstart", [tiny])
     run = open_run(config, str(tmp_path / "run"), strategy())
     with run.writing():
-        run.record_identity("supernet", {"budget": run.bounds})
+        bounds = {"budget": bounds_of(run.config, run.table)}
+        identity_of("supernet", run).record(bounds, True)
     for override, words in (
         ("search.max_macs=50000", "budget.max_macs: was 60000, is 50000"),
         ("search.min_macs=1", "budget.min_macs: was 0, is 1"),
@@ -244,7 +250,7 @@ def test_another_budget_while_the_supernet_is_trained(refused, tiny, tmp_path):
         assert words in refused(override)
     give_supernet(run)
     other = load_config("neas_quickstart", [tiny], "search.max_macs=50000")
-    check_supernet(open_run(other, str(tmp_path / "run"), strategy()))
+    check_supernet(*open_run(other, str(tmp_path / "run"), strategy()).inputs)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +272,7 @@ def test_settings_that_change_no_result_may_change(tiny, begun):
     override = "supernet.trainer.checkpoint_interval=12,data.cache=memory,search.population=9"
     config = load_config("neas_quickstart", [tiny], override)
     run = open_run(config, str(begun.model_dir), strategy())
-    run.check_identity("supernet")
+    identity_of("supernet", run).check()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +291,8 @@ def test_another_search(refused, searched, override, words, stage):
 
 def test_another_retraining(refused, searched):
     with searched.writing():
-        searched.record_identity("retrain", {"architecture": "s1:k3e1.k3e1|k3e1|k3e2"})
+        found = {"architecture": "s1:k3e1.k3e1|k3e1|k3e2"}
+        identity_of("retrain", searched).record(found, True)
     for stage in ("all", "retrain"):
         assert "architecture: was" in refused(stage=stage)
         assert "retrain.epochs: was 2.0, is 3" in refused("retrain.epochs=3", stage=stage)
@@ -315,7 +322,7 @@ def test_settings_newer_than_the_run(refused, begun):
     record = json.loads(path.read_text())
     del record["supernet"]["augment"], record["images"]
     path.write_text(json.dumps(record))
-    begun.check_identity("supernet")
+    identity_of("supernet", begun).check()
     assert "supernet.epochs: was 2.0, is 3" in refused("supernet.epochs=3")
 
 
@@ -346,7 +353,7 @@ def test_data_that_changed_between_stages(refused, tiny, tmp_path):
     give_supernet(run)
     with run.writing():
         pass
-    check_supernet(run)
+    check_supernet(*run.inputs)
     for part in ("train", "test"):
         (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
     for stage in ("supernet", "search"):

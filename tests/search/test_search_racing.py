@@ -114,15 +114,15 @@ class FakeEvaluator:
 @pytest.fixture
 def fake(monkeypatch):
     evaluator = FakeEvaluator()
-    monkeypatch.setattr(search_stage, "load_supernet", lambda run: None)
-    monkeypatch.setattr(search_stage, "make_evaluator", lambda run, supernet: evaluator)
+    monkeypatch.setattr(search_stage, "load_supernet", lambda *_: None)
+    monkeypatch.setattr(search_stage, "make_evaluator", lambda *_: evaluator)
     return evaluator
 
 
 def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
     run = give_supernet(opened(tmp_path, "search.racing=true,search.racing_error=0.01"))
     with run.writing():
-        result = search_stage.search(run)
+        result = search_stage.search(*run.inputs)
     assert "stopped early by racing" in capsys.readouterr().err
     assert [len(architectures) for architectures, _, _ in fake.races] == [8, 8, 8]
     for generation, (_, settings, references) in enumerate(fake.races):
@@ -132,7 +132,7 @@ def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
     state = json.loads(run.folder("search", "state.json").read_text())
     assert state["search"]["context"]["racing"] == {"racing_error": 0.01, "batch_size": 500}
     with pytest.raises(NeasError, match=r"holds another search .*racing"):
-        search_stage.search(opened(tmp_path, ""))
+        search_stage.search(*opened(tmp_path, "").inputs)
     # The report ranks those that finished; the others are counted.
     files = read_run(run.model_dir)
     assert [c.number for c in files.candidates if not c.finished] == [
@@ -157,7 +157,7 @@ def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
 def test_a_search_without_a_race_is_as_before(tmp_path, fake):
     run = give_supernet(opened(tmp_path, ""))
     with run.writing():
-        search_stage.search(run)
+        search_stage.search(*run.inputs)
     assert not fake.races
     state = json.loads(run.folder("search", "state.json").read_text())
     assert "racing" not in state["search"]["context"]

@@ -18,7 +18,7 @@ from tiny_run import TINY, contents
 from neas_tf.common import paths
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.run.context import essential_settings
+from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import Options, load_settings, run_studies
@@ -138,7 +138,7 @@ def test_a_study_with_other_settings_is_refused(config_file, whole):
     assert len(left) == 3  # other sizes of a study are welcome
     other, _ = load_settings([config_file], "shrink.remove=1")
     kept = contents(whole)
-    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 2, is 1\)"):
+    with pytest.raises(NeasError, match=r"another set of studies \(shrink.remove: was 2, is 1\)"):
         run_studies(("paths",), other, settings, str(whole))
     assert contents(whole) == kept
 
