@@ -20,10 +20,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from absl import logging
+from tqdm import tqdm
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
@@ -120,24 +121,6 @@ def propose(
     return result
 
 
-class Bar(Protocol):
-    """What a progress bar must do; a `tqdm.tqdm` does."""
-
-    def update(self, n: int = 1) -> Any:
-        """Counts n more evaluations."""
-
-    def set_postfix_str(self, s: str) -> Any:
-        """Shows a string after the bar."""
-
-    def close(self) -> Any:
-        """Ends the bar."""
-
-
-def tqdm_bar(total: int, initial: int) -> Bar:
-    """A progress bar with the remaining time over all evaluations of a search."""
-    return console.bar("search", total, "ensembles", initial)
-
-
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
     """A finished search.
@@ -168,7 +151,7 @@ def run_search(
     *,
     context: Mapping[str, Any] | None = None,
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
-    make_bar: Callable[[int, int], Bar] | None = None,
+    make_bar: Callable[[int, int], tqdm] | None = None,
     whole_generations: bool = False,
 ) -> SearchResult:
     """Runs Algorithm 2, or continues the search that the history's folder holds.
@@ -183,7 +166,7 @@ def run_search(
         folder with another one is refused.
       on_generation: called with (generation, its candidates, best so far) after every generation
         once it is saved.
-      make_bar: (total, already done) -> progress bar, such as `tqdm_bar`.
+      make_bar: (total, already done) -> progress bar; `evaluate` may move it ahead of the scores.
       whole_generations: whether a resumed search asks for its whole generation again, because a
         score depends on the generation's other candidates too (a race).
 
@@ -231,7 +214,7 @@ def run_search(
             for (origin, architecture), score in _scores(missing, asked, evaluate):
                 history.append(architecture, generation, origin, score)
                 if bar:
-                    bar.update()
+                    bar.update(max(0, len(done) - bar.n))
                     bar.set_postfix_str(_postfix(best_candidate(history.candidates)))
             reached = [c for c in history.candidates if c.generation <= generation]
             new, best = reached[len(scored) :], best_candidate(reached)

@@ -6,20 +6,14 @@ import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+
+from tqdm import tqdm
 
 from neas_tf.common.errors import NeasError, check_int, fail
 from neas_tf.study.store import PAUSE, Store
 from neas_tf.study.units import Result, Unit, in_order
 
 Run = Callable[[Unit], Result]
-
-
-class Bar(Protocol):
-    """What a progress bar must do; a `tqdm.tqdm` does."""
-
-    def update(self, n: int = 1) -> object:
-        """Counts n more units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +81,7 @@ def work(
     seconds_limit: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    bar: Bar | None = None,
+    bar: tqdm | None = None,
     on_begin: Callable[[Unit], None] = lambda unit: None,
 ) -> Progress:
     """Runs what is not done, the first that is ready first; each is stored as it finishes.
