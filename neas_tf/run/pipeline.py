@@ -125,7 +125,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if runtime.num_gpus > gpus:
         raise NeasError(
-            f"runtime.num_gpus: received {runtime.num_gpus}, allowed are the {gpus} GPUs of this "
+            f"runtime.num_gpus: received {runtime.num_gpus}, expected the {gpus} GPUs of this "
             "machine."
         )
     if name == "mirrored" and not runtime.num_gpus:
@@ -139,7 +139,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
         if name == "multi_worker_mirrored":
             cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
             cluster.await_others(config.workers.start_seconds)
-        # A worker can still die behind that meeting; a TPU may take long to start.
+        # A worker can still die after that meeting; a TPU may take long to start.
         limit = cluster.at_most(config.workers.start_seconds)
         with limit if name == "multi_worker_mirrored" else contextlib.nullcontext():
             return distribute_utils.get_distribution_strategy(
