@@ -11,7 +11,7 @@ from typing import Any
 
 from official.modeling import hyperparams
 
-from neas_tf.common.errors import NeasError, check_keys, shown, unknown_name
+from neas_tf.common.errors import NeasError, shown, unknown_name
 from neas_tf.common.files import check_plain
 from neas_tf.common.yaml_text import (
     MOST_BYTES,
@@ -20,6 +20,7 @@ from neas_tf.common.yaml_text import (
     load_yaml,
     load_yaml_file,
 )
+from neas_tf.space.search_space import stage_fields
 
 _MOST_ASSIGNMENTS = 1000
 _MOST_LEVELS = 30
@@ -242,28 +243,11 @@ def _describe(kind: Any) -> str:
 
 def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings with `space.stages` as mappings, where they were [24, 4, 2]."""
-    result = dict(override)
-    space = result.get("space")
-    if isinstance(space, Mapping) and isinstance(space.get("stages"), (list, tuple)):
-        names = ("channels", "layers", "stride")
-        stages = []
-        for i, stage in enumerate(space["stages"]):
-            if isinstance(stage, (list, tuple)):
-                if len(stage) != 3:
-                    raise NeasError(
-                        f"space.stages[{i}]: received {stage!r}, expected "
-                        "[channels, layers, stride]."
-                    )
-                stage = dict(zip(names, stage, strict=True))
-            if not isinstance(stage, Mapping):
-                raise NeasError(
-                    f"space.stages[{i}]: received {stage!r}, expected "
-                    "{channels, layers, stride, operators} or [channels, layers, stride]."
-                )
-            check_keys(f"space.stages[{i}]", stage, (*names, "operators"))
-            stages.append(dict(stage))
-        result["space"] = {**space, "stages": stages}
-    return result
+    space = override.get("space")
+    if not isinstance(space, Mapping) or not isinstance(space.get("stages"), (list, tuple)):
+        return dict(override)
+    stages = [stage_fields(i, stage) for i, stage in enumerate(space["stages"])]
+    return {**override, "space": {**space, "stages": stages}}
 
 
 def load_config(

@@ -192,7 +192,7 @@ def test_empty_file_sets_nothing(tmp_path):
         ("runtime.num_gpu=1", "Did you mean 'num_gpus'?"),
         ("data.sorce=digits", "Did you mean 'source'?"),
         ("{space: {stages: [{channel: 3}]}}", "Did you mean 'channels'?"),
-        ("{space: {stages: [[1, 2]]}}", "expected [channels, layers, stride]"),
+        ("{space: {stages: [[1, 2]]}}", "operators} or [channels, layers, stride]"),
         ("{space: {stages: [7]}}", "space.stages[0]: received 7"),
         ("{1: 2}", "unknown name 1"),
         ("seed=x", "seed: received 'x', expected an integer"),
