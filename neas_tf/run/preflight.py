@@ -20,6 +20,7 @@ from neas_tf.cost.budget import Budget, latency_bound
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
+from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
@@ -135,8 +136,7 @@ def search_settings(config: NeasConfig) -> SearchSettings:
 def _check_racing(config: NeasConfig) -> None:
     """A race ranks by accuracy alone: one who loses it may still lie on the front of two."""
     search = config.search
-    check(isinstance(search.racing, bool), "search.racing", search.racing, "true or false")
-    check_share("search.racing_error", search.racing_error)
+    RaceSettings(search.parents, search.racing_error)
     if search.racing and search.objective != "accuracy":
         raise NeasError(
             f"search.racing: received true with search.objective {search.objective!r}, expected "
