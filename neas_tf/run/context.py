@@ -19,7 +19,7 @@ from neas_tf import data
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import write_json_atomic, write_text_atomic
 from neas_tf.common.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
-from neas_tf.common.paths import check_literal
+from neas_tf.common.paths import check_literal, check_local_path
 from neas_tf.common.yaml_text import dump_yaml, load_yaml
 from neas_tf.config.resolve import resolve_space
 from neas_tf.config.settings import NeasConfig
@@ -186,7 +186,8 @@ def _check_folder(model_dir: str, foreign: bool = False) -> Path:
     """The folder, absolute; it may be missing, empty, or a run's. `foreign` files are another
     worker's.
     """
-    if "://" in model_dir or not model_dir.strip() or "\0" in model_dir:
+    check_local_path("model_dir", model_dir)
+    if not model_dir.strip() or "\0" in model_dir:
         raise NeasError(f"model_dir: received {model_dir!r}, expected a folder of this machine.")
     folder = Path(model_dir).absolute()
     check_literal("model_dir", folder)
