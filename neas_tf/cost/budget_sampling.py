@@ -194,7 +194,12 @@ class BudgetSampler:
 def _axis(
     costs: list[np.ndarray], fixed: int, low: int | None, high: int | None, bins: int
 ) -> _Axis | None:
-    """Puts one metric into whole steps; None when the bounds cannot be kept."""
+    """Puts one metric into whole steps; None when the bounds cannot be kept.
+
+    Two layers that cost 10 or 30 and 20 or 40, 5 besides, at most 70: beyond the cheapest choices (35
+    in all) there is room for 35, the dearer choices take 20 each, so a step is 20 and the room holds
+    one. The axis has the values 0 and 1 of what is left: one layer may take its dearer choice.
+    """
     if high is None:  # only a lower bound: as an upper one of the negated costs
         assert low is not None
         return _axis([-c for c in costs], -fixed, None, -low, bins)

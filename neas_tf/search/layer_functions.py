@@ -53,7 +53,7 @@ class Part:
 
 
 def statistics_of(sums: tf.Tensor, batches: int) -> tf.Tensor:
-    """Mean and variance (2, C) from the sums over so many batches."""
+    """Mean and variance (2, C) from the sums over so many batches (docs/method.md, Search)."""
     mean, square = tf.unstack(sums / float(batches))
     return tf.stack([mean, tf.maximum(square - tf.square(mean), 0.0)])
 

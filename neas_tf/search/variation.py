@@ -105,7 +105,7 @@ class SearchSettings:
 def crossover(
     a: Architecture, b: Architecture, shrunk: ShrunkSpace, rng: np.random.Generator
 ) -> Architecture:
-    """A child of two ensembles of the shrunk space; it lies there too.
+    """A child of two ensembles of the shrunk space (docs/method.md, Search); it lies there too.
 
     The split point comes from one parent, the column (K operators) of every layer from a random
     one. A column that does not fit the child's side of the split is repaired: a shared layer takes

@@ -1,4 +1,4 @@
-"""Random ensembles: the training draw, and the stratified sample for scoring (sections 4, 8.3).
+"""Random ensembles: the training draw, and the stratified sample for scoring (docs/method.md).
 
 An ensemble is drawn as an array (`Architecture.to_array`): the split point, then K rows of d
 operator indices. All randomness comes from the generator, or the seed and step, that is passed.
@@ -48,7 +48,7 @@ def uniform_array(shrunk: ShrunkSpace, rng: np.random.Generator) -> np.ndarray:
 
 
 def uniform(shrunk: ShrunkSpace, rng: np.random.Generator) -> Architecture:
-    """The training draw (docs/method.md, Supernet training).
+    """The training draw (paper section 3.4).
 
     The split point is uniform; each layer up to it takes one of its operators alive, each later
     one a combination alive, both uniformly; which path gets which operator is random.

@@ -152,6 +152,13 @@ class _Drawn(NamedTuple):
       first: int32 (K,), 1 where no path before has the same row; all 0 where no path has a row.
       shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
         with the same operator, divided by K in the trunk.
+
+    With K = 2 and rows for the operators 0, 1, 2:
+      both paths draw 1 in the trunk: row (1, 1), first (1, 0), shares [[½, ½], [½, ½]]: row 1 moves
+        once, by half the sum of both gradients.
+      they draw 0 and 2 after the split: row (0, 2), first (1, 1), shares the identity.
+      they draw 0 and skip: row (0, 0), first (1, 0), shares [[1, 0], [1, 0]]: row 0 moves once, by
+        the first path's gradient; the second path has none and only fills the shape.
     """
 
     row: tf.Tensor

@@ -23,6 +23,10 @@ class Kept(NamedTuple):
       maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
         out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out.
       norms: what the gradient of a batch normalisation needs besides.
+
+    Of MBConv k3e4 (expand, depthwise, squeeze-excite, project): maps are
+    [expand: conv, gate, out] [depthwise: conv, gate, out] [squeeze-excite: mean, hidden, gate, out]
+    [project: conv, out], norms three tensors for each of the three normalisations.
     """
 
     maps: list[tf.Tensor]

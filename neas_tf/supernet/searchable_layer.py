@@ -128,6 +128,8 @@ class SearchableLayer(FixedLayer):
         outputs: list[tf.Tensor] = []
         moments: list[tuple[tf.Tensor, ...]] = []
         for k in range(self.num_paths if self.can_split else 1):
+            # K = 2, layer 5. With s = 7 the layer is shared: path 1 runs its operator, path 2 takes
+            # the last branch, which returns `first`, path 1's result. With s = 3 both run their own.
             choice, first = self.choice(operators[k]), None
             if k and self.can_share:
                 last = len(self.stacks) + self.has_skip
@@ -150,7 +152,9 @@ class SearchableLayer(FixedLayer):
           operators: int32 (K,).
         """
         values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
-        # (rows, K): which path drew which row; skip has none.
+        # (rows, K): which path drew which row; skip has none. Paths that drew the same row share it:
+        # K = 2, both drew row 1 of 3: weight [[0, 0], [½, ½], [0, 0]], so that row moves to the mean
+        # of both paths' moments, and rows 0 and 2 keep theirs.
         drew = tf.equal(tf.constant(self.members, tf.int32)[:, None], operators[None, :])
         weight = tf.cast(drew, tf.float32)
         weight /= tf.maximum(tf.reduce_sum(weight, 1, keepdims=True), 1.0)

@@ -136,7 +136,7 @@ class _ClassificationTask(base_task.Task):
 
 @task_factory.register_task_cls(SupernetTaskConfig)
 class SupernetTask(_ClassificationTask):
-    """One step: the drawn ensemble's loss, gradients and updates (paper section 3.4).
+    """One step: the drawn ensemble's loss, gradients and updates (docs/method.md, Supernet training).
 
     Args:
       params: the registry's key.

@@ -184,7 +184,7 @@ def test_foreign_folder(refused, tmp_path):
 def test_model_dir_elsewhere(tiny):
     config = load_config("neas_quickstart", [tiny])
     for name in ("gs://bucket/run", "", "a\0b"):
-        with pytest.raises(NeasError, match="a (folder|path) of this machine"):
+        with pytest.raises(NeasError, match=r"a (folder|path) of this machine"):
             open_run(config, name, strategy())
 
 
