@@ -139,7 +139,7 @@ def format_text(description: Mapping[str, Any]) -> str:
     own = ", ".join(_millions(v) for v in d["path_macs"])
     lines = [
         f"{d['name'] or 'ensemble'}: {d['num_paths']} path{'s' * (d['num_paths'] > 1)}, "
-        f"split behind layer {d['split_point']}",
+        f"split after layer {d['split_point']}",
         "",
         f"  key          {d['key']}",
         f"  space        {d['space']}: input {height}×{width}, {d['num_classes']} classes",

@@ -105,7 +105,7 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
 
 
 def measure(work: WorkFolder, settings: TimingSettings, device: str) -> LatencyTable:
-    """Builds what is missing, times it, and makes the table; continues where it was interrupted.
+    """Builds what is missing, times it, and makes the table; resumes where it was interrupted.
 
     Args:
       work: its folder holds nothing, or the beginning of the same measurement.

@@ -19,11 +19,11 @@ _NEW = "neas_quickstart"  # a new folder's experiment
 _EXPERIMENT = flags.DEFINE_string(
     "experiment",
     None,
-    "neas_quickstart, neas_cifar10 or neas_imagenet; without it a run continues with the settings in "
+    "neas_quickstart, neas_cifar10 or neas_imagenet; without it a run resumes with the settings in "
     f"its folder, and a new one is {_NEW}.",
 )
 _MODEL_DIR = flags.DEFINE_string(
-    "model_dir", None, "Folder of the run; an interrupted run continues from what it holds."
+    "model_dir", None, "Folder of the run; an interrupted run resumes from what it holds."
 )
 _STAGE = flags.DEFINE_string(
     "stage", "all", "supernet, search, retrain, export, or all; each continues the one before."
@@ -32,7 +32,7 @@ _CONFIG_FILE = flags.DEFINE_multi_string(
     "config_file", [], "YAML files that override the experiment, in this order; or with commas."
 )
 _OVERRIDE = flags.DEFINE_string(
-    "params_override", "", "Overrides over the files: a.b=1,c=2, a YAML mapping, or a YAML file."
+    "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a YAML file."
 )
 _CPUS = flags.DEFINE_integer(
     "logical_cpus", 1, "Splits the CPU into so many devices, for mirrored runs without GPUs.", 1, 64

@@ -35,6 +35,7 @@ _PACKAGES = {
     "neas_tf.run": "pipeline run_context=context run_record=record preflight cluster stages.supernet_stage=supernet_stage stages.search_stage=search_stage stages.retrain_stage=retrain_stage stages.export_stage=export_stage",
     "neas_tf.data": "data.failures=bad_records",
     "neas_tf.data.reading": "pictures data.sources=sources data.folders=folders data.images=images data.decoding=decoding data.contents=contents data.inspection=inspection",
+    "neas_tf.study": "study.running=runner study.trained=path_differences",
     "neas_tf.study.tables": "study.catalogue=catalogue study.names=names study.plan=plan study.correlations=correlations study.diversity=diversity study.frontier=frontier study.homogeneous=homogeneous study.paths=paths study.ranking=ranking study.searcher=searcher study.sharing=sharing",
     "neas_tf.detection.pictures": "detection.annotations=annotations detection.records=records detection.labels=labels detection.letterbox=letterbox detection.drawing=drawing detection.matching=matching detection.evaluations=evaluations",
     "neas_tf.detection": "detection.backbone=backbone detection.checks=checks detection.config=config detection.experiments=experiments detection.initialising=initialising detection.levels=levels detection.macs=macs detection.task=task",

@@ -251,7 +251,7 @@ def check_initial(task: Any) -> None:
 
 
 def check_same_model(task: Any, model_dir: str) -> None:
-    """Refuses to continue from checkpoints of another model, which would be restored in part."""
+    """Refuses to resume from checkpoints of another model, which would be restored in part."""
     path = os.path.join(model_dir, PARAMS)
     if not newest_checkpoint(model_dir) or not os.path.isfile(path):
         return

@@ -159,7 +159,7 @@ def _fold(convolution: FlatLayer, batch_norm: list[np.ndarray], layer: Any) -> N
     """Puts a batch normalisation into the convolution before it."""
     known = convolution.kind in _CONVOLUTIONS and not convolution.config["use_bias"]
     if not known or layer.epsilon != BATCH_NORM_EPSILON or len(batch_norm) != 4:
-        raise NeasError(f"model: {layer.name!r} does not stand behind a plain convolution.")
+        raise NeasError(f"model: {layer.name!r} does not stand after a plain convolution.")
     kernel = convolution.weights[0]
     if convolution.kind == "DepthwiseConv2D":
         weights = folded_depthwise(kernel, batch_norm, layer.epsilon)

@@ -116,7 +116,7 @@ def quantized_outputs(layers: list[FlatLayer]) -> set[str]:
     after, result = consumers(layers), set()
     for layer in layers:
         kinds = {other.kind for other in after[layer.name]}
-        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range behind it
+        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range after it
         fused = layer.kind in _FUSED_WITH_RELU and kinds == {"ReLU"}
         if not shared and not fused:
             result.add(layer.name)

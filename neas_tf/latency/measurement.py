@@ -1,7 +1,7 @@
 """The folder behind a latency table: the models to time, and what was timed so far.
 
 `manifest.json` says which file is which probe or ensemble; `samples.json` holds the times. Both
-are functions of the request, so that a measurement continues where it was killed, and files that
+are functions of the request, so that a measurement resumes where it was killed, and files that
 were timed elsewhere (a phone) find their meaning again.
 """
 

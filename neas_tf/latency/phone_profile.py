@@ -97,7 +97,7 @@ def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
 
     Raises:
       NeasError: when there is none, a run has no table of operators, or a table's rows do not add
-        up to the sum behind it.
+        up to the sum after it.
     """
     if "\0" in text:
         raise NeasError(
@@ -138,7 +138,7 @@ def _parse_run(text: str, where: str) -> Profile:
     rounding = 0.5 * len(ops) + 1.0  # rows are in ms with three decimals
     if printed is not None and abs(added - printed) > _AGREE * printed + rounding:
         raise NeasError(
-            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum behind "
+            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum after "
             f"the table is {printed:,.0f} µs; expected a whole table."
         )
     return profile

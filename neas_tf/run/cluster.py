@@ -34,9 +34,7 @@ _LOST = (
     tf.errors.DeadlineExceededError,
 )
 _ABORTED = ("Collective ops is aborted", "stopped sending heartbeats", "coordination service")
-_AGAIN = (
-    "Start the same command on every machine again; the run continues from its last checkpoint."
-)
+_AGAIN = "Start the same command on every machine again; the run resumes from its last checkpoint."
 # What a failing process tells the others; the mark finds it in TensorFlow's long text.
 _TOLD = "NEAS: "
 _LOOK = 1.0  # seconds

@@ -57,7 +57,7 @@ def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, An
       settings: the resolved config, of which a digest is kept.
 
     Returns:
-      What differs from the software of the session before, one short string each.
+      What differs from the software of the session before, one short text each.
     """
     path, now = folder / FILE, software()
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -19,9 +19,7 @@ def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("study", None, f"Of {', '.join(NAMES)}; several with commas; or all.")
     flags.DEFINE_string(
-        "model_dir",
-        None,
-        "Folder of the studies; they continue from what it holds and share units.",
+        "model_dir", None, "Folder of the studies; they resume from what it holds and share units."
     )
     flags.DEFINE_multi_string(
         "config_file",
@@ -30,7 +28,7 @@ def define_flags() -> None:
         "Without one: configs/studies/cifar10_cpu.yaml.",
     )
     flags.DEFINE_string(
-        "params_override", "", "Overrides over the files: a.b=1,c=2, a YAML mapping, or a file."
+        "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a file."
     )
     flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
     flags.DEFINE_float("time_limit", 0.0, "Minutes after which no unit begins; 0 is no limit.")

@@ -16,7 +16,7 @@ from neas_tf.run.context import Run
 from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.study import reporting, schedule
-from neas_tf.study.running import Runner
+from neas_tf.study.runner import Runner
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.store import Store
 from neas_tf.study.tables.catalogue import STUDIES, all_units

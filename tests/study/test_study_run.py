@@ -22,7 +22,7 @@ from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import Options, load_settings, run_studies
-from neas_tf.study.running import Runner
+from neas_tf.study.runner import Runner
 from neas_tf.study.store import Store
 from neas_tf.study.units import (
     Comparison,

@@ -6,7 +6,7 @@ python export/to_tflite.py --model_dir=DIR --quantize=int8_qat
 python export/to_tflite.py --model_dir=DIR --prune --sparsity=0.5 --quantize=float16
 python export/to_tflite.py --arch=neas_s --weights=FILE.weights.h5 --output=PATH
 
-int8_qat and --prune train the model on, on the run's data; once stopped, the same command continues.
+int8_qat and --prune train the model on, on the run's data; stopped, the same command resumes.
 """
 
 import functools

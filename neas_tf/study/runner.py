@@ -36,8 +36,8 @@ from neas_tf.search.history import read_history
 from neas_tf.shrinking.measurements import PAPER_BETA
 from neas_tf.space.architecture import Architecture
 from neas_tf.study import units
+from neas_tf.study.path_differences import compare_paths, embed
 from neas_tf.study.store import Store
-from neas_tf.study.trained import compare_paths, embed
 from neas_tf.study.units import Result, Unit
 
 # A run's folders that grow, and that nothing needs after its end.
@@ -70,7 +70,7 @@ class Runner:
         }
 
     def __call__(self, unit: Unit) -> Result:
-        """Does a resolved unit, or continues it where its folder holds a part.
+        """Does a resolved unit, or resumes it where its folder holds a part.
 
         Weights that it needs and that are not in this folder, since the result of their unit was
         copied from another one, are made again.
@@ -215,7 +215,7 @@ class Runner:
     def _table(self, unit: units.LatencyTable) -> dict[str, Any]:
         path = self._store.work(unit) / "table.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A process of its own: the command, which continues by itself where it was interrupted.
+        # A process of its own: the command, which resumes by itself where it was interrupted.
         command = [sys.executable, "-m", "neas_tf.measure_latency", f"--output={path}"]
         command += [f"--model_dir={self._store.work(unit.supernet)}", "--overwrite"]
         done = subprocess.run(command, cwd=project_file(), check=False)
