@@ -32,9 +32,8 @@ soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak
 	@mkdir -p runs/soak
 	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
-lint: setup-dev ## ruff check and the formatting
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+lint: setup-dev ## ruff check, the formatting and the types (all are run even where one complains)
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status
 
 format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,7 @@ def _state_dict(content: Any, use_ema: bool) -> Mapping[str, np.ndarray]:
     averaged = not use_ema and _find(content, _AVERAGED) is not None
     hint = "; --use_ema takes its averaged weights" if averaged else ""
     raise NeasError(
-        f"torch_checkpoint: received a file with {has}, allowed is one with {keys[0]!r}{hint}."
+        f"torch_checkpoint: received a file with {has}, expected one with {keys[0]!r}{hint}."
     )
 
 
@@ -222,10 +221,9 @@ def _end(text: str) -> str:
 
 def _with_own_classes(space: SearchSpace, state: Mapping[str, np.ndarray]) -> SearchSpace:
     """The space with as many classes as the weights have."""
-    weight = state.get("classifiers.0.weight")
     try:
-        return dataclasses.replace(space, num_classes=weight.shape[0])
-    except (AttributeError, IndexError, NeasError):  # none, a number alone, or no sound count
+        return dataclasses.replace(space, num_classes=state["classifiers.0.weight"].shape[0])
+    except (KeyError, IndexError, NeasError):  # none, a number alone, or no sound count
         return space
 
 
@@ -255,40 +253,39 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
-        check(bool(values.arch), "arch", values.arch, "neas_s, neas_m or neas_l")
-        for name in ("torch_checkpoint", "output"):
-            check(bool(values[name].value), name, values[name].value, "a path")
-        space = SearchSpace.from_dict(
-            {"input_size": values.input_size, "num_classes": values.num_classes}
-        )
-        architecture = zoo.load_architecture(values.arch, space)
-        labels = map(str, range(space.num_classes))
-        if values.labels:
-            labels = read_label_file(resolve_user_path(values.labels))
-        info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
-        check_local_path("output", values.output)
-        output = Path(resolve_user_path(values.output))
-        report = convert(
-            resolve_user_path(values.torch_checkpoint),
-            output,
-            info,
-            use_ema=values.use_ema,
-            overwrite=values.overwrite,
-        )
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command_line.exit_code("neas_tf.convert_torch", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    check(bool(values.arch), "arch", values.arch, "neas_s, neas_m or neas_l")
+    for name in ("torch_checkpoint", "output"):
+        check(bool(values[name].value), name, values[name].value, "a path")
+    space = SearchSpace.from_dict(
+        {"input_size": values.input_size, "num_classes": values.num_classes}
+    )
+    architecture = zoo.load_architecture(values.arch, space)
+    labels = [str(number) for number in range(space.num_classes)]
+    if values.labels:
+        labels = read_label_file(resolve_user_path(values.labels))
+    info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
+    check_local_path("output", values.output)
+    output = Path(resolve_user_path(values.output))
+    report = convert(
+        resolve_user_path(values.torch_checkpoint),
+        output,
+        info,
+        use_ema=values.use_ema,
+        overwrite=values.overwrite,
+    )
     print(f"model        {output / RUN_MODEL}")
     print(f"saved model  {output / SAVED_MODEL} ({report['bytes'] / 1e6:.1f} MB)")
     print(f"cost         {report['macs']:,} MACs, {report['params']:,} parameters")
     print(f"parity       SavedModel − model ≤ {report['parity']['max_abs_diff']:.1e}")
-    return 0
 
 
 if __name__ == "__main__":

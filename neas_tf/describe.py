@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,27 +235,26 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
+    return command_line.exit_code("neas_tf.describe", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
-        if not values.arch:
-            fail("arch", values.arch, "a zoo name, JSON file, official list or canonical key")
-        space = load_space(values.space) if values.space else SearchSpace()
-        if values.input_size is not None:
-            space = dataclasses.replace(space, input_size=parse_size(values.input_size))
-        if values.num_classes is not None:
-            space = dataclasses.replace(space, num_classes=values.num_classes)
-        latency = load_table(values.latency_table) if values.latency_table else None
-        description = describe(load_architecture(values.arch), space, latency)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(argv) > 1:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    if not values.arch:
+        fail("arch", values.arch, "a zoo name, JSON file, official list or canonical key")
+    space = load_space(values.space) if values.space else SearchSpace()
+    if values.input_size is not None:
+        space = dataclasses.replace(space, input_size=parse_size(values.input_size))
+    if values.num_classes is not None:
+        space = dataclasses.replace(space, num_classes=values.num_classes)
+    latency = load_table(values.latency_table) if values.latency_table else None
+    description = describe(load_architecture(values.arch), space, latency)
     if values.format == "json":
         console.show(json.dumps(description, indent=2))
     else:
         console.show(format_text(description).removesuffix("\n"))
-    return 0
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     if not _MODEL_DIR.value:
-        raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     command_line.start_tensorflow(_THREADS.value, _CPUS.value)
     from neas_tf.config.parse import load_config
     from neas_tf.run.context import settings_file

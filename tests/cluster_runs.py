@@ -274,7 +274,7 @@ def _install(fault: Mapping[str, Any]) -> None:
         if left[0]:
             return
         if fault["do"] == "fail":
-            raise errors.NeasError("disk: received a hammer, allowed is none.")
+            raise errors.NeasError("disk: received a hammer, expected none.")
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault["do"]])
 
     def before(owner: Any, name: str) -> None:

@@ -215,7 +215,7 @@ def test_prefix_half_precision_ema_and_bare_state_dicts(checkpoints):
     model = written(checkpoints, architecture, change=halve)
     found = model_from(read_checkpoint(PATH, architecture, SPACE), architecture, SPACE)
     np.testing.assert_allclose(found(images()), model(images()), atol=0.1)
-    with pytest.raises(NeasError, match="epoch, state_dict, allowed is one with 'state_dict_ema'"):
+    with pytest.raises(NeasError, match="epoch, state_dict, expected one with 'state_dict_ema'"):
         read_checkpoint(PATH, architecture, SPACE, use_ema=True)
     state = torch_checkpoints.state_dict(model, architecture, SPACE)
     checkpoints[PATH] = {"state_dict": {"x": np.zeros(1, "<f4")}, "state_dict_ema": state}
@@ -446,7 +446,7 @@ def test_the_command_tells_mistakes_in_one_line_without_tensorflow(tmp_path):
     ):
         done = command("convert_torch", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and said in done.stderr
+        assert done.stderr.startswith("neas_tf.convert_torch: ") and said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
     code = "import sys, neas_tf.convert_torch as c; sys.exit(bool({'tensorflow', 'torch'} & {*sys.modules}))"

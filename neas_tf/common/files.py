@@ -275,9 +275,9 @@ def parse_json(content: bytes, where: str, nan: bool = False) -> Any:
 
 
 def check_plain(value: Any, levels: int) -> None:
-    """Raises a `ValueError` for values nested deeper, and texts with NUL or lone surrogates.
+    """Raises a `ValueError` for values nested deeper, and strings with NUL or lone surrogates.
 
-    Such texts could neither be written nor be names of files.
+    Such strings could neither be written nor be names of files.
     """
     level = [value]
     for _ in range(levels):
@@ -285,7 +285,7 @@ def check_plain(value: Any, levels: int) -> None:
         for node in level:
             if isinstance(node, str):
                 if _NO_TEXT.search(node):
-                    raise ValueError(f"a text with NUL or half a character: {node[:40]!a}")
+                    raise ValueError(f"a string with NUL or half a character: {node[:40]!a}")
             elif isinstance(node, dict):
                 below += node
                 below += node.values()

@@ -22,7 +22,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with plain readings: 1e-3 and 010 are decimals, dates, "off" and "no" texts."""
+    """Safe YAML with plain readings: 1e-3 and 010 are decimals, dates, "off" and "no" strings."""
 
     level = nodes = 0
 
@@ -82,7 +82,7 @@ def dump_yaml(value: Any) -> str:
 
 
 def load_scalar(text: str, what: str) -> Any:
-    """What a text without quotes or brackets means: a number, true, false, null, or itself.
+    """What a string without quotes or brackets means: a number, true, false, null, or itself.
 
     Args:
       text: all of it counts; nothing in it is a comment, a key or an alias.
@@ -106,7 +106,7 @@ def load_scalar(text: str, what: str) -> Any:
 
 
 def check_no_comment(text: str, what: str) -> None:
-    """Raises where valid YAML holds a comment: what is behind a hash would be lost in silence."""
+    """Raises where valid YAML holds a comment: what is after a hash would be lost in silence."""
     rest = text
     for token in yaml.scan(text, _Loader) if "#" in text else ():
         if isinstance(token, (yaml.ScalarToken, yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)):
@@ -154,7 +154,7 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         received = repr(value) if len(shown(value)) < 80 else f"a {type(value).__name__}"
-        raise NeasError(f"{what}: received {received}, allowed is a mapping of settings.")
+        raise NeasError(f"{what}: received {received}, expected a mapping of settings.")
     return dict(value)
 
 
@@ -209,4 +209,4 @@ def _check_values(root: Any) -> None:
         elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
             raise ValueError("a whole number that no setting needs")
         elif not isinstance(value, _PLAIN):
-            raise ValueError(f"a {type(value).__name__}, where texts and numbers belong")
+            raise ValueError(f"a {type(value).__name__}, where strings and numbers belong")

@@ -147,7 +147,7 @@ class BudgetSampler:
         fields = ", ".join(f"{x.setting}={x.text()}" for x in self.budget.limits)
         raise NeasError(
             f"{fields}: no ensemble of the (shrunk) space {self.shrunk.space.name!r} was found "
-            f"that keeps these bounds; allowed is a wider range."
+            f"that keeps these bounds; expected a wider range."
         )
 
     def _fits(self, split: int, choices: list[int]) -> bool:
@@ -174,7 +174,7 @@ class BudgetSampler:
         strides = [math.prod(sizes[a + 1 :]) for a in range(len(sizes))]
         ways = np.zeros(sizes)
         ways[tuple(slice(axis.spare + 1) for axis in axes)] = 1.0
-        last, built = memoryview(ways.reshape(-1)), []
+        last, built = ways.reshape(-1).data, []
         for m in range(len(layers) - 1, -1, -1):
             options, before = [], np.zeros(sizes)
             for i in range(len(layers[m])):
@@ -187,7 +187,7 @@ class BudgetSampler:
                 flat = sum(q * n for q, n in zip(steps, strides, strict=True))
                 options.append((i, flat, steps))
             ways = before / len(layers[m])
-            built.append(_Layer(options, len(layers[m]), memoryview(ways.reshape(-1))))
+            built.append(_Layer(options, len(layers[m]), ways.reshape(-1).data))
         full = tuple(n - 1 for n in sizes)
         return _Plan(split, built[::-1], last, full, float(ways.flat[-1]))
 
@@ -235,7 +235,7 @@ def _axis(
 
 
 def _draw(plan: _Plan, number: Callable[[], float]) -> list[int]:
-    """Chooses layer by layer in proportion to the ways to go on: one index a layer."""
+    """Chooses layer by layer in proportion to the ways to continue: one index a layer."""
     left, flat = plan.full, len(plan.layers[0].ways) - 1
     choices = []
     following = [layer.ways for layer in plan.layers[1:]] + [plan.last]

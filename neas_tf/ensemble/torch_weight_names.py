@@ -93,7 +93,7 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
         unused.add(f"{name}.conv_dwl.weight")
 
     def layers(part, row, path, first, number):
-        """The layers of a row; returns the number behind the last."""
+        """The layers of a row; returns the number after the last."""
         for layer, text in zip(space.layers[first : first + len(row)], row, strict=True):
             if text == SKIP:
                 continue
@@ -123,8 +123,8 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
         batch_norm(head, "head_bn", f"{name}.bn1", space.head_channels)
         sizes = (space.feature_channels, space.head_channels, 1, 1)
         conv(head, "feature", f"conv_heads.{path}", *sizes, bias=True)
-        sizes = (space.num_classes, space.feature_channels)
-        conv(head, "classifier", f"classifiers.{path}", *sizes, bias=True)
+        dense = (space.num_classes, space.feature_channels)
+        conv(head, "classifier", f"classifiers.{path}", *dense, bias=True)
     return Layout(weights, frozenset(unused))
 
 

@@ -246,7 +246,7 @@ class Job:
         if not difference <= EMULATION_TOLERANCE * largest:
             raise NeasError(
                 f"export {str(self.output)!r}: its logits differ from those of the trained graph "
-                f"with fake quantization by {difference:.3g}, allowed is "
+                f"with fake quantization by {difference:.3g}, expected "
                 f"{EMULATION_TOLERANCE * largest:.3g}; nothing was written."
             )
         agreement = float(np.mean(found.argmax(-1) == expected.argmax(-1)))

@@ -31,7 +31,7 @@ _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 
 
-class _KernelQuantizer(_quantizers.LastValueQuantizer):
+class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
     """tfmot's quantizer of weights with the ranges of `_reach`.
 
     Args:
@@ -75,7 +75,7 @@ def _reach(kernel: tf.Tensor, per_axis: bool) -> tf.Tensor:
     return tf.maximum(tf.reduce_max(magnitude, axes), _SMALLEST_SHARE * largest)
 
 
-class _Config(_quantization.QuantizeConfig):
+class _Config(tfmot.quantization.keras.QuantizeConfig):
     """What of one layer is rounded: its kernel, where it has one, and perhaps its output."""
 
     def __init__(self, kind: str, output: bool):
@@ -150,7 +150,7 @@ def quantization_aware(
       NeasError: when there are no images.
     """
     if not len(images):
-        raise NeasError("images: received none, allowed is 1 or more to measure ranges on.")
+        raise NeasError("images: received none, expected 1 or more to measure ranges on.")
     own = quantized_outputs(layers)
 
     def wrap(entry: FlatLayer, layer: Any) -> Any:

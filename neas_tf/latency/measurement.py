@@ -200,7 +200,7 @@ class WorkFolder:
         if changes:
             raise NeasError(
                 f"folder of models: {str(self.folder)!r} holds times taken otherwise "
-                f"({'; '.join(changes)}); allowed are the same settings or another folder."
+                f"({'; '.join(changes)}); expected the same settings or another folder."
             )
         return {name: list(times) for name, times in value["samples"].items()}
 
@@ -263,12 +263,14 @@ def make_table(
       NeasError: names the probes without a latency.
     """
     space, plan = request.space, make_plan(request.space)
-    by_probe = {m.name: latencies.get(m.file) for m in models if m.kind == "probe"}
+    by_probe = {
+        m.name: latencies[m.file] for m in models if m.kind == "probe" and m.file in latencies
+    }
     missing = [m.file for m in models if m.kind == "probe" and m.file not in latencies]
     if missing or set(plan.probes) - set(by_probe):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5]) or "those of another version"
-        raise NeasError(f"latencies: none of {names}{more}; allowed is one of every probe.")
+        raise NeasError(f"latencies: none of {names}{more}; expected one of every probe.")
     entries, lost = {}, []
     for key, d in plan.entries.items():
         value = (by_probe[d.longer] - (by_probe[d.shorter] if d.shorter else 0)) / d.copies

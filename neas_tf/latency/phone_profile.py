@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from neas_tf.common.errors import NeasError
@@ -128,7 +128,7 @@ def _parse_run(text: str, where: str) -> Profile:
     ops, printed = _primary_table(text_of_runs)
     if not ops:
         raise NeasError(
-            f"{title} has no table of operators in run order; allowed is the output of "
+            f"{title} has no table of operators in run order; expected the output of "
             "benchmark_model with --enable_op_profiling=true."
         )
     threads = _THREADS.search(text)
@@ -139,7 +139,7 @@ def _parse_run(text: str, where: str) -> Profile:
     if printed is not None and abs(added - printed) > _AGREE * printed + rounding:
         raise NeasError(
             f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum after "
-            f"the table is {printed:,.0f} µs; allowed is a whole table."
+            f"the table is {printed:,.0f} µs; expected a whole table."
         )
     return profile
 
@@ -173,7 +173,7 @@ def _row(line: str) -> re.Match[str] | None:
     return _SPACED_ROW.fullmatch(bare) or _SHEET_ROW.fullmatch(bare)
 
 
-def _op(row: Mapping[str, str]) -> OpTime:
+def _op(row: re.Match[str]) -> OpTime:
     # 0 calls is what old versions print for 1.
     times = max(1, int(row["times"]))
     return OpTime(row["type"].strip(), row["name"].strip(), _real(row["avg"]), times)
@@ -233,7 +233,7 @@ def read_latencies(
             stem = PurePosixPath(profile.model).stem if profile.model else path.stem
             if stem not in by_stem:
                 raise NeasError(
-                    f"{where}: is of the model {stem!r}, allowed are those of the manifest "
+                    f"{where}: is of the model {stem!r}, expected those of the manifest "
                     f"({', '.join(sorted(by_stem)[:3])}, …)."
                 )
             values.setdefault(by_stem[stem], []).append(profile.nanoseconds)

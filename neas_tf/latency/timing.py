@@ -54,7 +54,7 @@ class TimingSettings:
             unknown_name("clock", self.clock, CLOCKS)
         if self.threads > 1 and self.clock == "cpu":
             raise NeasError(
-                f"clock: received 'cpu' with {self.threads} threads, allowed is 'wall' (CPU time "
+                f"clock: received 'cpu' with {self.threads} threads, expected 'wall' (CPU time "
                 "adds up over threads and is no latency)."
             )
 

@@ -74,7 +74,7 @@ class Cluster:
     def any_worker(self, values: np.ndarray) -> np.ndarray:
         """Where a bool array is true in at least one worker; all of them must call this."""
         brought = exchange(self.strategy, values.ravel().tolist())
-        return brought.any(0).reshape(values.shape)
+        return np.asarray(brought.any(0)).reshape(values.shape)
 
 
 def several(strategy: tf.distribute.Strategy) -> bool:
@@ -168,7 +168,7 @@ def await_others(start_seconds: int) -> None:
 def at_most(seconds: int) -> Iterator[None]:
     """Exits where a block takes longer, though TensorFlow holds Python's lock in it."""
     try:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or -1)
     except (AttributeError, OSError, RuntimeError, ValueError):  # stderr is no file
         yield
         return
@@ -189,7 +189,7 @@ def _listening(host: str) -> socket.socket:
         )
     except (OSError, ValueError, OverflowError) as error:
         raise NeasError(
-            f"workers: this worker's address {host!r} cannot be listened at ({error}); allowed is "
+            f"workers: this worker's address {host!r} cannot be listened at ({error}); expected "
             "HOST:PORT with a free port."
         ) from None
 
@@ -260,7 +260,7 @@ def agree(strategy: tf.distribute.Strategy, parts: Mapping[str, bytes], remedy: 
     Args:
       strategy: of distribution.
       parts: content by name, the same names on all workers.
-      remedy: what is allowed, for the message.
+      remedy: what is expected, for the message.
 
     Raises:
       NeasError: on all workers, when one has something else than worker 0.
@@ -271,7 +271,7 @@ def agree(strategy: tf.distribute.Strategy, parts: Mapping[str, bytes], remedy: 
         if different:
             raise NeasError(
                 f"workers: worker {index} has another {', '.join(different)} than worker 0; "
-                f"allowed is {remedy}."
+                f"expected {remedy}."
             )
 
 
@@ -284,8 +284,8 @@ def agree_on_draws(strategy: tf.distribute.Strategy, rows: tf.Variable, first: i
     tables = [value.numpy().tobytes() for value in strategy.experimental_local_results(rows)]
     if len(set(tables)) > 1:
         raise NeasError(
-            f"draws: the replicas of a worker hold different tables from step {first} on; allowed "
-            "is one table for all."
+            f"draws: the replicas of a worker hold different tables from step {first} on; expected "
+            "one table for all."
         )
     name = f"table of architectures from step {first} on"
     agree(strategy, {name: tables[0]}, "the same settings and software on all workers")

@@ -19,7 +19,7 @@ from neas_tf import data
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import write_json_atomic, write_text_atomic
 from neas_tf.common.folder_lock import LOCK_FILE, is_leftover, lock_folder, sweep
-from neas_tf.common.paths import check_literal
+from neas_tf.common.paths import check_literal, check_local_path
 from neas_tf.common.yaml_text import dump_yaml, load_yaml
 from neas_tf.config.resolve import resolve_space
 from neas_tf.config.settings import NeasConfig
@@ -186,18 +186,19 @@ def _check_folder(model_dir: str, foreign: bool = False) -> Path:
     """The folder, absolute; it may be missing, empty, or a run's. `foreign` files are another
     worker's.
     """
-    if "://" in model_dir or not model_dir.strip() or "\0" in model_dir:
-        raise NeasError(f"model_dir: received {model_dir!r}, allowed is a folder of this machine.")
+    check_local_path("model_dir", model_dir)
+    if not model_dir.strip() or "\0" in model_dir:
+        raise NeasError(f"model_dir: received {model_dir!r}, expected a folder of this machine.")
     folder = Path(model_dir).absolute()
     check_literal("model_dir", folder)
     try:
         if folder.exists() and not folder.is_dir():
-            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, expected a folder.")
         used = folder.is_dir() and not foreign and not _is_unused(folder)
         if used and not settings_file(folder):
             raise NeasError(
                 f"model_dir: {str(folder)!r} holds files of something else (no params.yaml of a "
-                "run); allowed is an empty or new folder, or one of an earlier run."
+                "run); expected an empty or new folder, or one of an earlier run."
             )
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
     except OSError as error:

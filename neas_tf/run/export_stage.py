@@ -131,11 +131,10 @@ def _settings(settings: ExportConfig, name: str) -> dict[str, Any]:
     kind = name.removeprefix("tflite_")
     value: dict[str, Any] = {"quantize": "none" if kind in _FLOAT else kind}
     if kind in FINE_TUNED:
-        names = ("fine_tune_epochs", "fine_tune_rate", "fine_tune_batch")
-        value |= {field: getattr(settings, field) for field in names}
+        names = ["fine_tune_epochs", "fine_tune_rate", "fine_tune_batch"]
     else:
-        names = ("parity_examples", "test_examples")
-        value |= {field: getattr(settings, field) for field in names}
+        names = ["parity_examples", "test_examples"]
+    value |= {field: getattr(settings, field) for field in names}
     if kind in ("int8", QAT):
         value["calibration_images"] = settings.calibration_images
     if kind == "pruned":

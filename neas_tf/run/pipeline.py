@@ -125,7 +125,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if runtime.num_gpus > gpus:
         raise NeasError(
-            f"runtime.num_gpus: received {runtime.num_gpus}, allowed are the {gpus} GPUs of this "
+            f"runtime.num_gpus: received {runtime.num_gpus}, expected the {gpus} GPUs of this "
             "machine."
         )
     if name == "mirrored" and not runtime.num_gpus:

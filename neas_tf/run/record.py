@@ -78,8 +78,9 @@ def _sittings(path: Path) -> list[dict[str, Any]]:
     except NeasError:
         return []
     found = value.get("sittings") if isinstance(value, Mapping) else None
-    whole = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
-    return found if whole else []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        return []
+    return found
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from neas_tf import data
 from neas_tf.common import console
@@ -28,13 +29,11 @@ from neas_tf.run.record import timed
 from neas_tf.run.supernet_stage import FINAL, load_shrunk, load_supernet
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
 from neas_tf.search.evolution import (
-    Bar,
     SearchResult,
     describe_search,
     run_search,
     size_text,
     top_candidates,
-    tqdm_bar,
 )
 from neas_tf.search.history import Candidate, History, Score
 from neas_tf.search.racing import RaceSettings
@@ -62,7 +61,7 @@ def check_search(
     Identity("supernet", config, model_dir, info).check()
     if info.sizes["search"] == 0:
         raise NeasError(
-            "data.search_fraction: received 0, allowed is a fraction > 0 of the training split, "
+            "data.search_fraction: received 0, expected a fraction > 0 of the training split, "
             "on which the search measures accuracy."
         )
     table, budget = search_costs(config, space)
@@ -103,21 +102,22 @@ def search(
     ):
         if table.latency is not None:  # the run's own copy, beside what it predicted
             write_json_atomic(folder / "latency_table.json", table.latency.to_dict())
-        history, bar = _history(folder, table), _Bar()
+        history = _history(folder, table)
 
         def make() -> CandidateEvaluator:
             return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
 
+        evaluate = _LazyEvaluator(make, config.search, history)
         result = run_search(
             settings,
             shrunk,
             _sampler(shrunk, table, budget, config.search.even_splits),
             lambda architecture: budget.admits(table.cost(architecture)),
-            _LazyEvaluator(make, config.search, history, bar),
+            evaluate,
             history,
             context=_context(config.search, model_dir, table),
             on_generation=_tell_generation if cluster.is_chief else None,
-            make_bar=bar.make if cluster.is_chief else None,
+            make_bar=evaluate.make_bar if cluster.is_chief else None,
             whole_generations=config.search.racing,
         )
     if cluster.is_chief:
@@ -177,72 +177,37 @@ def make_evaluator(
     )
 
 
-class _Bar:
-    """A bar that moves on while a generation is evaluated, though its scores come together."""
-
-    def __init__(self):
-        self._bar: Bar | None = None
-        self._ahead = 0
-
-    def make(self, total: int, initial: int) -> Bar:
-        """See `run_search`."""
-        self._bar = tqdm_bar(total, initial)
-        return self
-
-    def advance(self, done: int) -> None:
-        """So many ensembles' worth of the generation's work is done."""
-        if self._bar is not None and done > self._ahead:
-            self._bar.update(done - self._ahead)
-            self._ahead = done
-
-    def update(self, n: int = 1) -> None:
-        """See `Bar`: a score that was counted ahead is not counted again."""
-        known = min(n, self._ahead)
-        self._ahead -= known
-        self._bar.update(n - known)
-
-    def set_postfix_str(self, s: str) -> None:
-        """See `Bar`."""
-        self._bar.set_postfix_str(s)
-
-    def close(self) -> None:
-        """See `Bar`."""
-        self._bar.close()
-
-
 class _LazyEvaluator:
     """Loads the supernet when the first candidate is to be scored: a finished search needs none."""
 
     def __init__(
-        self,
-        make: Callable[[], CandidateEvaluator],
-        config: SearchConfig,
-        history: History,
-        bar: _Bar,
+        self, make: Callable[[], CandidateEvaluator], config: SearchConfig, history: History
     ):
-        self._make, self._config, self._history, self._bar = make, config, history, bar
+        self._make, self._config, self._history = make, config, history
         self._evaluator: CandidateEvaluator | None = None
+        self._bar: tqdm | None = None
+
+    def make_bar(self, total: int, initial: int) -> tqdm:
+        """A bar that moves on while a generation is evaluated, though its scores come together."""
+        self._bar = console.bar("search", total, "ensembles", initial)
+        return self._bar
 
     def __call__(self, architectures: list[Architecture]) -> list[Score]:
         if self._evaluator is None:
             self._evaluator = self._make()
-        config, count = self._config, len(architectures)
+        config, own = self._config, set(architectures)
+        before = [c for c in self._history.candidates if c.architecture not in own]
 
         def progress(share: float) -> None:
-            self._bar.advance(int(share * count))
+            if self._bar is not None:
+                done = len(before) + int(share * len(architectures))
+                self._bar.update(max(0, done - self._bar.n))
 
-        if config.racing:
-            race = RaceSettings(config.parents, config.racing_error)
-            results = self._evaluator.race(architectures, race, self._best(architectures), progress)
-        else:
-            results = self._evaluator.evaluate_all(architectures, progress)
-        return [Score(r.accuracy, r.path_accuracies, r.images) for r in results]
-
-    def _best(self, architectures: list[Architecture]) -> list[Architecture]:
-        """The parents that a generation came from, best first."""
-        own = set(architectures)
-        before = [c for c in self._history.candidates if c.architecture not in own]
-        return [c.architecture for c in top_candidates(before, self._config.parents)]
+        if not config.racing:
+            return self._evaluator.evaluate_all(architectures, progress)
+        parents = [c.architecture for c in top_candidates(before, config.parents)]
+        race = RaceSettings(config.parents, config.racing_error)
+        return self._evaluator.race(architectures, race, parents, progress)
 
 
 def _history(folder: Path, table: CostTable) -> History:

@@ -29,7 +29,7 @@ from neas_tf.space.architecture import Architecture
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operator behind one sequence of operators.
+    """One operator after one sequence of operators.
 
     Attributes:
       parent: number of the node whose map it takes; -1 for the root.
@@ -48,13 +48,13 @@ class Step(NamedTuple):
     """One node's turn in a walk.
 
     Attributes:
-      index: the node's number.
+      number: of the node.
       node: the node.
       drops_input: whether no later step takes the map that this one takes.
       keeps_output: whether a later step takes this one's map.
     """
 
-    index: int
+    number: int
     node: Node
     drops_input: bool
     keeps_output: bool

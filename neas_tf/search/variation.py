@@ -29,20 +29,11 @@ PARETO_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ns"}
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """Hyperparameters of Algorithm 2; the defaults are the paper's (section 4.1).
+    """Hyperparameters of Algorithm 2: those of `SearchConfig` of the same names, and their defaults.
 
     Attributes:
-      method: 'evolution' or 'random' (as many evaluations, all random).
-      population: P, new ensembles per generation.
-      parents: how many of the best so far breed.
-      generations: populations that are scored, the random first one included.
       crossover, mutation: children by each in a generation; None is half of the population, or
         what the other one leaves of it.
-      split_probability: P_s.
-      layer_probability: P_m.
-      seed: of everything random.
-      objective: 'accuracy', or 'pareto' for two, accuracy against `pareto_cost`.
-      pareto_cost: 'macs', 'params' or 'latency'.
     """
 
     method: str = "evolution"

@@ -94,7 +94,7 @@ def pair_counts(shrunk: ShrunkSpace, ensembles: Iterable[Architecture]) -> np.nd
     """How many ensembles show each pair of operators on different paths, by layer.
 
     Returns:
-      int64 (d, N, N), symmetric, operators in the order of the space. Only layers behind an
+      int64 (d, N, N), symmetric, operators in the order of the space. Only layers after an
       ensemble's split count, and an ensemble counts once a pair. With one path the diagonal
       counts the operators.
     """
@@ -179,7 +179,7 @@ def _turns(choices: int, count: int, rng: np.random.Generator) -> np.ndarray:
 def _plan_splits(
     shrunk: ShrunkSpace, total: int, needed: list[int], rng: np.random.Generator
 ) -> list[int]:
-    """Split points, even as far as layer m + 1 is behind `needed[m]` of them."""
+    """Split points, even as far as layer m + 1 is after `needed[m]` of them."""
     points = np.array(shrunk.space.split_points)
     counts = np.bincount(_turns(len(points), total, rng), minlength=len(points))
     for m in range(shrunk.space.min_split, len(needed)):

@@ -45,12 +45,12 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     if not values.study:
-        raise NeasError(f"study: received nothing, allowed is --study={'|'.join(NAMES)}|all.")
+        raise NeasError(f"study: received nothing, expected --study={'|'.join(NAMES)}|all.")
     names = chosen(values.study)
     if not values.model_dir:
-        raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     folder = resolve_user_path(values.model_dir)
     check_folder(folder)  # at once, not after TensorFlow's start
     command_line.start_tensorflow(values.threads)

@@ -23,7 +23,7 @@ class Table:
     Attributes:
       title: above it.
       header: of the columns.
-      rows: texts.
+      rows: strings.
     """
 
     title: str
@@ -141,7 +141,7 @@ def _page(header: Header, report: Report) -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON types: means as mappings, NaN as null, keys as texts."""
+    """JSON types: means as mappings, NaN as null, keys as strings."""
     if isinstance(value, Mean):
         return plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Runner:
     def __init__(self, base: NeasConfig, store: Store, strategy: tf.distribute.Strategy):
         self._base, self._store, self._strategy = base, store, strategy
         self._data: dict[str, data.DatasetInfo] = {}
-        self._kinds = {
+        self._kinds: dict[str, Callable[[Any], Result]] = {
             "supernet": self._supernet,
             "scores": self._scores,
             "search": self._search,
@@ -175,7 +175,11 @@ class Runner:
             run.cluster,
         )
         with console.bar("scores", 100, "%", leave=False) as bar:
-            found = evaluator.evaluate_all(ensembles, lambda share: bar.update(100 * share - bar.n))
+
+            def progress(share: float) -> None:
+                bar.update(100 * share - bar.n)
+
+            found = evaluator.evaluate_all(ensembles, progress)
         return {
             "accuracies": [f.accuracy for f in found],
             "path_accuracies": [list(f.path_accuracies) for f in found],
@@ -197,9 +201,12 @@ class Runner:
     def _latency_bound(self, unit: units.Search) -> dict[str, Any]:
         """The bound in the settings of `search`, with the table as a file of the supernet's."""
         run = self._run(unit.supernet)
+        assert unit.table is not None
         path = self._store.work(unit.table) / "table.json"
         if not path.exists():
-            write_json_atomic(path, self._store.get(unit.table)["table"])
+            measured = self._store.get(unit.table)
+            assert measured is not None  # one of the units that the search needs
+            write_json_atomic(path, measured["table"])
         costs = CostTable(run.space, load_table(path))
         low, high = costs.attainable_range(run.full, LATENCY)
         milliseconds = round((low + unit.latency_share * (high - low)) / 1e6, 6)
@@ -238,6 +245,7 @@ class Runner:
     def _latency(self, unit: units.Latency) -> dict[str, Any]:
         run = self._run(unit.training)
         path = self._store.work(unit) / "model.tflite"
+        assert isinstance(unit.training.ensemble, str)  # resolved
         architecture = Architecture.from_key(unit.training.ensemble).check_in(run.space)
         with console.native_noise_off():
             write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))

@@ -41,13 +41,13 @@ def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     path = folder / "study.json"
     try:
         if folder.exists() and not folder.is_dir():
-            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, expected a folder.")
         if not path.exists():
             names = list(folder.iterdir()) if folder.is_dir() else []
             if not all(is_leftover(name) for name in names):
                 raise NeasError(
                     f"model_dir: {str(folder)!r} holds files of something else (no study.json); "
-                    "allowed is an empty or new folder, or one of earlier studies."
+                    "expected an empty or new folder, or one of earlier studies."
                 )
             return None
     except OSError as error:
@@ -128,8 +128,8 @@ class Store:
             if received != json.loads(json.dumps(expected)):
                 changes = difference(received, expected)
                 raise NeasError(
-                    f"unit {str(path)!r}: is not of this study ({'; '.join(changes[:3])}); allowed "
-                    "is what a study with the same settings wrote."
+                    f"unit {str(path)!r}: is not of this study ({'; '.join(changes[:3])}); expected "
+                    "what a study with the same settings wrote."
                 )
             self._known[key] = value["result"]
         return self._known[key]

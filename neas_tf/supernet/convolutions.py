@@ -119,7 +119,7 @@ def _spread(dy: tf.Tensor, stride: int, sizes: Sequence[int | tf.Tensor]) -> tf.
         return dy
     batch, rows, columns, channels = _sizes(dy)
     gap = stride - 1
-    # One padding, behind each row and, as more channels, behind each column.
+    # One padding, after each row and, as more channels, after each column.
     flat = tf.reshape(dy, [batch * rows, 1, columns, channels])
     flat = tf.pad(flat, [[0, 0], [0, gap], [0, 0], [0, gap * channels]])
     spread = tf.reshape(flat, [batch, rows * stride, columns * stride, channels])

@@ -26,7 +26,7 @@ class SearchableLayer(FixedLayer):
       layer: the layer's `LayerSpec` (or its dict).
       operators: all operators of the space, which the index tensors refer to.
       num_paths: K.
-      can_share, can_split: whether the layer may lie before / behind a split point.
+      can_share, can_split: whether the layer may lie before / after a split point.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class SearchableLayer(FixedLayer):
     ):
         super().__init__(**kwargs)
         if isinstance(layer, dict):
-            layer = LayerSpec(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
-            )
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()
+            }
+            layer = LayerSpec(**fields)
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         members: dict[str, dict[int, Operator]] = {}
@@ -118,13 +119,14 @@ class SearchableLayer(FixedLayer):
 
         Returns:
           K maps and K tuples of moments (2, C), one for each batch normalisation in the order of
-          the operator's steps, zero-padded to the widest operator's; zeros behind its last one
+          the operator's steps, zero-padded to the widest operator's; zeros after its last one
           and where the operator is skip.
         """
         rows = self.drawn_rows(operators) if rows is None else rows
         # The gradient of a reshape costs nothing, that of `unstack` a copy.
         rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
-        outputs, moments = [], []
+        outputs: list[tf.Tensor] = []
+        moments: list[tuple[tf.Tensor, ...]] = []
         for k in range(self.num_paths if self.can_split else 1):
             # K = 2, layer 5. With s = 7 the layer is shared: path 1 runs its operator, path 2 takes
             # the last branch, which returns `first`, path 1's result. With s = 3 both run their own.

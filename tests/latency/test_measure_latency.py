@@ -101,9 +101,7 @@ def test_missing_probes_are_named():
     models = list_models(ONE, 0, 0)
     latencies, _ = true_latencies(ONE, models)
     del latencies["probe_001.tflite"]
-    with pytest.raises(
-        NeasError, match=r"none of probe_001\.tflite; allowed is one of every probe"
-    ):
+    with pytest.raises(NeasError, match=r"none of probe_001\.tflite; expected one of every probe"):
         make_table(ONE, models, latencies, "", {})
 
 
@@ -250,7 +248,7 @@ def test_profiles_of_a_phone_give_a_table(measured, tmp_path):
     ("flags", "text"),
     [
         ([], "output: received None"),
-        (["--output=LUT"], "exists; allowed is a new file, or --overwrite"),
+        (["--output=LUT"], "exists; expected a new file, or --overwrite"),
         (["--output=NEW", "--clock=cpu", "--threads=2"], "clock: received 'cpu' with 2 threads"),
         (["--output=NEW", "--space=a", "--model_dir=b"], "Give one of --model_dir, --space"),
         (["--output=NEW", "--space=none.json"], "space: no file at"),

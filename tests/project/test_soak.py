@@ -35,7 +35,7 @@ def test_help_comes_without_tensorflow(flag):
 def test_unknown_parts(capsys):
     with pytest.raises(SystemExit):
         parse(["--parts=crashs"])
-    assert "received ['crashs'], allowed are crashes" in capsys.readouterr().err
+    assert "received ['crashs'], expected crashes" in capsys.readouterr().err
 
 
 def test_rows_and_table():

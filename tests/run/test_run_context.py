@@ -70,9 +70,9 @@ def strategy() -> tf.distribute.Strategy:
 @pytest.mark.parametrize(
     "override,words",
     [
-        ("search.max_macs=10", "search.max_macs: received 10, allowed is at least"),
+        ("search.max_macs=10", "search.max_macs: received 10, expected at least"),
         ("search.max_macs=0,search.min_macs=999999999", "search.min_macs: received 999,999,999"),
-        ("search.max_params=7", "search.max_params: received 7, allowed is at least"),
+        ("search.max_params=7", "search.max_params: received 7, expected at least"),
         ("search.min_macs=60001", "search.max_macs: received 60,000"),
         ("search.max_macs=-1", "search.max_macs: received -1"),
         ("num_paths=5", "num_paths: received 5, but layer"),
@@ -94,8 +94,8 @@ def strategy() -> tf.distribute.Strategy:
         ("space.operators=[]", "space.operators"),
         ("space.min_split=9", "split"),
         ("space.stages=[[8,x,1]]", "space.stages[0].layers"),
-        ("supernet.batch_size=5000", "supernet.batch_size: received 5000, allowed is 1 to 1293"),
-        ("retrain.batch_size=5000", "retrain.batch_size: received 5000, allowed is 1 to 1437"),
+        ("supernet.batch_size=5000", "supernet.batch_size: received 5000, expected 1 to 1293"),
+        ("retrain.batch_size=5000", "retrain.batch_size: received 5000, expected 1 to 1437"),
         ("retrain.batch_size=0", "retrain.batch_size: received 0"),
         ("retrain.epochs=0", "retrain.epochs"),
         ("supernet.epochs=-1", "supernet.epochs"),
@@ -104,8 +104,8 @@ def strategy() -> tf.distribute.Strategy:
         ("supernet.trainer.steps_per_loop=-2", "supernet.trainer.steps_per_loop"),
         ("supernet.trainer.max_to_keep=0", "supernet.trainer.max_to_keep"),
         ("retrain.trainer.summary_interval=7", "a multiple of steps_per_loop = 3"),
-        ("supernet.trainer.optimizer_config.optimizer.type=adam", "allowed is 'sgd'"),
-        ("supernet.trainer.optimizer_config.ema.average_decay=0.9", "ema: allowed is null"),
+        ("supernet.trainer.optimizer_config.optimizer.type=adam", "expected 'sgd'"),
+        ("supernet.trainer.optimizer_config.ema.average_decay=0.9", "ema: expected null"),
         ("retrain.trainer.optimizer_config.optimizer.type=null", "optimizer.type: received None"),
         (
             "retrain.trainer.optimizer_config.learning_rate.type=stepwise",
@@ -119,7 +119,7 @@ def strategy() -> tf.distribute.Strategy:
             "task_index: 3}}",
             "runtime: ",
         ),
-        ("runtime.loss_scale=automatic", "allowed is 'dynamic' or a number"),
+        ("runtime.loss_scale=automatic", "expected 'dynamic' or a number"),
         ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
         ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
@@ -167,7 +167,7 @@ def test_stage_before_its_turn(refused, stage, words):
 
 def test_model_dir_is_a_file(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert "is a file, allowed is a folder" in refused(model_dir=tmp_path / "file")
+    assert "is a file, expected a folder" in refused(model_dir=tmp_path / "file")
     assert "is a file" in refused(model_dir=tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -184,7 +184,7 @@ def test_foreign_folder(refused, tmp_path):
 def test_model_dir_elsewhere(tiny):
     config = load_config("neas_quickstart", [tiny])
     for name in ("gs://bucket/run", "", "a\0b"):
-        with pytest.raises(NeasError, match="a folder of this machine"):
+        with pytest.raises(NeasError, match=r"a (folder|path) of this machine"):
             open_run(config, name, strategy())
 
 

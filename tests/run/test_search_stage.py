@@ -103,7 +103,7 @@ def test_another_table_is_another_search(tmp_path, lut):
         ("search.latency_table=none.json", "search.latency_table: no file at"),
         ("search.latency_table=LUT,num_paths=3", "with 2 paths, but num_paths is 3"),
         ("search.latency_table=LUT,space.operators=[k3e1,k7e1,k5e2]", "lacks 'k7e1 8>8"),
-        ("search.latency_table=LUT,search.max_latency_ms=1e-5", "allowed is at least 0"),
+        ("search.latency_table=LUT,search.max_latency_ms=1e-5", "expected at least 0"),
         (
             "search.objective=pareto,search.pareto_cost=latency",
             "pareto_cost: received 'latency' with",

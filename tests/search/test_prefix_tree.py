@@ -75,14 +75,14 @@ def test_walk_has_its_maps_and_few_of_them(found, data):
     some = data.draw(st.none() | st.sets(st.integers(0, len(found) - 1), min_size=1))
     maps, walked = set(), []
     for step in tree.steps(some):
-        walked.append(sequence(tree, step.index))
-        assert step.node is tree.nodes[step.index]
-        if step.index:
+        walked.append(sequence(tree, step.number))
+        assert step.node is tree.nodes[step.number]
+        if step.number:
             assert step.node.parent in maps
             if step.drops_input:
                 maps.remove(step.node.parent)
         if step.keeps_output:
-            maps.add(step.index)
+            maps.add(step.number)
         assert len(maps) <= found[0].num_layers
     assert not maps
     chosen = found if some is None else [found[i] for i in sorted(some)]
@@ -102,7 +102,7 @@ def test_a_tree_by_hand():
         (1, 2, "k5e4", ((1, 0),)),
         (1, 3, "k7e4", ((1, 1),)),
     ]
-    assert [(s.index, s.drops_input, s.keeps_output) for s in tree.steps([1])] == [
+    assert [(s.number, s.drops_input, s.keeps_output) for s in tree.steps([1])] == [
         (0, True, True),
         (1, True, True),
         (2, False, False),
@@ -144,7 +144,7 @@ def test_refuses_what_is_no_generation():
         PrefixTree([])
     one = Architecture(1, (("k3e4", "k3e4"),))
     two = Architecture(1, (("k3e4", "k3e4"), ("k3e4", "k5e4")))
-    with pytest.raises(NeasError, match=r"received \(2, 2\), allowed is 1 paths of 2 layers"):
+    with pytest.raises(NeasError, match=r"received \(2, 2\), expected 1 paths of 2 layers"):
         PrefixTree([one, two])
     with pytest.raises(NeasError, match="devices: received 0"):
         shares([one], 0)

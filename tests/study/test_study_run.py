@@ -179,7 +179,7 @@ def test_the_other_kinds_of_units(config_file, whole):
         ((), "study: received nothing"),
         (("--study=rankin", "--model_dir=x"), "Did you mean 'ranking'"),
         (("--study=ranking",), "model_dir: received nothing"),
-        (("--study=ranking", "--model_dir=x", "more"), "received 'more', allowed are flags only"),
+        (("--study=ranking", "--model_dir=x", "more"), "received 'more', expected flags only"),
         (("--studdy=x",), "Did you mean: study"),
         (("--study=ranking", "--model_dir=x", "--time_limit=long"), "time_limit"),
     ],
@@ -199,7 +199,7 @@ def test_bad_input_of_the_command_changes_nothing(tmp_path):
     assert process.returncode == 2
     assert text.splitlines()[-1] == (
         f"neas_tf.study: model_dir: {str(tmp_path)!r} holds files of something else (no "
-        "study.json); allowed is an empty or new folder, or one of earlier studies."
+        "study.json); expected an empty or new folder, or one of earlier studies."
     )
     assert list(contents(tmp_path)) == ["notes.txt"]
 

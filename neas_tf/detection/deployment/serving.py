@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,13 @@ class Detector:
         tf.saved_model.save(module, folder, {SIGNATURE: module.serve}, options)
 
 
-def keras_detections(model: Any, detector: Detector, frames: np.ndarray) -> list[dict]:
+def keras_detections(model: Any, detector: Detector, frames: Sequence[np.ndarray]) -> list[dict]:
     """What the Keras model itself finds, with Model Garden's own decoding and suppression.
 
     Args:
       model: `RetinaNetModel`, with `nms_version` `batched`, `v1` or `v2`.
       detector: made of it.
-      frames: float32 (n, height, width, 3) in 0..255.
+      frames: float32 (height, width, 3) in 0..255.
 
     Returns:
       Per frame `boxes`, `classes` and `scores`, in pixels of the frame.
