@@ -32,9 +32,8 @@ soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak
 	@mkdir -p runs/soak
 	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
-lint: setup-dev ## ruff check and the formatting
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+lint: setup-dev ## ruff check, the formatting and the types (all are run even where one complains)
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status
 
 format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .
@@ -91,11 +90,13 @@ lock: setup ## write the locks again from requirements*.in (minutes)
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
 
-# pip-audit is no part of the locks: it is fetched where it can be, and nothing is checked where not.
-audit: setup ## look up the locked packages in a database of known vulnerabilities; says so where it reaches none
-	@[ -x $(VENV)/audit/bin/pip-audit ] || { $$(cat $(VENV)/.base) -m venv $(VENV)/audit && \
-	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; } >/dev/null 2>&1 || true
-	@$(BIN)/python tests/audit_locks.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
+audit: setup-dev ## look up the locked packages in a database of known vulnerabilities; fails where one is found, or none is reached
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off -r requirements.lock -r requirements-dev.lock \
+	  > $(VENV)/audit.txt 2> $(VENV)/audit.log; status=$$?; cat $(VENV)/audit.txt; \
+	if [ $$status = 0 ]; then echo "audit: no known vulnerability in the locked packages."; \
+	elif [ -s $(VENV)/audit.txt ]; then echo "audit: known vulnerabilities, see above." >&2; \
+	else echo "audit: nothing was checked: no database knew the packages or answered; $(VENV)/audit.log has pip-audit's words." >&2; fi; \
+	exit $$status
 
 clean: ## remove caches and Bazel's links; .venv and runs stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build ./*.egg-info bazel-*

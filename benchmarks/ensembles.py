@@ -108,7 +108,7 @@ def sample(space: SearchSpace, macs: int, count: int, seed: int) -> list[Archite
         if len(found) == count:
             return list(found.values())
     raise NeasError(
-        f"--count: received {count}, allowed is at most {len(found)}: no more were found."
+        f"--count: received {count}, expected at most {len(found)}: no more were found."
     )
 
 

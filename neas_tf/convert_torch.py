@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags, logging
 
 from neas_tf.common import command_line
@@ -26,8 +26,7 @@ from neas_tf.ensemble.store import (
     replace_path,
     save_model,
 )
-from neas_tf.ensemble.torch_file import READERS, open_checkpoint
-from neas_tf.ensemble.torch_pickle import Tensor
+from neas_tf.ensemble.torch_file import load_checkpoint
 from neas_tf.ensemble.torch_weight_names import (
     Layout,
     Place,
@@ -61,16 +60,14 @@ def read_checkpoint(
     space: SearchSpace,
     *,
     use_ema: bool = False,
-    reader: str = "own",
-) -> dict[Place, Any]:
-    """Reads the weights of an architecture; needs neither TensorFlow nor (mostly) PyTorch.
+) -> dict[Place, np.ndarray]:
+    """Reads the weights of an architecture; needs PyTorch, but not TensorFlow.
 
     Args:
       path: a checkpoint in the authors' format.
       architecture: whose weights the file holds.
       space: that the architecture lies in.
       use_ema: takes the averaged weights, `state_dict_ema`.
-      reader: 'own' or 'torch', see `open_checkpoint`.
 
     Returns:
       float32 arrays in our order of axes, by the place that each fills.
@@ -80,26 +77,27 @@ def read_checkpoint(
         list what is missing, extra or misshapen, and says whose the weights are where that shows.
     """
     layout = torch_layout(architecture, space)
-    with open_checkpoint(path, reader) as content:
-        state = without_prefix(_state_dict(content, use_ema))
-        found = differences(layout, state)
-        if found:
-            where = f"torch_checkpoint: the weights in {_end(os.fspath(path))!r} are"
-            name = architecture.name or architecture.key
-            own = _with_own_classes(space, state)
-            if not differences(torch_layout(architecture, own), state):
-                raise NeasError(
-                    f"{where} for {own.num_classes} classes, expected {space.num_classes}; "
-                    f"--num_classes={own.num_classes} takes them."
-                )
-            other = _fitting(own, state)
-            if other and own != space:
-                other += f" with {own.num_classes} classes"
-            raise NeasError(f"{where} not those of {_end(name)!r}{other}; {'; '.join(found)}.")
+    state = without_prefix(_state_dict(load_checkpoint(path), use_ema))
+    found = differences(layout, state)
+    if not found:
         return dict(arrays(layout, state))
+    where = f"torch_checkpoint: the weights in {_end(os.fspath(path))!r} are"
+    name = architecture.name or architecture.key
+    own = _with_own_classes(space, state)
+    if not differences(torch_layout(architecture, own), state):
+        raise NeasError(
+            f"{where} for {own.num_classes} classes, expected {space.num_classes}; "
+            f"--num_classes={own.num_classes} takes them."
+        )
+    other = _fitting(own, state)
+    if other and own != space:
+        other += f" with {own.num_classes} classes"
+    raise NeasError(f"{where} not those of {_end(name)!r}{other}; {'; '.join(found)}.")
 
 
-def model_from(weights: Mapping[Place, Any], architecture: Architecture, space: SearchSpace) -> Any:
+def model_from(
+    weights: Mapping[Place, np.ndarray], architecture: Architecture, space: SearchSpace
+) -> Any:
     """The tf_keras model (trainable form, float32) with weights by place."""
     from neas_tf.ensemble.model import build_ensemble, model_slots
 
@@ -117,7 +115,6 @@ def convert(
     info: LoadedInfo,
     *,
     use_ema: bool = False,
-    reader: str = "own",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes a model folder and a SavedModel from a checkpoint.
@@ -127,7 +124,6 @@ def convert(
       output: folder; gets `retrain/model` and `export/saved_model`, as a run has them.
       info: architecture, space, class names and normalisation of the model.
       use_ema: takes the averaged weights.
-      reader: 'own' or 'torch'.
       overwrite: whether an earlier conversion of the same architecture may be replaced.
 
     Returns:
@@ -144,9 +140,7 @@ def convert(
         raise NeasError(f"output: {str(folder)!r} is there already; --overwrite replaces it.")
     check_replaceable(folder, info)
     check_output(saved_model, overwrite)
-    weights = read_checkpoint(
-        checkpoint, info.architecture, info.space, use_ema=use_ema, reader=reader
-    )
+    weights = read_checkpoint(checkpoint, info.architecture, info.space, use_ema=use_ema)
     from neas_tf.export.formats import export_saved_model
 
     model = model_from(weights, info.architecture, info.space)
@@ -172,7 +166,7 @@ def convert(
     return report
 
 
-def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:
+def _state_dict(content: Any, use_ema: bool) -> Mapping[str, np.ndarray]:
     """The state dict under one of the keys that programs use, or the file itself if it is one."""
     if not isinstance(content, dict):
         raise NeasError("torch_checkpoint: received a file without any names, expected a dict.")
@@ -190,7 +184,7 @@ def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:
     averaged = not use_ema and _find(content, _AVERAGED) is not None
     hint = "; --use_ema takes its averaged weights" if averaged else ""
     raise NeasError(
-        f"torch_checkpoint: received a file with {has}, allowed is one with {keys[0]!r}{hint}."
+        f"torch_checkpoint: received a file with {has}, expected one with {keys[0]!r}{hint}."
     )
 
 
@@ -211,30 +205,29 @@ def _is_state_dict(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and all(isinstance(k, str) for k in value)
-        and any(isinstance(v, Tensor) for v in value.values())
-        and all(isinstance(v, Tensor) or k.endswith(_NO_WEIGHTS) for k, v in value.items())
+        and any(isinstance(v, np.ndarray) for v in value.values())
+        and all(isinstance(v, np.ndarray) or k.endswith(_NO_WEIGHTS) for k, v in value.items())
     )
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def _tensors(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
 
 
 def _end(text: str) -> str:
-    """As much of a text as a message has place for."""
+    """As much of a string as a message has place for."""
     return text if len(text) <= 80 else f"…{text[-79:]}"
 
 
-def _with_own_classes(space: SearchSpace, state: Mapping[str, Tensor]) -> SearchSpace:
+def _with_own_classes(space: SearchSpace, state: Mapping[str, np.ndarray]) -> SearchSpace:
     """The space with as many classes as the weights have."""
-    weight = state.get("classifiers.0.weight")
     try:
-        return dataclasses.replace(space, num_classes=weight.shape[0])
-    except (AttributeError, IndexError, NeasError):  # none, a number alone, or no sound count
+        return dataclasses.replace(space, num_classes=state["classifiers.0.weight"].shape[0])
+    except (KeyError, IndexError, NeasError):  # none, a number alone, or no sound count
         return space
 
 
-def _fitting(space: SearchSpace, state: Mapping[str, Tensor]) -> str:
+def _fitting(space: SearchSpace, state: Mapping[str, np.ndarray]) -> str:
     """Says which architecture of the zoo the weights do belong to, if any."""
     for name in zoo.zoo_names():
         try:
@@ -252,7 +245,6 @@ def define_flags() -> None:
     flags.DEFINE_string("torch_checkpoint", None, "The PyTorch file, such as 314.pth.tar.")
     flags.DEFINE_string("output", None, "Folder to write; laid out like a run's model_dir.")
     flags.DEFINE_bool("use_ema", False, "Take the averaged weights, state_dict_ema.")
-    flags.DEFINE_enum("reader", "own", READERS, "Who reads the file; torch needs PyTorch ≥ 2.6.")
     flags.DEFINE_string("labels", None, "Text file with a class name a line.")
     flags.DEFINE_integer("input_size", 224, "Side of the input image in pixels.")
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.")
@@ -261,41 +253,39 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
-        check(bool(values.arch), "arch", values.arch, "neas_s, neas_m or neas_l")
-        for name in ("torch_checkpoint", "output"):
-            check(bool(values[name].value), name, values[name].value, "a path")
-        space = SearchSpace.from_dict(
-            {"input_size": values.input_size, "num_classes": values.num_classes}
-        )
-        architecture = zoo.load_architecture(values.arch, space)
-        labels = map(str, range(space.num_classes))
-        if values.labels:
-            labels = read_label_file(resolve_user_path(values.labels))
-        info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
-        check_local_path("output", values.output)
-        output = Path(resolve_user_path(values.output))
-        report = convert(
-            resolve_user_path(values.torch_checkpoint),
-            output,
-            info,
-            use_ema=values.use_ema,
-            reader=values.reader,
-            overwrite=values.overwrite,
-        )
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command_line.exit_code("neas_tf.convert_torch", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    check(bool(values.arch), "arch", values.arch, "neas_s, neas_m or neas_l")
+    for name in ("torch_checkpoint", "output"):
+        check(bool(values[name].value), name, values[name].value, "a path")
+    space = SearchSpace.from_dict(
+        {"input_size": values.input_size, "num_classes": values.num_classes}
+    )
+    architecture = zoo.load_architecture(values.arch, space)
+    labels = [str(number) for number in range(space.num_classes)]
+    if values.labels:
+        labels = read_label_file(resolve_user_path(values.labels))
+    info = LoadedInfo(architecture, space, tuple(labels), Normalisation())
+    check_local_path("output", values.output)
+    output = Path(resolve_user_path(values.output))
+    report = convert(
+        resolve_user_path(values.torch_checkpoint),
+        output,
+        info,
+        use_ema=values.use_ema,
+        overwrite=values.overwrite,
+    )
     print(f"model        {output / RUN_MODEL}")
     print(f"saved model  {output / SAVED_MODEL} ({report['bytes'] / 1e6:.1f} MB)")
     print(f"cost         {report['macs']:,} MACs, {report['params']:,} parameters")
     print(f"parity       SavedModel − model ≤ {report['parity']['max_abs_diff']:.1e}")
-    return 0
 
 
 if __name__ == "__main__":

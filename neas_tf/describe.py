@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ def describe(
 
     Returns:
       A mapping with `name`, `key`, `split_point`, `num_paths`, `macs`, `paper_flops`, `params`,
-      `shared_macs`, `path_macs` (behind the split, head included), `space`, `input_size`,
+      `shared_macs`, `path_macs` (after the split, head included), `space`, `input_size`,
       `num_classes`, `official` (the authors' list, None where it cannot say it) and `layers`: one
       entry per part from the stem to the classifiers, with `part`, `layer`, `stage`, `shared`,
       `operators` (one, or one per path), `in_shape` and `out_shape` (height, width, channels),
@@ -140,7 +139,7 @@ def format_text(description: Mapping[str, Any]) -> str:
     own = ", ".join(_millions(v) for v in d["path_macs"])
     lines = [
         f"{d['name'] or 'ensemble'}: {d['num_paths']} path{'s' * (d['num_paths'] > 1)}, "
-        f"split behind layer {d['split_point']}",
+        f"split after layer {d['split_point']}",
         "",
         f"  key          {d['key']}",
         f"  space        {d['space']}: input {height}×{width}, {d['num_classes']} classes",
@@ -236,27 +235,26 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
+    return command_line.exit_code("neas_tf.describe", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
-        if not values.arch:
-            fail("arch", values.arch, "a zoo name, JSON file, official list or canonical key")
-        space = load_space(values.space) if values.space else SearchSpace()
-        if values.input_size is not None:
-            space = dataclasses.replace(space, input_size=parse_size(values.input_size))
-        if values.num_classes is not None:
-            space = dataclasses.replace(space, num_classes=values.num_classes)
-        latency = load_table(values.latency_table) if values.latency_table else None
-        description = describe(load_architecture(values.arch), space, latency)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(argv) > 1:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    if not values.arch:
+        fail("arch", values.arch, "a zoo name, JSON file, official list or canonical key")
+    space = load_space(values.space) if values.space else SearchSpace()
+    if values.input_size is not None:
+        space = dataclasses.replace(space, input_size=parse_size(values.input_size))
+    if values.num_classes is not None:
+        space = dataclasses.replace(space, num_classes=values.num_classes)
+    latency = load_table(values.latency_table) if values.latency_table else None
+    description = describe(load_architecture(values.arch), space, latency)
     if values.format == "json":
         console.show(json.dumps(description, indent=2))
     else:
         console.show(format_text(description).removesuffix("\n"))
-    return 0
 
 
 if __name__ == "__main__":

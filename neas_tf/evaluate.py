@@ -33,11 +33,12 @@ def model_folder(model_dir: str | None, model: str | None) -> Path:
     Raises:
       NeasError: when they name none or two, or there is none.
     """
-    if bool(model_dir) == bool(model):
+    if model_dir and not model:
+        folder = Path(resolve_user_path(model_dir)) / RUN_MODEL
+    elif model and not model_dir:
+        folder = Path(resolve_user_path(model))
+    else:
         raise NeasError("Give either --model_dir or --model.")
-    folder = Path(resolve_user_path(model or model_dir))
-    if model_dir:
-        folder /= RUN_MODEL
     if not (folder / MODEL_FILE).is_file():
         where = "no retrained model yet" if model_dir else f"no {MODEL_FILE}"
         raise NeasError(f"{'model_dir' if model_dir else 'model'}: {str(folder)!r} has {where}.")
@@ -74,7 +75,7 @@ def data_config(
         given.insert(0, load_file(str(run / "params.yaml")).get("data") or {})
     starts = [i for i, value in enumerate(given) if "source" in value]
     if not starts:
-        raise NeasError("data: received no source, allowed is --data=source=…,… (see --help).")
+        raise NeasError("data: received no source, expected --data=source=…,… (see --help).")
     config = DataConfig()
     for value in given[starts[-1] :]:
         check_known(value, config, "data.")
@@ -213,32 +214,31 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
-        folder = model_folder(values.model_dir, values.model)
-        info = read_info(folder)
-        run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
-        print("Starting TensorFlow …", file=sys.stderr, flush=True)
-        if values.threads:
-            import tensorflow as tf
+    return command_line.exit_code("neas_tf.evaluate", None, lambda: _run(argv))
 
-            tf.config.threading.set_intra_op_parallelism_threads(values.threads)
-        config = data_config(info, run, values.config_file, values.data)
-        own = None if values.config_file or values.data else run
-        result = evaluate_folder(folder, config, values.batch_size, own)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _run(argv: Sequence[str]) -> None:
+    values = flags.FLAGS
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
+    folder = model_folder(values.model_dir, values.model)
+    info = read_info(folder)
+    run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
+    print("Starting TensorFlow …", file=sys.stderr, flush=True)
+    if values.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(values.threads)
+    config = data_config(info, run, values.config_file, values.data)
+    own = None if values.config_file or values.data else run
+    result = evaluate_folder(folder, config, values.batch_size, own)
     if result["warning"]:
         print(result["warning"], file=sys.stderr)
     text = json.dumps(result, indent=2) if values.format == "json" else format_text(result)
     console.show(text.removesuffix("\n"))
-    return 0
 
 
 if __name__ == "__main__":

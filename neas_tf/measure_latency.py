@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
 
 
 def measure(work: WorkFolder, settings: TimingSettings, device: str) -> LatencyTable:
-    """Builds what is missing, times it, and makes the table; goes on where it was interrupted.
+    """Builds what is missing, times it, and makes the table; resumes where it was interrupted.
 
     Args:
       work: its folder holds nothing, or the beginning of the same measurement.
@@ -203,21 +202,18 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     values = flags.FLAGS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
-        with told("latency table"):
-            _run(values)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    output = values.output or values.write_models
+    return command_line.exit_code("neas_tf.measure_latency", output, lambda: _run(argv, values))
 
 
-def _run(values: flags.FlagValues) -> None:
+def _run(argv: Sequence[str], values: flags.FlagValues) -> None:
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
+    with told("latency table"):
+        _make(values)
+
+
+def _make(values: flags.FlagValues) -> None:
     for name in ("output", "write_models", "models"):
         check_local_path(name, getattr(values, name) or "")
     if values.write_models:
@@ -231,7 +227,7 @@ def _run(values: flags.FlagValues) -> None:
     check_writable("output", picture, "file")
     for path in (output, picture):
         if path.exists() and not values.overwrite:
-            raise NeasError(f"output: {str(path)!r} exists; allowed is a new file, or --overwrite.")
+            raise NeasError(f"output: {str(path)!r} exists; expected a new file, or --overwrite.")
     if values.from_profile:
         _write(_of_profiles(values), output)
         return
@@ -266,7 +262,7 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
     for field in ("models", "device"):
         if not getattr(values, field):
             raise NeasError(
-                f"{field}: received nothing, allowed with --from_profile is "
+                f"{field}: received nothing, expected with --from_profile "
                 + ("the folder of --write_models." if field == "models" else "the device's name.")
             )
     named = ("experiment", "config_file", "params_override", "model_dir", "space", "num_paths")
@@ -278,7 +274,7 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
     latencies, threads = read_latencies(paths, [model.file for model in models])
     measurement: dict[str, Any] = {"source": "benchmark_model", "clock": "wall"}
     if len(threads) > 1:
-        raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, allowed is one.")
+        raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, expected one.")
     if threads:
         measurement["threads"] = threads.pop()
     return make_table(request, models, latencies, values.device, measurement)

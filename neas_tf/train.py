@@ -23,7 +23,7 @@ _EXPERIMENT = flags.DEFINE_string(
     f"run continues with the settings in its folder, and a new one is {_NEW}.",
 )
 _MODEL_DIR = flags.DEFINE_string(
-    "model_dir", None, "Folder of the run; an interrupted run goes on from what it holds."
+    "model_dir", None, "Folder of the run; an interrupted run resumes from what it holds."
 )
 _STAGE = flags.DEFINE_string(
     "stage", "all", "supernet, search, retrain, export, or all; each continues the one before."
@@ -32,7 +32,7 @@ _CONFIG_FILE = flags.DEFINE_multi_string(
     "config_file", [], "YAML files that override the experiment, in this order; or with commas."
 )
 _OVERRIDE = flags.DEFINE_string(
-    "params_override", "", "Overrides behind the files: a.b=1,c=2, a YAML mapping, or a YAML file."
+    "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a YAML file."
 )
 _CPUS = flags.DEFINE_integer(
     "logical_cpus", 1, "Splits the CPU into so many devices, for mirrored runs without GPUs.", 1, 64
@@ -46,15 +46,15 @@ def main(argv: Sequence[str]) -> int:
         with terminating():
             return command_line.exit_code(NAME, _MODEL_DIR.value, lambda: _run(argv))
     except Terminated:
-        console.say(f"\n{NAME}: received SIGTERM; the same command goes on from here.")
+        console.say(f"\n{NAME}: received SIGTERM; the same command continues from here.")
         return EXIT_CODE
 
 
 def _run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     if not _MODEL_DIR.value:
-        raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     command_line.start_tensorflow(_THREADS.value, _CPUS.value)
     from neas_tf.config.parse import load_config
     from neas_tf.run.context import settings_file

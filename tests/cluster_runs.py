@@ -264,8 +264,7 @@ def _repeat_batches(copies: int) -> None:
 def _install(fault: Mapping[str, Any]) -> None:
     """Makes this process fail at a point of the run."""
     from neas_tf.common import errors
-    from neas_tf.run import context as run_context
-    from neas_tf.run import export_stage, search_stage
+    from neas_tf.run import cluster, export_stage, search_stage
     from neas_tf.training import training_loop
 
     left = [int(fault["at"])]
@@ -275,7 +274,7 @@ def _install(fault: Mapping[str, Any]) -> None:
         if left[0]:
             return
         if fault["do"] == "fail":
-            raise errors.NeasError("disk: received a hammer, allowed is none.")
+            raise errors.NeasError("disk: received a hammer, expected none.")
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault["do"]])
 
     def before(owner: Any, name: str) -> None:
@@ -295,7 +294,7 @@ def _install(fault: Mapping[str, Any]) -> None:
     elif stage == "export":
         before(export_stage, "_export")
     elif stage == "meeting":  # of a worker that waits for the chief
-        before(run_context.Run, "barrier")
+        before(cluster.Cluster, "barrier")
     else:
         raise ValueError(stage)
 

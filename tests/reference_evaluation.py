@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neas_tf.search.evaluation import Accuracies
+from neas_tf.search.history import Score
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
 
@@ -39,7 +39,7 @@ def supernet_logits(
     return supernet(tf.constant(images), code, statistics=statistics).logits.numpy()
 
 
-def accuracies(logits: np.ndarray, labels: np.ndarray) -> Accuracies:
+def accuracies(logits: np.ndarray, labels: np.ndarray) -> Score:
     """From (K, n, classes)."""
     paths = tuple(float(np.mean(row.argmax(-1) == labels)) for row in logits)
-    return Accuracies(float(np.mean(logits.mean(0).argmax(-1) == labels)), paths)
+    return Score(float(np.mean(logits.mean(0).argmax(-1) == labels)), paths)

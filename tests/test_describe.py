@@ -40,7 +40,7 @@ def test_the_command_prints_the_golden_numbers_without_tensorflow(tmp_path):
     done = command("--arch=neas_xl")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: architecture: received 'neas_xl'")
+    assert done.stderr.startswith("neas_tf.describe: architecture: received 'neas_xl'")
     assert done.stderr.count("\n") == 1
     code = "import sys, neas_tf.describe; sys.exit('tensorflow' in sys.modules)"
     assert (

@@ -227,7 +227,7 @@ def test_the_command(run, tmp_path):
     assert len(result["paths"]) == 2
     done = command(f"--model_dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("neas_tf.evaluate: ") and done.stderr.count("\n") == 1
 
 
 def test_a_name_of_both_must_stand_for_the_same_label():

@@ -19,7 +19,7 @@ def check_class_names(names: object, field: str) -> tuple[str, ...]:
       field: where they come from, for the message.
 
     Raises:
-      NeasError: for names that are no texts, empty, of several lines, with control characters or
+      NeasError: for names that are no strings, empty, of several lines, with control characters or
         blanks around them, or there twice.
     """
     if not isinstance(names, (list, tuple)):
@@ -27,7 +27,7 @@ def check_class_names(names: object, field: str) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for number, name in enumerate(names):
         if not isinstance(name, str):
-            wrong = "expected a text"
+            wrong = "expected a string"
         elif not name.strip():
             wrong = "expected a name that is not empty"
         elif any(unicodedata.category(char) in _BREAKING for char in name):

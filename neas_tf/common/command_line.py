@@ -22,8 +22,8 @@ from neas_tf.common.errors import NeasError, WorkerLost
 from neas_tf.common.files import system_fault
 
 # What a folder or its disk is to blame for, in the middle of a run as well.
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-_NOT_WRITABLE += (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
+_NOT_WRITABLE: tuple[int, ...] = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NOT_WRITABLE += (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 _PATIENCE = 10.0  # seconds for a process that has lost another one
 
 
@@ -170,7 +170,8 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
 
     Args:
       name: of the command.
-      model_dir: what cannot be written where the system does not say it.
+      model_dir: what it writes and continues from; None where a command does neither, whose own
+        words tell of files, and which does not continue after Ctrl-C.
       work: the command itself.
 
     Returns:
@@ -185,18 +186,20 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
             _leave(error.exit_code)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if model_dir is None or error.errno not in _NOT_WRITABLE:
             raise
         where = error.filename or model_dir
         console.say(f"{name}: {where!r} cannot be written ({error.strerror}).")
         return 2
     except Exception as error:
-        if not (fault := system_fault(error)):
+        if model_dir is None or not (fault := system_fault(error)):
             raise
         console.say(f"{name}: {model_dir!r} cannot be written ({fault}).")
         return 2
     except KeyboardInterrupt:
-        console.say(f"\n{name}: stopped; the same command goes on from here.")
+        if model_dir is None:
+            raise
+        console.say(f"\n{name}: stopped; the same command continues from here.")
         return 130
     return 0
 

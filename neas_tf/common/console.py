@@ -1,4 +1,4 @@
-"""What people see while a run goes on: lines, progress bars, and no noise of libraries.
+"""What people see during a run: lines, progress bars, and no noise of libraries.
 
 Everything goes to stderr; stdout is for results. Where stderr is no terminal, bars become one
 plain line every few seconds, so that logs stay readable and small. A terminal that cannot show a
@@ -163,7 +163,7 @@ class _Bar(tqdm):
     """A bar whose text waits for the next drawing: in a log every drawing is a line."""
 
     def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
-        """Shows a text behind the bar."""
+        """Shows a string after the bar."""
         super().set_postfix_str(s, refresh)
 
 
@@ -182,7 +182,7 @@ def bar(
       total: units altogether.
       unit: what is counted, in the plural.
       initial: units that were done before.
-      leave: whether it stays on the terminal behind its end.
+      leave: whether it stays on the terminal after its end.
       disable: whether it is not shown at all, as in workers other than the chief.
     """
     common: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
@@ -225,7 +225,7 @@ class _Lines:
 def native_noise_off() -> Iterator[None]:
     """Drops what C++ code writes to stderr in a block, unless the block fails."""
     try:
-        number = sys.__stderr__.fileno()
+        number = sys.__stderr__.fileno() if sys.__stderr__ else -1
         kept = os.dup(number)
     except (AttributeError, OSError, ValueError):
         yield

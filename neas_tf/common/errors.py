@@ -48,17 +48,17 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 3 // 4]} … {text[-most // 5 :]}"
 
 
-def fail(field: str, received: object, allowed: str) -> NoReturn:
-    """Raises a `NeasError` that names the field, what was received and what is allowed."""
+def fail(field: str, received: object, expected: str) -> NoReturn:
+    """Raises a `NeasError` that names the field, what was received and what is expected."""
     raise NeasError(
-        f"{_cut(field, _LONGEST_VALUE)}: received {shown(received)}, allowed is {allowed}."
+        f"{_cut(field, _LONGEST_VALUE)}: received {shown(received)}, expected {expected}."
     )
 
 
-def check(condition: bool, field: str, received: object, allowed: str) -> None:
+def check(condition: bool, field: str, received: object, expected: str) -> None:
     """Calls `fail` unless the condition holds."""
     if not condition:
-        fail(field, received, allowed)
+        fail(field, received, expected)
 
 
 def unknown_name(field: str, received: object, known: Iterable[str]) -> NoReturn:
@@ -87,10 +87,11 @@ def check_int(field: str, received: object, low: int | None = None, high: int | 
         bounds = (
             f"an integer{'' if low is None else f' ≥ {low}'}{'' if high is None else f' ≤ {high}'}"
         )
-    ok = isinstance(received, int) and not isinstance(received, bool)
-    ok = ok and (low is None or received >= low) and (high is None or received <= high)
-    check(ok, field, received, bounds)
-    return int(received)  # type: ignore[call-overload]
+    if not isinstance(received, int) or isinstance(received, bool):
+        fail(field, received, bounds)
+    inside = (low is None or received >= low) and (high is None or received <= high)
+    check(inside, field, received, bounds)
+    return int(received)
 
 
 def is_number(value: object) -> bool:

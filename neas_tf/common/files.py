@@ -275,9 +275,9 @@ def parse_json(content: bytes, where: str, nan: bool = False) -> Any:
 
 
 def check_plain(value: Any, levels: int) -> None:
-    """Raises a `ValueError` for values nested deeper, and texts with NUL or lone surrogates.
+    """Raises a `ValueError` for values nested deeper, and strings with NUL or lone surrogates.
 
-    Such texts could neither be written nor be names of files.
+    Such strings could neither be written nor be names of files.
     """
     level = [value]
     for _ in range(levels):
@@ -285,7 +285,7 @@ def check_plain(value: Any, levels: int) -> None:
         for node in level:
             if isinstance(node, str):
                 if _NO_TEXT.search(node):
-                    raise ValueError(f"a text with NUL or half a character: {node[:40]!a}")
+                    raise ValueError(f"a string with NUL or half a character: {node[:40]!a}")
             elif isinstance(node, dict):
                 below += node
                 below += node.values()
@@ -345,6 +345,22 @@ def listed(changes: list[str], most: int = 6) -> str:
     """The first of some differences as one text."""
     more = f"; and {len(changes) - most} more" if len(changes) > most else ""
     return f"{'; '.join(changes[:most])}{more}"
+
+
+def check_same(where: str, what: str, found: Any, wanted: Any, remedy: str) -> None:
+    """Refuses a folder whose record of what it holds is not what is wanted.
+
+    Args:
+      where: the field and its folder, such as "model_dir: 'runs/mine'".
+      what: it is a folder of, such as "search".
+      found, wanted: JSON values; the record, and what it should be.
+      remedy: what to give instead.
+
+    Raises:
+      NeasError: names the first differences.
+    """
+    if changes := difference(found, wanted):
+        raise NeasError(f"{where} holds another {what} ({listed(changes)}); expected {remedy}.")
 
 
 def _few(values: list[Any], count: int = 3) -> str:

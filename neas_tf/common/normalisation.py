@@ -48,7 +48,7 @@ class Normalisation:
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Normalises images (…, channels) in 0..255; returns float32."""
         images = np.asarray(images, np.float32) / np.float32(255.0)
-        return (images - np.float32(self.mean)) / np.float32(self.std)
+        return (images - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
     def check_channels(self, channels: int) -> Normalisation:
         """Returns itself when it is for that many channels; raises `NeasError` otherwise."""

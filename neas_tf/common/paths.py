@@ -50,7 +50,7 @@ def resolve_user_path(path: str | os.PathLike[str]) -> str:
       The path to open. Outside `bazel run` a relative path stays relative.
 
     Raises:
-      NeasError: for a text that no system takes as a path.
+      NeasError: for a string that no system takes as a path.
     """
     text = os.fspath(path)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from official.modeling import hyperparams
 
-from neas_tf.common.errors import NeasError, check_keys, shown, unknown_name
+from neas_tf.common.errors import NeasError, shown, unknown_name
 from neas_tf.common.files import check_plain
 from neas_tf.common.yaml_text import (
     MOST_BYTES,
@@ -20,12 +20,13 @@ from neas_tf.common.yaml_text import (
     load_yaml,
     load_yaml_file,
 )
+from neas_tf.space.search_space import stage_fields
 
 _MOST_ASSIGNMENTS = 1000
 _MOST_LEVELS = 30
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.]*\s*=")
 _FILE = re.compile(r"(?!.*:\s).*\.(?:yaml|yml|json)")  # one line that is no mapping
-_OPENING = ("[", "{", ",", ":")  # behind these a value begins, inside brackets
+_OPENING = ("[", "{", ",", ":")  # after these a value begins, inside brackets
 
 
 def load_file(path: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(text, Mapping):
         return _nested(text, what)
     if text is not None and not isinstance(text, str):
-        raise NeasError(f"{what}: received {shown(text)}, expected a text or a mapping.")
+        raise NeasError(f"{what}: received {shown(text)}, expected a string or a mapping.")
     if not text or not text.strip():
         return {}
     if len(text) > MOST_BYTES:
@@ -61,7 +62,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
     parts = list(_split_commas(text))
     if len(parts) > _MOST_ASSIGNMENTS:  # each is YAML of its own, which takes its time
         raise NeasError(
-            f"{what}: received {len(parts):,} settings, allowed are {_MOST_ASSIGNMENTS:,}; "
+            f"{what}: received {len(parts):,} settings, expected {_MOST_ASSIGNMENTS:,}; "
             "a file takes more."
         )
     result: dict[str, Any] = {}
@@ -69,7 +70,7 @@ def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise NeasError(
-                f"{what}: received {part!r}, allowed is section.key=value; a value with commas "
+                f"{what}: received {part!r}, expected section.key=value; a value with commas "
                 "stands in quotes."
             )
         _put(result, key.strip(), _value(value.strip(), f"{what} {key.strip()!r}"), what)
@@ -125,7 +126,7 @@ def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") 
 
 
 def _split_commas(text: str) -> Iterator[str]:
-    """The assignments of a text, which commas separate; those in quotes and brackets do not."""
+    """The assignments of a string, which commas separate; those in quotes and brackets do not."""
     start = 0
     while start < len(text):
         equals = text.find("=", start)
@@ -140,7 +141,7 @@ def _split_commas(text: str) -> Iterator[str]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the comma behind a value is, or the text ends."""
+    """Where the comma after a value is, or the text ends."""
     depth, quote, before, i = 0, "", "", start
     while i < len(text):
         char = text[i]
@@ -190,7 +191,7 @@ def check_known(override: Mapping[str, Any], known: Any, prefix: str = "") -> No
                 unknown_name(path, value, choices)
         elif path == "shrink.beta":
             if value != "auto" and not _fits(value, float):
-                raise NeasError(f"{path}: received {value!r}, allowed is 'auto' or a number.")
+                raise NeasError(f"{path}: received {value!r}, expected 'auto' or a number.")
         else:
             _check_value(path, value, kinds[key], getattr(known, key))
 
@@ -203,7 +204,7 @@ def _check_value(path: str, value: Any, kind: Any, current: Any) -> None:
         check_known(value, current if current is not None else section(), f"{path}.")
     elif not any(_fits(value, choice) for choice in choices):
         words = sorted(map(_describe, choices), key=lambda word: "," in word)  # lists last
-        raise NeasError(f"{path}: received {value!r}, allowed is {' or '.join(words)}.")
+        raise NeasError(f"{path}: received {value!r}, expected {' or '.join(words)}.")
 
 
 def _is_union(kind: Any) -> bool:
@@ -228,7 +229,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(kind, type) and not _is_config(kind) and isinstance(value, kind)
 
 
-_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 def _describe(kind: Any) -> str:
@@ -242,28 +243,11 @@ def _describe(kind: Any) -> str:
 
 def with_stage_shapes(override: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings with `space.stages` as mappings, where they were [24, 4, 2]."""
-    result = dict(override)
-    space = result.get("space")
-    if isinstance(space, Mapping) and isinstance(space.get("stages"), (list, tuple)):
-        names = ("channels", "layers", "stride")
-        stages = []
-        for i, stage in enumerate(space["stages"]):
-            if isinstance(stage, (list, tuple)):
-                if len(stage) != 3:
-                    raise NeasError(
-                        f"space.stages[{i}]: received {stage!r}, allowed is "
-                        "[channels, layers, stride]."
-                    )
-                stage = dict(zip(names, stage, strict=True))
-            if not isinstance(stage, Mapping):
-                raise NeasError(
-                    f"space.stages[{i}]: received {stage!r}, allowed is "
-                    "{channels, layers, stride, operators} or [channels, layers, stride]."
-                )
-            check_keys(f"space.stages[{i}]", stage, (*names, "operators"))
-            stages.append(dict(stage))
-        result["space"] = {**space, "stages": stages}
-    return result
+    space = override.get("space")
+    if not isinstance(space, Mapping) or not isinstance(space.get("stages"), (list, tuple)):
+        return dict(override)
+    stages = [stage_fields(i, stage) for i, stage in enumerate(space["stages"])]
+    return {**override, "space": {**space, "stages": stages}}
 
 
 def load_config(

@@ -58,7 +58,7 @@ def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:
     if not trainer.train_steps:
         trainer.train_steps = round(stage.epochs * per_epoch)
     if trainer.train_steps < 1:
-        raise NeasError(f"{field}.epochs: received {stage.epochs}, allowed is more than 0.")
+        raise NeasError(f"{field}.epochs: received {stage.epochs}, expected more than 0.")
     epoch = max(1, math.ceil(per_epoch))
     trainer.steps_per_loop = trainer.steps_per_loop or max(1, min(100, epoch // 2))
     # Orbit wants the summary interval to be a multiple of the loop.
@@ -83,11 +83,11 @@ def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:
 
 
 def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -> list[int]:
-    """Steps behind which the space shrinks: every so many epochs, the last one included."""
+    """Steps after which the space shrinks: every so many epochs, the last one included."""
     if every_epochs <= 0:
         return []
     interval = every_epochs * epochs_to_steps
-    # Each boundary is rounded by itself, so that the last one is not lost behind the end.
+    # Each boundary is rounded by itself, so that the last one is not lost after the end.
     steps = {max(1, round(i * interval)) for i in range(1, int(total / interval) + 2)}
     return sorted(step for step in steps if step <= total)
 

@@ -13,6 +13,8 @@ from official.core import config_definitions as cfg
 from official.modeling import hyperparams, optimization
 
 from neas_tf.data.data_config import DataConfig
+from neas_tf.search.variation import SearchSettings
+from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space.search_space import PAPER_STAGES, SearchSpace
 
 
@@ -34,26 +36,26 @@ class StageShape(hyperparams.Config):
 class SpaceConfig(hyperparams.Config):
     """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
 
-    name: str = "paper"
+    name: str = SearchSpace.name
     input_size: Any = dataclasses.field(default_factory=list)
     input_channels: int = 0
     num_classes: int = 0
-    stem_channels: int = 16
-    stem_kernel: int = 3
-    stem_stride: int = 2
-    block_channels: int = 16
-    block_stride: int = 1
+    stem_channels: int = SearchSpace.stem_channels
+    stem_kernel: int = SearchSpace.stem_kernel
+    stem_stride: int = SearchSpace.stem_stride
+    block_channels: int = SearchSpace.block_channels
+    block_stride: int = SearchSpace.block_stride
     stages: list[StageShape] = dataclasses.field(
         default_factory=lambda: [
             StageShape(channels=s.channels, layers=s.layers, stride=s.stride) for s in PAPER_STAGES
         ]
     )
     operators: list[str] = dataclasses.field(default_factory=lambda: list(SearchSpace().operators))
-    min_split: int = 9
-    max_split: int = 20
-    head_channels: int = 960
-    feature_channels: int = 1280
-    activation: str = "swish"
+    min_split: int = SearchSpace.min_split
+    max_split: int = SearchSpace.max_split
+    head_channels: int = SearchSpace.head_channels
+    feature_channels: int = SearchSpace.feature_channels
+    activation: str = SearchSpace.activation
 
 
 @dataclasses.dataclass
@@ -146,36 +148,38 @@ class ShrinkConfig(hyperparams.Config):
     Attributes:
       metric: diversity, accuracy or none.
       every_epochs: training between two shrinks; 0 never shrinks.
-      remove: k, combinations dropped a time over all layers.
-      num_samples: Z, ensembles measured a time.
+      remove: k, combinations dropped at a time, over all layers.
+      num_samples: Z, ensembles measured at a time.
       images: size of the part of the training set that they are measured on.
       batch_size: images of one forward pass of the measurement.
       beta: β of Eq. 5, or `auto` for 1 / median distance.
       gamma: γ in r = γ · accuracy^p; it cancels in every ranking.
       quality_power: p in r = γ · accuracy^p; larger puts quality before diversity.
-      min_pair_count: every alive pair of operators is seen at least so often.
-      shrink_shared_layers: whether layers that never split lose operators too.
-      min_combinations: T, stop at so many combinations.
+      min_pair_count: every alive pair of operators is seen at least so often; a combination that
+        rests on less is not dropped.
+      shrink_shared_layers: whether layers that never split lose operators too, ranked by r² among
+        themselves: of those alive the same share as `remove` is of the combinations alive.
+      min_combinations: T, stop as soon as the layers that can split have no more combinations.
       batch_norm: `batch` normalises measured images with the moments of their own batch, as training
         does; `recalculated` with the moments of all measured images, as the search does.
       count_orders: whether `remove` counts a combination once for each order of its operators, as
         the paper's A_N^K does, so that for K = 2 half as many go at a time.
     """
 
-    metric: str = "diversity"
+    metric: str = ShrinkSettings.metric
     every_epochs: float = 20.0
-    remove: int = 20
-    num_samples: int = 200
+    remove: int = ShrinkSettings.remove
+    num_samples: int = ShrinkSettings.num_samples
     images: int = 512
     batch_size: int = 128
-    beta: Any = 1e-3
-    gamma: float = 1.0
-    quality_power: float = 1.0
-    min_pair_count: int = 5
-    shrink_shared_layers: bool = False
-    min_combinations: int = 1
-    batch_norm: str = "batch"
-    count_orders: bool = False
+    beta: Any = ShrinkSettings.beta
+    gamma: float = ShrinkSettings.gamma
+    quality_power: float = ShrinkSettings.quality_power
+    min_pair_count: int = ShrinkSettings.min_pair_count
+    shrink_shared_layers: bool = ShrinkSettings.shrink_shared_layers
+    min_combinations: int = ShrinkSettings.min_combinations
+    batch_norm: str = ShrinkSettings.batch_norm
+    count_orders: bool = ShrinkSettings.count_orders
 
 
 @dataclasses.dataclass
@@ -205,20 +209,20 @@ class SearchConfig(hyperparams.Config):
       validation_images: held-out images for the accuracy; 0 takes all of them.
       batch_size: of the accuracy's forward passes.
       racing: whether a candidate that will not be among the best `parents` stops before it has seen
-        all validation images; behind every batch a paired test decides, with `objective: accuracy`.
+        all validation images; after every batch a paired test decides, with `objective: accuracy`.
       racing_error: chance that the test calls one candidate worse than another when it is not.
     """
 
-    method: str = "evolution"
-    objective: str = "accuracy"
-    pareto_cost: str = "macs"
-    population: int = 50
-    parents: int = 10
-    generations: int = 20
+    method: str = SearchSettings.method
+    objective: str = SearchSettings.objective
+    pareto_cost: str = SearchSettings.pareto_cost
+    population: int = SearchSettings.population
+    parents: int = SearchSettings.parents
+    generations: int = SearchSettings.generations
     crossover: int = -1
     mutation: int = -1
-    split_probability: float = 0.1
-    layer_probability: float = 0.1
+    split_probability: float = SearchSettings.split_probability
+    layer_probability: float = SearchSettings.layer_probability
     even_splits: bool = True
     seed: int = -1
     max_macs: int = 0

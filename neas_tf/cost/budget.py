@@ -1,4 +1,4 @@
-"""Budgets of a search, and whether a (shrunk) space can meet them (method: section 8.8)."""
+"""Budgets of a search, and whether a (shrunk) space can meet them (docs/method.md, Search)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Budget:
             low = getattr(self, f"min_{limit.metric}", None)
             if limit.sign > 0 and low and low > limit.value:
                 raise NeasError(
-                    f"search.{limit.field}: received {limit.value:,}, allowed is at least "
+                    f"search.{limit.field}: received {limit.value:,}, expected at least "
                     f"search.min_{limit.metric}, which is {low:,}."
                 )
 
@@ -134,7 +134,7 @@ class Budget:
             if x.sign * x.value < min(x.sign * low, x.sign * high):
                 bound = f"at least {x.text(low)}" if x.sign > 0 else f"at most {x.text(high)}"
                 raise NeasError(
-                    f"{x.setting}: received {x.text()}, allowed is {bound}: the ensembles of "
+                    f"{x.setting}: received {x.text()}, expected {bound}: the ensembles of "
                     f"the (shrunk) space {shrunk.space.name!r} with {shrunk.num_paths} paths have "
                     f"{x.text(low)} to {x.text(high)} {_UNITS.get(x.metric, x.metric)}."
                 )
@@ -157,7 +157,7 @@ class Budget:
             fields = ", ".join(x.setting for x in self.limits)
             values = ", ".join(x.text() for x in self.limits)
             raise NeasError(
-                f"{fields}: received {values}, allowed is a wider range: each bound alone is "
+                f"{fields}: received {values}, expected a wider range: each bound alone is "
                 f"attainable, but no ensemble of the (shrunk) space {shrunk.space.name!r} keeps "
                 f"all of them."
             )

@@ -96,14 +96,10 @@ def make_plan(space: SearchSpace) -> Plan:
         probes[probe] = (_piece(layer, name),) * copies
         return probe
 
-    def front(layer: LayerSpec) -> Piece:
-        """An operator that makes a map of the layer's input shape."""
-        spec = dataclasses.replace(layer, c_out=layer.c_in, stride=1, out_size=layer.in_size)
-        return _piece(spec, next(n for n in layer.operators if not _skips(n)))
-
     def behind(layer: LayerSpec, key: str, piece: Piece) -> Difference:
-        first = front(layer)
-        shorter = chain(first.layer, first.operator, SHORT)
+        # An operator that makes a map of the layer's input shape.
+        front = dataclasses.replace(layer, c_out=layer.c_in, stride=1, out_size=layer.in_size)
+        shorter = chain(front, next(n for n in layer.operators if not _skips(n)), SHORT)
         probe = f"{shorter} + {key}"
         probes[probe] = (*probes[shorter], piece)
         return Difference(probe, shorter)

@@ -73,7 +73,7 @@ class LatencyTable:
         check_int("latency table: constant", self.constant, -_MOST, _MOST)
         for field in ("made_for", "device"):
             value = getattr(self, field)
-            check(isinstance(value, str), f"latency table: {field}", value, "a text")
+            check(isinstance(value, str), f"latency table: {field}", value, "a string")
 
     def fingerprint(self) -> str:
         """Hash of everything that a prediction depends on, and of what was measured where."""

@@ -54,7 +54,7 @@ class DataConfig(hyperparams.Config):
       rand_augment_magnitude: 0..10.
       center_crop_fraction: share of the shorter side that is kept, in the middle, of images
         larger than `input_size` wherever nothing is drawn at random.
-      cache: `memory` keeps the decoded images as uint8; `none` decodes anew every time; `auto`
+      cache: `memory` keeps the decoded images as uint8; `none` decodes again every time; `auto`
         takes memory below 1 GiB unless `augment` is `imagenet`.
       shuffle_buffer: records that are mixed when TFRecords are read one after the other.
       on_bad_record: what happens to an image that cannot be decoded: `skip` leaves it out (or, in
@@ -96,7 +96,7 @@ class DataConfig(hyperparams.Config):
         """Returns itself when every field is sound.
 
         Raises:
-          NeasError: names the field, what was received and what is allowed.
+          NeasError: names the field, what was received and what is expected.
         """
         values = self.as_dict()
         choices = (
@@ -111,7 +111,7 @@ class DataConfig(hyperparams.Config):
         if self.auto_augment and self.auto_augment not in POLICIES:
             unknown_name("data.auto_augment", self.auto_augment, POLICIES)
         for field in ("name", "data_dir", "train_split", "test_split", "auto_augment"):
-            check(isinstance(values[field], str), f"data.{field}", values[field], "a text")
+            check(isinstance(values[field], str), f"data.{field}", values[field], "a string")
         check_class_names(self.class_names, "data.class_names")
         for field in ("download", "flip"):
             check(isinstance(values[field], bool), f"data.{field}", values[field], "true or false")
@@ -138,7 +138,9 @@ class DataConfig(hyperparams.Config):
         check(ok and 0 < area[0] <= area[1] <= 1, "data.crop_area", area, "[smallest, largest] ≤ 1")
         for field in ("mean", "std"):
             finite = all(
-                isinstance(v, numbers.Real) and math.isfinite(v) and (field == "mean" or v > 0)
+                isinstance(v, numbers.Real)
+                and math.isfinite(v)
+                and (field == "mean" or float(v) > 0)
                 for v in values[field]
             )
             check(finite, f"data.{field}", list(values[field]), "one number for each channel")

@@ -131,9 +131,10 @@ def make_decoder(config: DataConfig, shape: tuple[int, int, int]) -> Decoder:
 
 def _input_shape(config: DataConfig, source: Source) -> tuple[int, int, int]:
     channels = config.input_channels or source.channels
-    if not config.input_size and source.size is None:
+    size = config.input_size or source.size
+    if size is None:
         fail("data.input_size", list(config.input_size), "[height, width], for images of any size")
-    height, width = config.input_size or source.size
+    height, width = size
     if (config.auto_augment or config.rand_augment) and channels != 3:
         fail("data.input_channels", channels, "3 where auto_augment or rand_augment is set")
     return int(height), int(width), channels

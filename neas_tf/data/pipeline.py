@@ -19,6 +19,7 @@ from neas_tf.data import batch_augment, policies
 from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
+from neas_tf.data.stores import ArrayStore
 from neas_tf.data.streams import encoded_stream, shuffled_position
 
 # Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
@@ -143,6 +144,7 @@ def _from_memory(
     part: Part, slicing: Slicing, preparation: _Preparation, start_step: int, drop: bool
 ) -> tf.data.Dataset:
     """Whole batches gathered from the decoded images."""
+    assert isinstance(part.store, ArrayStore)
     images, n = part.store.images, part.size
     with tf.device("CPU:0"):
         labels = tf.constant(part.store.labels)
@@ -170,14 +172,14 @@ def _from_files(
     part: Part, slicing: Slicing, preparation: _Preparation, start_step: int, drop: bool
 ) -> tf.data.Dataset:
     """Image by image, out of files or records."""
+    store = part.store
+    assert not isinstance(store, ArrayStore)
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
 
     @_as_written
     def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
         good = tf.data.Dataset.from_tensors(element).map(
-            lambda g, token, label, index: preparation.decode(
-                g, part.store.encoded(token), label, index
-            )
+            lambda g, token, label, index: preparation.decode(g, store.encoded(token), label, index)
         )
         grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
         return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
@@ -198,11 +200,11 @@ def _from_files(
         if drop:  # whole steps only, whichever pipeline this is
             batches = batches.take(slicing.pieces(part.size, True))
         limit = slicing.own(part.size, drop)
-    batches = _refuse_nothing_but_damaged(batches, limit, part.store.names)
+    batches = _refuse_nothing_but_damaged(batches, limit, store.names)
     prepared = batches.enumerate(first * slicing.replicas).map(
         _as_written(
             lambda number, batch: preparation.finish(
-                *preparation.checked(part.store.names, *batch), number
+                *preparation.checked(store.names, *batch), number
             )
         ),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -246,7 +248,8 @@ class _Preparation:
         """Number and encoded image of an example → pixels, uint8 (h, w, c), label, True, index."""
         if self._crops:
             seed = self._seed(g, _CROP)
-            image = self._decoder.random_crop(encoded, seed, tuple(self._config.crop_area))
+            smallest, largest = self._config.crop_area
+            image = self._decoder.random_crop(encoded, seed, (smallest, largest))
         else:
             image = self._decoder.fixed(encoded)
         return image, label, tf.constant(True), index
@@ -325,7 +328,8 @@ class _Preparation:
     def _augment(self, images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         config = self._config
         if self._crops and self._info.in_memory:
-            area = tuple(config.crop_area)
+            smallest, largest = config.crop_area
+            area = (smallest, largest)
             images = self._each(
                 lambda image, seed: self._decoder.random_crop_decoded(image, seed, area),
                 images,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from official.vision.ops import augment
@@ -41,7 +42,7 @@ class _Operations:
         if name in _SIGNED:
             step = level / _MAX_LEVEL * (_SIGNED[name] or self.translate * scale)
             negative = tf.random.stateless_uniform([], seed) < 0.5
-            arguments = (tf.where(negative, -step, step),)
+            arguments: tuple[Any, ...] = (tf.where(negative, -step, step),)
         elif name == "Cutout":
             return _cutout(image, int(level / _MAX_LEVEL * self.cutout * scale), seed)
         else:

@@ -89,7 +89,8 @@ def encoded_stream(
     """
     if isinstance(part.store, FileStore):
         return _from_image_files(part, slicing, seed, start_step)
-    store: RecordStore = part.store
+    store = part.store
+    assert isinstance(store, RecordStore)  # images in memory are no stream
     if seed is None:
         numbered = _kept(store.records(), part).enumerate()
     else:
@@ -109,7 +110,8 @@ def shuffled_records(part: Part, seed: int, epoch: tf.Tensor, buffer: int) -> tf
 
     Files are permuted and read side by side, and their records mixed in a buffer.
     """
-    store: RecordStore = part.store
+    store = part.store
+    assert isinstance(store, RecordStore)
     count = len(store.files)
     order = permuted(tf.range(count, dtype=tf.int64), count, seed, epoch)
     records = tf.data.Dataset.from_tensor_slices(order).interleave(
@@ -141,7 +143,8 @@ def _kept(records: tf.data.Dataset, part: Part) -> tf.data.Dataset:
 def _from_image_files(
     part: Part, slicing: Slicing, seed: int | None, start_step: int
 ) -> tf.data.Dataset:
-    store: FileStore = part.store
+    store = part.store
+    assert isinstance(store, FileStore)
     indices = np.arange(store.size) if part.indices is None else part.indices
     paths = tf.constant(store.places(indices))
     labels = tf.constant(store.labels[indices])

@@ -13,7 +13,7 @@ from neas_tf.data.bad_records import failures, report_damaged
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.reading.inspection import check_record
-from neas_tf.data.stores import FileStore, RecordStore
+from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
 from neas_tf.data.streams import shuffled_records
 
 # Labels of a stream of records are read for at most this many times the wanted count.
@@ -50,7 +50,7 @@ def make_arrays(
     else:
         chosen = splits.balanced_indices(source.labels, count, rng)
         indices = chosen if source.indices is None else source.indices[chosen]
-        labels = source.store.labels[indices]
+        labels = source.labels[chosen]
         if isinstance(source.store, FileStore):
             images, labels = _decode(
                 tf.data.Dataset.from_tensor_slices((source.store.places(indices), labels)),
@@ -60,19 +60,23 @@ def make_arrays(
                 [source.store.where(int(i)) for i in indices],
             )
         else:
+            assert isinstance(source.store, ArrayStore)
             images = tf.gather(source.store.images, indices).numpy()
     # The same arithmetic as in the pipelines, to the last bit.
-    scale, offset = np.float32(info.normalisation.scale), np.float32(info.normalisation.offset)
+    scale = np.array(info.normalisation.scale, np.float32)
+    offset = np.array(info.normalisation.offset, np.float32)
     return images.astype(np.float32) * scale + offset, labels.astype(np.int32)
 
 
 def _from_records(
     info: DatasetInfo, part: Part, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    store: RecordStore = part.store
+    store = part.store
+    assert isinstance(store, RecordStore)  # the only one whose labels nobody knows
     quota = -(-count // info.num_classes)
     taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
-    chosen, spare = [], []  # (index, record)
+    chosen: list[tuple[int, bytes]] = []  # (index, record)
+    spare: list[tuple[int, bytes]] = []
     stream = shuffled_records(part, seed, tf.constant(0, tf.int64), info.config.shuffle_buffer)
     labelled = stream.map(lambda index, record: (index, record, store.parse_label(record)))
     for index, record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():

@@ -33,7 +33,7 @@ class NeasBackboneModel(tf_keras.Model):
     """Normalised images (batch, height, width, c) to maps by level, `{'3': …, '4': …, '5': …}`.
 
     Every layer has the name that `neas_tf.ensemble.model.build_ensemble` gives it, so that a
-    classifier's weights load by name. Levels at or before the split come from the trunk; behind
+    classifier's weights load by name. Levels at or before the split come from the trunk; after
     it the K paths' maps are merged.
 
     Attributes:
@@ -150,7 +150,7 @@ def _taps(
     drop_path: float,
     wanted: set[int],
 ) -> dict[int, list]:
-    """Maps behind the wanted layers: one from the trunk, K behind the split."""
+    """Maps after the wanted layers: one from the trunk, K after the split."""
     activation = space.activation
     x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
     if space.block_channels:

@@ -17,7 +17,7 @@ from neas_tf.detection import experiments
 from neas_tf.detection.backbone import architecture_and_space
 from neas_tf.detection.initialising import check_modules, find_checkpoint, newest_checkpoint
 from neas_tf.detection.levels import check_levels, level_layers
-from neas_tf.detection.pictures import annotations
+from neas_tf.detection.pictures import annotations as boxes_of_coco
 from neas_tf.detection.pictures.records import check_content
 from neas_tf.detection.task import padded_size
 from neas_tf.ensemble.store import read_info
@@ -64,13 +64,13 @@ def _without_stages(override: Mapping[str, Any]) -> dict[str, Any]:
     return nodes[0]
 
 
-def check_experiment(config: Any, mode: str, model_dir: str) -> annotations.Annotations | None:
+def check_experiment(config: Any, mode: str, model_dir: str) -> boxes_of_coco.Annotations | None:
     """Checks sizes, levels, files, what they hold, and the folder.
 
     Args:
       config: of `load_experiment`.
       mode: of Model Garden's flag; `train…` needs the training records, `…eval…` the others.
-      model_dir: of the run; may hold an earlier sitting of the same model.
+      model_dir: of the run; may hold an earlier session of the same model.
 
     Returns:
       The annotations that evaluation will judge by, where there are any.
@@ -98,7 +98,7 @@ def check_experiment(config: Any, mode: str, model_dir: str) -> annotations.Anno
     return boxes
 
 
-def check_annotations(task: Any) -> annotations.Annotations:
+def check_annotations(task: Any) -> boxes_of_coco.Annotations:
     """Checks the annotation file, which Model Garden's evaluator will read as it is.
 
     Raises:
@@ -113,7 +113,7 @@ def check_annotations(task: Any) -> annotations.Annotations:
             content = stream.read()
     except tf.errors.OpError as error:
         raise NeasError(f"{field}: {path!r} cannot be read ({error.message}).") from None
-    boxes = annotations.parse(content, path, field)
+    boxes = boxes_of_coco.parse(content, path, field)
     if boxes.mended:
         raise NeasError(
             f"{boxes.mended[0]}, but Model Garden's evaluator reads the file as it is; write that "
@@ -193,7 +193,7 @@ def check_records(
     field: str,
     data: Any,
     num_classes: int | None = None,
-    boxes: annotations.Annotations | None = None,
+    boxes: boxes_of_coco.Annotations | None = None,
 ) -> None:
     """Checks that patterns match files, and looks into them.
 
@@ -210,7 +210,7 @@ def check_records(
         return
     pattern = data.input_path
     if not pattern:
-        raise NeasError(f"{field}.input_path: received nothing, allowed is a pattern of TFRecords.")
+        raise NeasError(f"{field}.input_path: received nothing, expected a pattern of TFRecords.")
     try:
         patterns = pattern.as_dict().values() if hasattr(pattern, "as_dict") else [pattern]
         files = [file for each in patterns for file in input_reader.match_files(each)]
@@ -218,7 +218,7 @@ def check_records(
         files = []
     if not files or not all(tf.io.gfile.exists(file) for file in files):
         raise NeasError(
-            f"{field}.input_path: no file matches {str(pattern)!r}; allowed is a pattern of "
+            f"{field}.input_path: no file matches {str(pattern)!r}; expected a pattern of "
             "TFRecords, such as 'coco/train*'."
         )
     if num_classes is None:
@@ -251,7 +251,7 @@ def check_initial(task: Any) -> None:
 
 
 def check_same_model(task: Any, model_dir: str) -> None:
-    """Refuses to go on from checkpoints of another model, which would be restored in part."""
+    """Refuses to resume from checkpoints of another model, which would be restored in part."""
     path = os.path.join(model_dir, PARAMS)
     if not newest_checkpoint(model_dir) or not os.path.isfile(path):
         return
@@ -259,7 +259,7 @@ def check_same_model(task: Any, model_dir: str) -> None:
     changed = _difference(theirs, task.model.as_dict())
     if changed:
         raise NeasError(
-            f"model_dir: {model_dir!r} holds a run with another task.model.{changed}; allowed is "
+            f"model_dir: {model_dir!r} holds a run with another task.model.{changed}; expected "
             "the same model, or another folder."
         )
 

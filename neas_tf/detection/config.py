@@ -21,7 +21,7 @@ class NeasBackbone(hyperparams.Config):
         with a retrained model, which also says the space.
       space: that the architecture was chosen from, where no folder says it. Input size, classes
         and head of it do not matter here.
-      merge: how the K paths' maps become one behind the split: `mean`, `sum` or `concat`.
+      merge: how the K paths' maps become one after the split: `mean`, `sum` or `concat`.
       min_level: the finest level that is handed on; 3 is stride 8.
       drop_path: rate of stochastic depth at the last layer; it grows linearly from 0.
       frozen_layers: keeps the stem, the fixed block and so many searchable layers as they were

@@ -44,7 +44,7 @@ def _trainer(epoch: int, epochs: int, optimizer: dict[str, Any], **values) -> cf
 
 
 def _steps(momentum: float, boundaries: list[int], values: list[float], warmup: dict[str, Any]):
-    """SGD with a rate that falls in steps, behind a linear warm-up."""
+    """SGD with a rate that falls in steps, after a linear warm-up."""
     return {
         "optimizer": {"type": "sgd", "sgd": {"momentum": momentum}},
         "learning_rate": {

@@ -93,7 +93,7 @@ def find_checkpoint(path: str) -> Path | str:
     found = newest_checkpoint(path)
     if not found:
         raise NeasError(
-            f"{_FIELD}: received {path!r}, allowed is the folder of a run with a retrained or "
+            f"{_FIELD}: received {path!r}, expected the folder of a run with a retrained or "
             "converted model, or a TensorFlow checkpoint."
         )
     return found
@@ -111,6 +111,6 @@ def check_modules(modules: Any) -> None:
     """Raises unless only the backbone is asked for, which is all that a classifier has."""
     if modules not in ("backbone", ["backbone"], ("backbone",)):
         raise NeasError(
-            f"task.init_checkpoint_modules: received {modules!r}, allowed is 'backbone' when "
+            f"task.init_checkpoint_modules: received {modules!r}, expected 'backbone' when "
             "init_checkpoint is a classifier."
         )

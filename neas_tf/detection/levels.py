@@ -1,4 +1,4 @@
-"""Which layer of a space gives which level of a feature pyramid (method section 8.10)."""
+"""Which layer of a space gives which level of a feature pyramid (docs/detection.md)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def level_layers(space: SearchSpace) -> dict[int, int]:
 def check_levels(field: str, wanted: int, space: SearchSpace, name: str) -> None:
     """Checks that a network has the finest level of a pyramid.
 
-    The coarser levels follow without a gap (no layer strides by more than 2), and behind the
+    The coarser levels follow without a gap (no layer strides by more than 2), and after the
     network's last one the pyramid makes its own.
 
     Args:

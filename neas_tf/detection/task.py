@@ -25,7 +25,7 @@ from neas_tf.detection.pictures.evaluations import record
 def padded_size(config: configs.NeasRetinaNetTask) -> tuple[int, int]:
     """(height, width) of the images that the network sees.
 
-    Model Garden's parser pads them to multiples of the coarsest level's stride, behind a resize
+    Model Garden's parser pads them to multiples of the coarsest level's stride, after a resize
     to `model.input_size`, unless `parser.pad` is off.
     """
     size = list(config.model.input_size[:2])

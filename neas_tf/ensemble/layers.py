@@ -80,7 +80,7 @@ class LayerFactory:
 
         Large kernels become a sum of convolutions, with BN inside, where the rewrites say so.
         """
-        parts = ()
+        parts: tuple[Part, ...] = ()
         if self.rewrites.depthwise:
             parts = depthwise_parts(kernel, stride, tuple(x.shape[1:3]))
         if parts:
@@ -225,7 +225,7 @@ def stem(make: LayerFactory, x, channels: int, kernel: int, stride: int, activat
 
 
 def separable_block(make: LayerFactory, x, channels: int, stride: int, activation="swish"):
-    """The fixed layer behind the stem: 3×3 depthwise, SE, 1×1; residual where shapes agree."""
+    """The fixed layer after the stem: 3×3 depthwise, SE, 1×1; residual where shapes agree."""
     shortcut, prefix = x, "block"
     x = make.depthwise(x, f"{prefix}_dw", 3, stride)
     x = make.activate(x, f"{prefix}_dw", activation)

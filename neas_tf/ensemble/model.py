@@ -43,7 +43,7 @@ class Slot:
     Attributes:
       part: 'stem', 'block', 'layer' or 'head'.
       layer: number of the searchable layer (1-based); 0 for the other parts.
-      path: 0-based path of a head or of a layer behind the split; 0 for shared parts.
+      path: 0-based path of a head or of a layer after the split; 0 for shared parts.
       operator: name of the layer's operator; '' for the other parts.
       role: sub-layer and weight, such as 'expand/kernel', 'dw_bn/moving_mean', 'se_reduce/bias',
         'conv/kernel' (stem), 'pw/kernel' (block), 'head_conv/kernel', 'classifier/bias'.
@@ -88,7 +88,7 @@ def build_ensemble(
       batch_norm_momentum: of the moving averages.
       synchronized: batch moments over all replicas.
       outputs: 'logits' (batch, K, classes); 'mean' (batch, classes), Eq. 1; 'features'
-        (batch, K, feature_channels); 'maps', a list of K maps behind the last searchable layer.
+        (batch, K, feature_channels); 'maps', a list of K maps after the last searchable layer.
         Logits, means and features are float32 under any precision policy.
       deploy: builds the fused form instead: one output (batch, classes), the mean of the logits,
         from one Dense `classifier` over the concatenated features of all paths; no dropout.

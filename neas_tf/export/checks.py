@@ -33,7 +33,7 @@ from neas_tf.space.search_space import SearchSpace
 # float32 has seven digits, whatever the logits' size.
 TOLERANCE = 1e-4
 # Largest difference between an int8 graph and its emulation in training, as a share of the largest
-# logit: rounding is emulated behind each operation, but not inside of it.
+# logit: rounding is emulated after each operation, but not inside of it.
 EMULATION_TOLERANCE = 0.25
 # From float pixels (b, h, w, c) in 0..255 to outputs by name.
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -246,7 +246,7 @@ class Job:
         if not difference <= EMULATION_TOLERANCE * largest:
             raise NeasError(
                 f"export {str(self.output)!r}: its logits differ from those of the trained graph "
-                f"with fake quantization by {difference:.3g}, allowed is "
+                f"with fake quantization by {difference:.3g}, expected "
                 f"{EMULATION_TOLERANCE * largest:.3g}; nothing was written."
             )
         agreement = float(np.mean(found.argmax(-1) == expected.argmax(-1)))

@@ -1,6 +1,6 @@
 """Fine-tuning of a trained ensemble for a smaller format: pruning, quantization-aware training.
 
-Both run on Model Garden's trainer and go on from where they were stopped. A folder holds one
+Both run on Model Garden's trainer and resume from where they were stopped. A folder holds one
 fine-tuning: `fine_tuning.json` says what its result depends on, and other settings are refused.
 """
 

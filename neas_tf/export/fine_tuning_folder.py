@@ -1,4 +1,4 @@
-"""The folder of a fine-tuning: what its result depends on, and whether it may be gone on with."""
+"""The folder of a fine-tuning: what its result depends on, and whether it may be resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import difference, read_json, told
+from neas_tf.common.files import check_same, difference, listed, read_json, told
 
 IDENTITY_FILE = "fine_tuning.json"
 FORMAT = "neas-fine-tuning/1"
@@ -31,18 +31,16 @@ def check_identity(folder: Path, identity: Mapping[str, Any], set_aside: bool) -
     if not isinstance(found, Mapping):
         raise NeasError(f"fine-tuning: {str(path)!r} holds no JSON object.")
     changes = difference(found, dict(identity))
-    if changes and set_aside:
+    if not set_aside:
+        remedy = "the same one again, another folder, or that this one is removed first"
+        check_same(f"fine_tune_dir: {str(folder)!r}", "fine-tuning", found, dict(identity), remedy)
+    elif changes:
         place = _unused(folder)
         with told(f"fine-tuning: {str(folder)!r}"):
             folder.rename(place)
         console.say(
-            f"   {str(folder)!r} held another fine-tuning ({'; '.join(changes[:4])}), which is in "
+            f"   {str(folder)!r} held another fine-tuning ({listed(changes)}), which is in "
             f"{place.name!r} now."
-        )
-    elif changes:
-        raise NeasError(
-            f"fine_tune_dir: {str(folder)!r} holds another fine-tuning ({'; '.join(changes[:4])}); "
-            "allowed is the same one again, another folder, or to remove this one first."
         )
 
 

@@ -140,7 +140,7 @@ def _normalisation_layers(scale: Any, offset: Any) -> list[FlatLayer]:
 
 
 def _activation_layers(layer: Any, inputs: list[str]) -> list[FlatLayer]:
-    """An activation as the operations of the integer graph, which rounds behind each."""
+    """An activation as the operations of the integer graph, which rounds after each."""
     name, function = layer.name, layer.get_config()["activation"]
     if function == "relu":
         return [FlatLayer(name, "ReLU", {"name": name, "dtype": "float32"}, inputs, [])]
@@ -159,7 +159,7 @@ def _fold(convolution: FlatLayer, batch_norm: list[np.ndarray], layer: Any) -> N
     """Puts a batch normalisation into the convolution before it."""
     known = convolution.kind in _CONVOLUTIONS and not convolution.config["use_bias"]
     if not known or layer.epsilon != BATCH_NORM_EPSILON or len(batch_norm) != 4:
-        raise NeasError(f"model: {layer.name!r} does not stand behind a plain convolution.")
+        raise NeasError(f"model: {layer.name!r} does not stand after a plain convolution.")
     kernel = convolution.weights[0]
     if convolution.kind == "DepthwiseConv2D":
         weights = folded_depthwise(kernel, batch_norm, layer.epsilon)

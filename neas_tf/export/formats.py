@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from neas_tf.common import keras_settings
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import NeasError, fail
 from neas_tf.ensemble.model import build_ensemble, model_slots
 from neas_tf.ensemble.rewrites import MOBILE_REWRITES, Rewrites
 from neas_tf.ensemble.store import LoadedInfo, library_versions, weights_content
@@ -125,7 +125,8 @@ def export_tflite(
     conversion = Conversion(info, rewrites, quantize, representative, input_type, output_type)
     source, network, notes, plain = model, None, {}, None
     if sparsity or quantize == QAT:
-        check(fine_tuning is not None, "fine_tuning", None, "settings, for int8_qat and pruning")
+        if fine_tuning is None:
+            fail("fine_tuning", None, "settings, for int8_qat and pruning")
         from neas_tf.export import fine_tuning as tuning  # tfmot only where it is needed
 
         if checks.get("images") is None:
@@ -202,7 +203,7 @@ def export_keras(
 
 def _layers_of(model: Any) -> dict[str, int]:
     """How often each kind of layer occurs, inner models included."""
-    layers = []
+    layers: list[Any] = []
     for layer in model.layers:
         layers += layer.layers if hasattr(layer, "layers") else [layer]
     return counted(type(layer).__name__ for layer in layers)

@@ -22,7 +22,7 @@ _quantizers = _quantization.quantizers
 _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 # They hand their input on as it is, so that its range is theirs.
 _SAME_RANGE = ("ZeroPadding2D", "Cropping2D", "Flatten", "Reshape", "Dropout")
-# Devices compute these in one operation with a ReLU behind them.
+# Devices compute these in one operation with a ReLU after them.
 _FUSED_WITH_RELU = ("Conv2D", "DepthwiseConv2D", "Dense", "Add")
 _PIXELS = "pixels"
 # Whole numbers lose nothing in steps of 1; devices have one range for every sigmoid.
@@ -31,7 +31,7 @@ _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 
 
-class _KernelQuantizer(_quantizers.LastValueQuantizer):
+class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
     """tfmot's quantizer of weights with the ranges of `_reach`.
 
     Args:
@@ -75,7 +75,7 @@ def _reach(kernel: tf.Tensor, per_axis: bool) -> tf.Tensor:
     return tf.maximum(tf.reduce_max(magnitude, axes), _SMALLEST_SHARE * largest)
 
 
-class _Config(_quantization.QuantizeConfig):
+class _Config(tfmot.quantization.keras.QuantizeConfig):
     """What of one layer is rounded: its kernel, where it has one, and perhaps its output."""
 
     def __init__(self, kind: str, output: bool):
@@ -116,7 +116,7 @@ def quantized_outputs(layers: list[FlatLayer]) -> set[str]:
     after, result = consumers(layers), set()
     for layer in layers:
         kinds = {other.kind for other in after[layer.name]}
-        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range behind it
+        shared = layer.kind in _SAME_RANGE or kinds == {"Concatenate"}  # the range after it
         fused = layer.kind in _FUSED_WITH_RELU and kinds == {"ReLU"}
         if not shared and not fused:
             result.add(layer.name)
@@ -150,7 +150,7 @@ def quantization_aware(
       NeasError: when there are no images.
     """
     if not len(images):
-        raise NeasError("images: received none, allowed is 1 or more to measure ranges on.")
+        raise NeasError("images: received none, expected 1 or more to measure ranges on.")
     own = quantized_outputs(layers)
 
     def wrap(entry: FlatLayer, layer: Any) -> Any:

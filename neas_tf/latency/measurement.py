@@ -1,7 +1,7 @@
 """The folder behind a latency table: the models to time, and what was timed so far.
 
 `manifest.json` says which file is which probe or ensemble; `samples.json` holds the times. Both
-are functions of the request, so that a measurement goes on where it was killed, and files that
+are functions of the request, so that a measurement resumes where it was killed, and files that
 were timed elsewhere (a phone) find their meaning again.
 """
 
@@ -18,7 +18,13 @@ import numpy as np
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check, check_int, unknown_name
-from neas_tf.common.files import difference, read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.files import (
+    check_same,
+    difference,
+    read_json,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from neas_tf.common.folder_lock import LOCK_FILE
 from neas_tf.cost.latency_plan import Piece, make_plan
 from neas_tf.cost.latency_table import QUANTIZATIONS, LatencyTable
@@ -85,7 +91,7 @@ class ModelFile:
     def __post_init__(self):
         for field in ("file", "kind", "name"):
             value = getattr(self, field)
-            check(isinstance(value, str), f"manifest: {field}", value, "a text")
+            check(isinstance(value, str), f"manifest: {field}", value, "a string")
         # The files are written, and deleted, in the folder of the manifest: nowhere else.
         check(_FILE.fullmatch(self.file) is not None, "manifest: file", self.file,
               "a name such as 'probe_000.tflite', without a folder")  # fmt: skip
@@ -94,7 +100,7 @@ class ModelFile:
 def list_models(request: Request, num_fit: int, num_validation: int) -> tuple[ModelFile, ...]:
     """All models of a table: its probes, then different random ensembles for fit and validation.
 
-    Larger numbers only add ensembles behind the others.
+    Larger numbers only add ensembles after the others.
     """
     probes = make_plan(request.space).probes
     result = [ModelFile(f"probe_{i:03d}.tflite", "probe", name) for i, name in enumerate(probes)]
@@ -149,12 +155,9 @@ class WorkFolder:
                   "of the same measurement")  # fmt: skip
             return
         found = read_manifest(path)[0].to_dict()
-        changes = difference(found, self.request.to_dict())
-        if changes:
-            raise NeasError(
-                f"folder of models: {str(self.folder)!r} belongs to another measurement "
-                f"({'; '.join(changes[:4])}); allowed is the same one again or another folder."
-            )
+        remedy = "the same one again, or another folder"
+        where = f"folder of models: {str(self.folder)!r}"
+        check_same(where, "measurement", found, self.request.to_dict(), remedy)
 
     def build(self, on_model: Callable[[], Any] = lambda: None) -> None:
         """Writes the manifest and the models that are not there yet (imports TensorFlow)."""
@@ -186,7 +189,7 @@ class WorkFolder:
         return {model.file: self.folder / model.file for model in self.models}
 
     def read_samples(self, settings: Mapping[str, Any]) -> dict[str, list[int]]:
-        """The times of an earlier sitting with the same settings; empty without one."""
+        """The times of an earlier session with the same settings; empty without one."""
         path = self.folder / SAMPLES
         if not path.exists():
             return {}
@@ -197,7 +200,7 @@ class WorkFolder:
         if changes:
             raise NeasError(
                 f"folder of models: {str(self.folder)!r} holds times taken otherwise "
-                f"({'; '.join(changes)}); allowed are the same settings or another folder."
+                f"({'; '.join(changes)}); expected the same settings or another folder."
             )
         return {name: list(times) for name, times in value["samples"].items()}
 
@@ -260,12 +263,14 @@ def make_table(
       NeasError: names the probes without a latency.
     """
     space, plan = request.space, make_plan(request.space)
-    by_probe = {m.name: latencies.get(m.file) for m in models if m.kind == "probe"}
+    by_probe = {
+        m.name: latencies[m.file] for m in models if m.kind == "probe" and m.file in latencies
+    }
     missing = [m.file for m in models if m.kind == "probe" and m.file not in latencies]
     if missing or set(plan.probes) - set(by_probe):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5]) or "those of another version"
-        raise NeasError(f"latencies: none of {names}{more}; allowed is one of every probe.")
+        raise NeasError(f"latencies: none of {names}{more}; expected one of every probe.")
     entries, lost = {}, []
     for key, d in plan.entries.items():
         value = (by_probe[d.longer] - (by_probe[d.shorter] if d.shorter else 0)) / d.copies

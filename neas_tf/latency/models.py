@@ -46,6 +46,7 @@ def probe_model(pieces: Sequence[Piece], space: SearchSpace, quantize: str) -> b
     if first.kind == "stem":
         shape = (*space.input_size, space.input_channels)
     else:
+        assert first.layer is not None
         shape = (*first.layer.in_size, first.layer.c_in)
     image = x = tf_keras.Input(shape, batch_size=1, name="image")
     for number, piece in enumerate(pieces):
@@ -64,10 +65,10 @@ def _apply(make: LayerFactory, x: Any, piece: Piece, prefix: str, space: SearchS
         if space.block_channels:
             x = separable_block(make, x, space.block_channels, space.block_stride, space.activation)
         return x
-    if piece.kind == "layer":
+    if piece.layer is not None:
         return searchable_layer(make, x, prefix, piece.layer, Operator.parse(piece.operator), None)
-    widths = space.head_channels, space.feature_channels
-    x = head_features(make, x, prefix, *widths, space.activation)
+    head = space.head_channels, space.feature_channels
+    x = head_features(make, x, prefix, *head, space.activation)
     return make.dense(layers.Flatten()(x), f"{prefix}_classifier", space.num_classes)
 
 

@@ -2,7 +2,7 @@
 
 Two forms are read: the table it prints, and the CSV that `--profiling_output_csv_file` writes. Both
 hold a table of the operators in run order, with columns that differ a little between versions, and
-behind it the sum of a run. A file with the output of several runs, one after the other, is fine.
+after it the sum of a run. A file with the output of several runs, one after the other, is fine.
 
 Not counted: the profile of the initialisation, other subgraphs, and what a delegate reports of its
 inside when the delegate as a whole is an operator of the table too.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from neas_tf.common.errors import NeasError
@@ -89,7 +89,7 @@ class Profile:
 
 
 def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
-    """The profiles in a text, of one or several runs of `benchmark_model`.
+    """The profiles in a string, of one or several runs of `benchmark_model`.
 
     Args:
       text: what was printed, or the content of a CSV file.
@@ -97,7 +97,7 @@ def parse_profiles(text: str, where: str = "profile") -> list[Profile]:
 
     Raises:
       NeasError: when there is none, a run has no table of operators, or a table's rows do not add
-        up to the sum behind it.
+        up to the sum after it.
     """
     if "\0" in text:
         raise NeasError(
@@ -128,7 +128,7 @@ def _parse_run(text: str, where: str) -> Profile:
     ops, printed = _primary_table(text_of_runs)
     if not ops:
         raise NeasError(
-            f"{title} has no table of operators in run order; allowed is the output of "
+            f"{title} has no table of operators in run order; expected the output of "
             "benchmark_model with --enable_op_profiling=true."
         )
     threads = _THREADS.search(text)
@@ -138,8 +138,8 @@ def _parse_run(text: str, where: str) -> Profile:
     rounding = 0.5 * len(ops) + 1.0  # rows are in ms with three decimals
     if printed is not None and abs(added - printed) > _AGREE * printed + rounding:
         raise NeasError(
-            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum behind "
-            f"the table is {printed:,.0f} µs; allowed is a whole table."
+            f"{title}: its {len(ops)} operators take {added:,.0f} µs together, but the sum after "
+            f"the table is {printed:,.0f} µs; expected a whole table."
         )
     return profile
 
@@ -173,7 +173,7 @@ def _row(line: str) -> re.Match[str] | None:
     return _SPACED_ROW.fullmatch(bare) or _SHEET_ROW.fullmatch(bare)
 
 
-def _op(row: Mapping[str, str]) -> OpTime:
+def _op(row: re.Match[str]) -> OpTime:
     # 0 calls is what old versions print for 1.
     times = max(1, int(row["times"]))
     return OpTime(row["type"].strip(), row["name"].strip(), _real(row["avg"]), times)
@@ -233,7 +233,7 @@ def read_latencies(
             stem = PurePosixPath(profile.model).stem if profile.model else path.stem
             if stem not in by_stem:
                 raise NeasError(
-                    f"{where}: is of the model {stem!r}, allowed are those of the manifest "
+                    f"{where}: is of the model {stem!r}, expected those of the manifest "
                     f"({', '.join(sorted(by_stem)[:3])}, …)."
                 )
             values.setdefault(by_stem[stem], []).append(profile.nanoseconds)

@@ -54,7 +54,7 @@ class TimingSettings:
             unknown_name("clock", self.clock, CLOCKS)
         if self.threads > 1 and self.clock == "cpu":
             raise NeasError(
-                f"clock: received 'cpu' with {self.threads} threads, allowed is 'wall' (CPU time "
+                f"clock: received 'cpu' with {self.threads} threads, expected 'wall' (CPU time "
                 "adds up over threads and is no latency)."
             )
 
@@ -113,9 +113,9 @@ def time_files(
     Args:
       files: path by name.
       settings: see there.
-      samples: ns by name, of an earlier sitting.
-      on_visit: called behind every visit.
-      on_round: called behind every round with all samples, for saving them.
+      samples: ns by name, of an earlier session.
+      on_visit: called after every visit.
+      on_round: called after every round with all samples, for saving them.
 
     Returns:
       The samples (ns) by name.

@@ -155,6 +155,8 @@ def _load_own(paths: str) -> None:
     """Runs the user's own files: the environment is theirs, unlike a configuration file."""
     for number, path in enumerate(filter(None, paths.split(os.pathsep))):
         spec = importlib.util.spec_from_file_location(f"neas_own_operators_{number}", path)
+        if spec is None or spec.loader is None:
+            raise NeasError(f"{OWN_OPERATORS}: received {path!r}, expected a file named *.py.")
         try:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
@@ -183,7 +185,7 @@ def squeeze_width(channels: int) -> int:
 
 
 def reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Size of a map behind a convolution with symmetric padding k//2."""
+    """Size of a map after a convolution with symmetric padding k//2."""
     return tuple(-(-side // stride) for side in size)  # type: ignore[return-value]
 
 
@@ -197,7 +199,7 @@ class Step:
       c_in, c_out: channels.
       kernel, stride: of a convolution; 1 for squeeze-excite.
       in_size, out_size: (height, width).
-      activation: behind the batch normalisation, or None.
+      activation: after the batch normalisation, or None.
     """
 
     kind: str
@@ -258,7 +260,7 @@ class Recorder:
             activation in known, f"{field}: activation of {role!r}", activation, f"one of {known}"
         )
         if self.steps and self.steps[-1].kind == "squeeze_excite":
-            allowed = "conv 'project' behind squeeze_excite, which takes up the gate's scale"
+            allowed = "conv 'project' after squeeze_excite, which takes up the gate's scale"
             check((kind, role) == ("conv", "project"), f"{field}: step", f"{kind} {role}", allowed)
         size = reduced(x.size, stride)
         self.steps.append(

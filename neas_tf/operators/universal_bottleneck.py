@@ -21,9 +21,9 @@ class UniversalBottleneck(Operator):
 
     Attributes:
       start: kernel of the depthwise convolution before the expansion, 0 for none.
-      middle: kernel of the one behind it, 0 for none.
+      middle: kernel of the one after it, 0 for none.
       squeeze: whether there is squeeze-excite.
-      activation: relu or swish, behind the expansion and the middle convolution.
+      activation: relu or swish, after the expansion and the middle convolution.
     """
 
     start: int = 0

@@ -9,6 +9,7 @@ none of them waits for it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import re
 import socket
@@ -33,12 +34,47 @@ _LOST = (
     tf.errors.DeadlineExceededError,
 )
 _ABORTED = ("Collective ops is aborted", "stopped sending heartbeats", "coordination service")
-_AGAIN = "Start the same command on every machine again; the run goes on from its last checkpoint."
+_AGAIN = "Start the same command on every machine again; the run resumes from its last checkpoint."
 # What a failing process tells the others; the mark finds it in TensorFlow's long text.
 _TOLD = "NEAS: "
 _LOOK = 1.0  # seconds
 _SHOWN = 300  # characters of TensorFlow's own words
 _TASK = r"/job:(?:worker|chief)/(?:replica:\d+/)?task:(\d+)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The processes and devices that share a run, behind a strategy of distribution."""
+
+    strategy: tf.distribute.Strategy
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run's files."""
+        return bool(self.strategy.extended.should_checkpoint)
+
+    @property
+    def worker(self) -> tuple[int, int]:
+        """(number of worker processes, 0-based index of this one)."""
+        return worker_of(self.strategy)
+
+    @property
+    def local_devices(self) -> tuple[str | None, ...]:
+        """This process' devices, for work that needs no strategy; None is TensorFlow's choice."""
+        mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not isinstance(self.strategy, mirrored):  # the cores of a TPU run whole programs
+            return (None,)
+        names = tuple(self.strategy.extended.worker_devices)
+        return names if len(names) > 1 else (None,)
+
+    def barrier(self) -> None:
+        """Waits until all worker processes are here, so that what the chief wrote is on disk."""
+        barrier(self.strategy)
+
+    def any_worker(self, values: np.ndarray) -> np.ndarray:
+        """Where a bool array is true in at least one worker; all of them must call this."""
+        brought = exchange(self.strategy, values.ravel().tolist())
+        return np.asarray(brought.any(0)).reshape(values.shape)
 
 
 def several(strategy: tf.distribute.Strategy) -> bool:
@@ -132,7 +168,7 @@ def await_others(start_seconds: int) -> None:
 def at_most(seconds: int) -> Iterator[None]:
     """Exits where a block takes longer, though TensorFlow holds Python's lock in it."""
     try:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or -1)
     except (AttributeError, OSError, RuntimeError, ValueError):  # stderr is no file
         yield
         return
@@ -153,7 +189,7 @@ def _listening(host: str) -> socket.socket:
         )
     except (OSError, ValueError, OverflowError) as error:
         raise NeasError(
-            f"workers: this worker's address {host!r} cannot be listened at ({error}); allowed is "
+            f"workers: this worker's address {host!r} cannot be listened at ({error}); expected "
             "HOST:PORT with a free port."
         ) from None
 
@@ -224,7 +260,7 @@ def agree(strategy: tf.distribute.Strategy, parts: Mapping[str, bytes], remedy: 
     Args:
       strategy: of distribution.
       parts: content by name, the same names on all workers.
-      remedy: what is allowed, for the message.
+      remedy: what is expected, for the message.
 
     Raises:
       NeasError: on all workers, when one has something else than worker 0.
@@ -235,7 +271,7 @@ def agree(strategy: tf.distribute.Strategy, parts: Mapping[str, bytes], remedy: 
         if different:
             raise NeasError(
                 f"workers: worker {index} has another {', '.join(different)} than worker 0; "
-                f"allowed is {remedy}."
+                f"expected {remedy}."
             )
 
 
@@ -248,8 +284,8 @@ def agree_on_draws(strategy: tf.distribute.Strategy, rows: tf.Variable, first: i
     tables = [value.numpy().tobytes() for value in strategy.experimental_local_results(rows)]
     if len(set(tables)) > 1:
         raise NeasError(
-            f"draws: the replicas of a worker hold different tables from step {first} on; allowed "
-            "is one table for all."
+            f"draws: the replicas of a worker hold different tables from step {first} on; expected "
+            "one table for all."
         )
     name = f"table of architectures from step {first} on"
     agree(strategy, {name: tables[0]}, "the same settings and software on all workers")

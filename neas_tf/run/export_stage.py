@@ -7,19 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tf_keras
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import difference, listed, read_json
 from neas_tf.config.resolve import with_augmentation
+from neas_tf.config.settings import ExportConfig, NeasConfig
+from neas_tf.data import DatasetInfo
 from neas_tf.ensemble import store as model_store
 from neas_tf.export import formats as exporting
 from neas_tf.export import images as export_images
 from neas_tf.export.artifacts import FINE_TUNING, report_file
 from neas_tf.export.tflite.quantizing import QAT
-from neas_tf.run.context import Run
+from neas_tf.run.cluster import Cluster
+from neas_tf.run.identity import Identity
+from neas_tf.run.record import timed
+from neas_tf.space.search_space import SearchSpace
 
 _FILES = {
     "tflite": "model.tflite",
@@ -36,21 +40,35 @@ _FLOAT = ("tflite", "saved_model", "keras", "pruned")
 FINE_TUNED = (QAT, "pruned")
 
 
-def check_export(run: Run, alone: bool) -> None:
+def check_export(
+    config: NeasConfig,
+    model_dir: Path,
+    info: DatasetInfo,
+    space: SearchSpace,
+    cluster: Cluster,
+    alone: bool,
+) -> None:
     """Refuses, without writing, a folder that holds nothing to export, when run `alone`.
 
     And one whose model another run has trained: its files would be checked on the wrong images.
     """
+    del space, cluster
     if not alone:
         return
-    if not run.folder("retrain", "model").exists():
+    if not (model_dir / model_store.RUN_MODEL).exists():
         raise NeasError(
-            f"stage: {str(run.model_dir)!r} holds no retrained model; run --stage=retrain first."
+            f"stage: {str(model_dir)!r} holds no retrained model; run --stage=retrain first."
         )
-    run.check_identity("retrain")
+    Identity("retrain", config, model_dir, info).check()
 
 
-def export(run: Run) -> list[dict[str, Any]]:
+def export(
+    config: NeasConfig,
+    model_dir: Path,
+    info: DatasetInfo,
+    space: SearchSpace,
+    cluster: Cluster,
+) -> list[dict[str, Any]]:
     """Writes the formats of `export.formats` into `export/`.
 
     What is there already is kept where it was made of the run's model, with these settings.
@@ -58,24 +76,24 @@ def export(run: Run) -> list[dict[str, Any]]:
     Returns:
       The reports, one a format.
     """
-    check_export(run, alone=True)
-    console.heading("Export", ", ".join(run.config.export.formats) or "no formats are asked for")
+    check_export(config, model_dir, info, space, cluster, alone=True)
+    settings = config.export
+    console.heading("Export", ", ".join(settings.formats) or "no formats are asked for")
     reports, loaded = [], None
-    with run.timed("export"), _float32():
-        weights = model_store.weights_digest(
-            run.model_dir / model_store.RUN_MODEL / model_store.WEIGHTS_FILE
-        )
-        for name in run.config.export.formats:
-            output = run.folder("export", _FILES[name])
-            found, why = _made_before(run, name, output, weights)
+    with timed(model_dir, "export", cluster.is_chief), _float32():
+        folder = model_dir / model_store.RUN_MODEL
+        weights = model_store.weights_digest(folder / model_store.WEIGHTS_FILE)
+        for name in settings.formats:
+            output = model_dir / "export" / _FILES[name]
+            found, why = _made_before(settings, name, output, weights)
             if found is not None and not why:
                 reports.append(found)
                 console.say(f"   {output} was written before.")
                 continue
             if why:
                 console.say(f"   {output} is made again: {why}.")
-            loaded = loaded or _load(run)
-            reports.append(_export(run, name, output, *loaded))
+            loaded = loaded or _load(config, folder, info)
+            reports.append(_export(config, name, output, info, *loaded))
             parity = reports[-1]["parity"]
             console.say(
                 f"   {output}: {reports[-1]['bytes'] / 1e3:,.0f} kB, differs by at most "
@@ -85,7 +103,7 @@ def export(run: Run) -> list[dict[str, Any]]:
 
 
 def _made_before(
-    run: Run, name: str, output: Path, weights: str
+    config: ExportConfig, name: str, output: Path, weights: str
 ) -> tuple[dict[str, Any] | None, str]:
     """The report of a format's export, None without one, and why it is not this model's, or ''."""
     report = report_file(output)
@@ -96,7 +114,7 @@ def _made_before(
         return None, "its report does not say which weights it was made of"
     if found["weights"] != weights:
         return None, "it was made of other weights"
-    settings = _settings(run, name)
+    settings = _settings(config, name)
     # Without settings it was made by a command of export/, with those that its user wanted.
     made = found.get("settings", {**settings, "quantize": found.get("quantize")})
     changes = difference(made, settings)
@@ -105,20 +123,18 @@ def _made_before(
     return found, ""
 
 
-def _settings(run: Run, name: str) -> dict[str, Any]:
+def _settings(settings: ExportConfig, name: str) -> dict[str, Any]:
     """What an export of the run's model depends on besides its weights.
 
     Checks are no part of it where they could cost a training.
     """
-    settings = run.config.export
     kind = name.removeprefix("tflite_")
     value: dict[str, Any] = {"quantize": "none" if kind in _FLOAT else kind}
     if kind in FINE_TUNED:
-        names = ("fine_tune_epochs", "fine_tune_rate", "fine_tune_batch")
-        value |= {field: getattr(settings, field) for field in names}
+        names = ["fine_tune_epochs", "fine_tune_rate", "fine_tune_batch"]
     else:
-        names = ("parity_examples", "test_examples")
-        value |= {field: getattr(settings, field) for field in names}
+        names = ["parity_examples", "test_examples"]
+    value |= {field: getattr(settings, field) for field in names}
     if kind in ("int8", QAT):
         value["calibration_images"] = settings.calibration_images
     if kind == "pruned":
@@ -137,51 +153,59 @@ def _float32() -> Iterator[None]:
         tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _load(run: Run) -> tuple[Any, model_store.LoadedInfo, dict[str, Any]]:
+def _load(
+    config: NeasConfig, folder: Path, info: DatasetInfo
+) -> tuple[Any, model_store.LoadedInfo, dict[str, Any]]:
     """The model, what it is, and the arguments that all formats share."""
-    model, info = model_store.load_model(run.folder("retrain", "model"))
-    settings = run.config.export
-    common: dict[str, Any] = {"images": pixels(run, settings.parity_examples), "overwrite": True}
+    model, loaded = model_store.load_model(folder)
+    settings = config.export
+    images = export_images.training_pixels(info, settings.parity_examples, config.seed)
+    common: dict[str, Any] = {"images": images, "overwrite": True}
     if settings.test_examples:
-        common["test"] = export_images.test_pixels(run.info, settings.test_examples, info)
-    return model, info, common
+        common["test"] = export_images.test_pixels(info, settings.test_examples, loaded)
+    return model, loaded, common
 
 
-def _export(run: Run, name: str, output: Any, model: Any, info: Any, common: dict) -> dict:
-    common = common | {"settings": _settings(run, name)}
+def _export(
+    config: NeasConfig,
+    name: str,
+    output: Path,
+    info: DatasetInfo,
+    model: Any,
+    loaded: model_store.LoadedInfo,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    settings = config.export
+    common = common | {"settings": _settings(settings, name)}
     if name == "saved_model":
-        return exporting.export_saved_model(model, info, output, **common)
+        return exporting.export_saved_model(model, loaded, output, **common)
     if name == "keras":
-        return exporting.export_keras(model, info, output, **common)
-    settings = run.config.export
+        return exporting.export_keras(model, loaded, output, **common)
     quantize = name.removeprefix("tflite").removeprefix("_") or "none"
     if quantize == "int8":
-        common = common | {"representative": pixels(run, settings.calibration_images)}
+        images = export_images.training_pixels(info, settings.calibration_images, config.seed)
+        common = common | {"representative": images}
     if quantize in FINE_TUNED:
-        common = common | {"fine_tuning": _fine_tuning(run)}
+        folder = output.parents[1].joinpath(*FINE_TUNING.parts)
+        common = common | {"fine_tuning": _fine_tuning(config, info, folder)}
     if quantize == "pruned":
         quantize, common = "none", common | {"sparsity": settings.sparsity}
-    return exporting.export_tflite(model, info, output, quantize=quantize, **common)
+    return exporting.export_tflite(model, loaded, output, quantize=quantize, **common)
 
 
-def _fine_tuning(run: Run) -> Any:
+def _fine_tuning(config: NeasConfig, info: DatasetInfo, folder: Path) -> Any:
     """Settings and data for pruning and quantization-aware training."""
     from neas_tf.export.fine_tuning import FineTuning  # tfmot only where it is needed
 
-    settings, retrain = run.config.export, run.config.retrain
+    settings, retrain = config.export, config.retrain
     return FineTuning(
-        with_augmentation(run.info, retrain),
-        run.folder(*FINE_TUNING.parts),
+        with_augmentation(info, retrain),
+        folder,
         epochs=settings.fine_tune_epochs,
         rate=settings.fine_tune_rate,
         batch_size=settings.fine_tune_batch,
-        seed=run.config.seed,
+        seed=config.seed,
         label_smoothing=retrain.label_smoothing,
         calibration_images=settings.calibration_images,
         set_aside=True,
     )
-
-
-def pixels(run: Run, count: int) -> np.ndarray:
-    """Training images as an exported model takes them: float32 (n, H, W, C) in 0..255."""
-    return export_images.training_pixels(run.info, count, run.config.seed)

@@ -66,19 +66,19 @@ def _run(run: Run, stage: str) -> dict[str, Any]:
         names = ("retrain", "export")
     for name in names:
         check, _ = _STAGES[name]
-        check(run, alone=stage != "all")
-    run.barrier()  # nothing is written before all workers are here
+        check(*run.inputs, alone=stage != "all")
+    run.cluster.barrier()  # nothing is written before all workers are here
     with run.writing():
         run.check_agreement(names)
         _announce(run, names)
         for name in names:
             _, work = _STAGES[name]
-            if run.is_chief or name not in _CHIEF_ONLY:
+            if run.cluster.is_chief or name not in _CHIEF_ONLY:
                 with data.failures():
-                    work(run)
-            run.barrier()
+                    work(*run.inputs)
+            run.cluster.barrier()
         summary = report(run)
-        run.barrier()
+        run.cluster.barrier()
         return summary
 
 
@@ -92,13 +92,13 @@ def _announce(run: Run, names: Sequence[str]) -> None:
         f"{sizes['test']:,} test images, {run.info.num_classes} classes",
         f"stages {', '.join(names)}"
         + (" (retrain.architecture is given)" if run.config.retrain.architecture else ""),
-        f"{run.strategy.num_replicas_in_sync} device(s), seed {run.config.seed}",
+        f"{run.cluster.strategy.num_replicas_in_sync} device(s), seed {run.config.seed}",
     )
 
 
 def report(run: Run) -> dict[str, Any]:
     """Draws what the folder holds and prints the summary."""
-    if not run.is_chief:
+    if not run.cluster.is_chief:
         return {}
     result = write_report(run.model_dir, run.space)
     console.say("")
@@ -125,7 +125,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if runtime.num_gpus > gpus:
         raise NeasError(
-            f"runtime.num_gpus: received {runtime.num_gpus}, allowed are the {gpus} GPUs of this "
+            f"runtime.num_gpus: received {runtime.num_gpus}, expected the {gpus} GPUs of this "
             "machine."
         )
     if name == "mirrored" and not runtime.num_gpus:
@@ -139,7 +139,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
         if name == "multi_worker_mirrored":
             cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
             cluster.await_others(config.workers.start_seconds)
-        # A worker can still die behind that meeting; a TPU may take long to start.
+        # A worker can still die after that meeting; a TPU may take long to start.
         limit = cluster.at_most(config.workers.start_seconds)
         with limit if name == "multi_worker_mirrored" else contextlib.nullcontext():
             return distribute_utils.get_distribution_strategy(

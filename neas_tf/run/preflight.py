@@ -17,8 +17,10 @@ from neas_tf.config.settings import (
     SupernetConfig,
 )
 from neas_tf.cost.budget import Budget, latency_bound
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
+from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
@@ -78,7 +80,7 @@ def check_settings(
       num_replicas: that share a batch.
 
     Raises:
-      NeasError: names the field, what was received and what is allowed.
+      NeasError: names the field, what was received and what is expected.
     """
     check_int("seed", config.seed, 0, (1 << 31) - 2)
     scale = config.runtime.loss_scale
@@ -134,11 +136,10 @@ def search_settings(config: NeasConfig) -> SearchSettings:
 def _check_racing(config: NeasConfig) -> None:
     """A race ranks by accuracy alone: one who loses it may still lie on the front of two."""
     search = config.search
-    check(isinstance(search.racing, bool), "search.racing", search.racing, "true or false")
-    check_share("search.racing_error", search.racing_error)
+    RaceSettings(search.parents, search.racing_error)
     if search.racing and search.objective != "accuracy":
         raise NeasError(
-            f"search.racing: received true with search.objective {search.objective!r}, allowed is "
+            f"search.racing: received true with search.objective {search.objective!r}, expected "
             "'accuracy': a race stops whoever is not among the most accurate, whatever it costs."
         )
 
@@ -151,6 +152,15 @@ def search_budget(config: NeasConfig) -> Budget:
     )
 
 
+def search_costs(config: NeasConfig, space: SearchSpace) -> tuple[CostTable, Budget]:
+    """What ensembles of a space cost, and the search's bounds on that.
+
+    Raises:
+      NeasError: for a bound without sense, or a latency table that cannot be read.
+    """
+    return CostTable(space, search_latency(config, space)), search_budget(config)
+
+
 def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:
     """The latency table that the config names, None where it names none.
 
@@ -159,7 +169,7 @@ def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | Non
     """
     search = config.search
     if not search.latency_table:
-        needs = {"max_latency_ms": search.max_latency_ms}
+        needs: dict[str, Any] = {"max_latency_ms": search.max_latency_ms}
         if search.objective == "pareto" and search.pareto_cost == "latency":
             needs["pareto_cost"] = search.pareto_cost
         for field, value in needs.items():
@@ -229,14 +239,14 @@ def _check_optimizer(field: str, config: optimization.OptimizationConfig) -> Non
     """Builds schedule and optimizer once, for Model Garden checks them nowhere else."""
     for part in ("optimizer", "learning_rate"):
         if getattr(config, part).type is None:
-            raise NeasError(f"{field}.{part}.type: received None, allowed is the name of one.")
+            raise NeasError(f"{field}.{part}.type: received None, expected the name of one.")
     for part in ("learning_rate", "warmup"):
         chosen = getattr(config, part)
         values = chosen.get().as_dict() if chosen.type else {}
         missing = [k for k, v in values.items() if v is None and k != "staircase"]
         if missing:
             names = ", ".join(f"{part}.{chosen.type}.{name}" for name in missing)
-            raise NeasError(f"{field}: received nothing for {names}, allowed is a value.")
+            raise NeasError(f"{field}: received nothing for {names}, expected a value.")
     try:
         factory = optimization.OptimizerFactory(config)
         factory.build_optimizer(factory.build_learning_rate())

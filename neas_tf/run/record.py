@@ -1,17 +1,19 @@
-"""run.json: what a run is, and with which code and libraries each of its sittings worked.
+"""run.json: what a run is, and with which code and libraries each of its sessions worked.
 
 What a run is (seed, K, space, data, budget) is compared, with the settings themselves, before any
-stage starts (`context.Run.check_identity`). Code and libraries may change between two
-sittings: the results then need not be those of one sitting, so that it is said and kept.
+stage starts (`identity.Identity.check`). Code and libraries may change between two
+sessions: the results then need not be those of one session, so that it is said and kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,12 @@ def digest_of(value: Any) -> str:
 
 
 def software() -> dict[str, str]:
-    """What may change between sittings: versions of code, Python and libraries."""
+    """What may change between sessions: versions of code, Python and libraries."""
     return {"code": code_digest(), **library_versions(*_LIBRARIES)}
 
 
 def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Adds a sitting to a run's record; what `run` says replaces what the record said.
+    """Adds a session to a run's record; what `run` says replaces what the record said.
 
     Args:
       folder: of the run.
@@ -55,7 +57,7 @@ def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, An
       settings: the resolved config, of which a digest is kept.
 
     Returns:
-      What differs from the software of the sitting before, one short text each.
+      What differs from the software of the session before, one short text each.
     """
     path, now = folder / FILE, software()
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -76,5 +78,36 @@ def _sittings(path: Path) -> list[dict[str, Any]]:
     except NeasError:
         return []
     found = value.get("sittings") if isinstance(value, Mapping) else None
-    whole = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
-    return found if whole else []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        return []
+    return found
+
+
+@contextlib.contextmanager
+def timed(folder: Path, stage: str, writes: bool) -> Iterator[None]:
+    """Adds the wall time of a block to timing.json, over all sessions.
+
+    Args:
+      folder: of the run.
+      stage: whose time it is.
+      writes: whether this process writes the run's files.
+    """
+    begin = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        # A disk that is full for the stage is full for this as well.
+        with contextlib.suppress(OSError):
+            _add_time(folder, stage, time.monotonic() - begin, writes)
+        raise
+    _add_time(folder, stage, time.monotonic() - begin, writes)
+
+
+def _add_time(folder: Path, stage: str, seconds: float, writes: bool) -> None:
+    if writes:
+        path = folder / "timing.json"
+        times: dict[str, float] = {}
+        with contextlib.suppress(NeasError):  # lost times are no reason to stop
+            times = read_json(path, "timing")
+        times[stage] = round(times.get(stage, 0.0) + seconds, 1)
+        write_json_atomic(path, times)

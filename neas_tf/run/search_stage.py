@@ -6,261 +6,258 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from neas_tf import data
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import read_json, write_json_atomic
+from neas_tf.common.files import write_json_atomic
+from neas_tf.config.settings import NeasConfig, SearchConfig
+from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
-from neas_tf.run.context import Run
-from neas_tf.run.preflight import search_settings
-from neas_tf.run.supernet_stage import load_supernet
+from neas_tf.run.cluster import Cluster
+from neas_tf.run.identity import Identity
+from neas_tf.run.preflight import search_costs, search_settings
+from neas_tf.run.record import timed
+from neas_tf.run.supernet_stage import FINAL, load_shrunk, load_supernet
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
 from neas_tf.search.evolution import (
-    Bar,
     SearchResult,
     describe_search,
     run_search,
     size_text,
     top_candidates,
-    tqdm_bar,
 )
 from neas_tf.search.history import Candidate, History, Score
 from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import SearchSettings
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
+from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
 from neas_tf.training.checkpoints import latest_step
 
 
-def check_search(run: Run, alone: bool) -> None:
+def check_search(
+    config: NeasConfig,
+    model_dir: Path,
+    info: data.DatasetInfo,
+    space: SearchSpace,
+    cluster: Cluster,
+    alone: bool,
+) -> None:
     """Refuses, without writing, a folder with another search or settings that cannot work.
 
-    Args:
-      run: the run.
-      alone: whether the supernet's stage must have finished already.
+    `alone`: the supernet's stage must have finished already.
     """
-    run.check_identity("supernet")
-    if run.info.sizes["search"] == 0:
+    Identity("supernet", config, model_dir, info).check()
+    if info.sizes["search"] == 0:
         raise NeasError(
-            "data.search_fraction: received 0, allowed is a fraction > 0 of the training split, "
+            "data.search_fraction: received 0, expected a fraction > 0 of the training split, "
             "on which the search measures accuracy."
         )
-    if alone or run.folder("shrink", "alive.json").exists():
-        shrunk = load_shrunk(run)
-        run.budget.check_attainable(shrunk, run.table)
-        search_of = describe_search(search_settings(run.config), shrunk, _context(run))
-        _history(run).check(search_of)
-    elif _history(run).path.exists():
+    table, budget = search_costs(config, space)
+    history = _history(model_dir / "search", table)
+    if alone or (model_dir / FINAL).exists():
+        shrunk = load_shrunk(model_dir, space)
+        budget.check_attainable(shrunk, table)
+        context = _context(config.search, model_dir, table)
+        history.check(describe_search(search_settings(config), shrunk, context))
+    elif history.path.exists():
         raise NeasError(
-            f"model_dir: {str(run.folder('search'))!r} holds a search without the supernet it "
+            f"model_dir: {str(model_dir / 'search')!r} holds a search without the supernet it "
             "belongs to; move it away or choose another folder."
         )
 
 
-def search(run: Run) -> SearchResult:
-    """Searches the run's shrunk space with its trained supernet; goes on where it stopped.
+def search(
+    config: NeasConfig,
+    model_dir: Path,
+    info: data.DatasetInfo,
+    space: SearchSpace,
+    cluster: Cluster,
+) -> SearchResult:
+    """Searches the shrunk space with the trained supernet; resumes where it stopped.
 
     Returns:
       The result, also in `search/best.json` and `search/history.jsonl`.
     """
-    check_search(run, alone=True)
-    shrunk, settings = load_shrunk(run), search_settings(run.config)
-    if run.is_chief:
-        _announce(run, shrunk, settings)
-    if run.budget.limits:
-        even = run.config.search.even_splits
-        sample = BudgetSampler(shrunk, run.table, run.budget, even_splits=even).sample
-    else:
+    check_search(config, model_dir, info, space, cluster, alone=True)
+    shrunk, settings = load_shrunk(model_dir, space), search_settings(config)
+    table, budget = search_costs(config, space)
+    images = min(_validation_images(config, info), info.sizes["search"])
+    if cluster.is_chief:
+        _announce(config.search, settings, shrunk, table, budget, images)
+    with (
+        timed(model_dir, "search", cluster.is_chief),
+        _folder(model_dir / "search", cluster) as folder,
+    ):
+        if table.latency is not None:  # the run's own copy, beside what it predicted
+            write_json_atomic(folder / "latency_table.json", table.latency.to_dict())
+        history = _history(folder, table)
 
-        def sample(rng: np.random.Generator) -> Architecture:
-            return sampling.uniform(shrunk, rng)
+        def make() -> CandidateEvaluator:
+            return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
 
-    with run.timed("search"), _folder(run) as folder:
-        if run.table.latency is not None:  # the run's own copy, beside what it predicted
-            write_json_atomic(folder / "latency_table.json", run.table.latency.to_dict())
-        history, bar = _history(run, folder), _Bar()
+        evaluate = _LazyEvaluator(make, config.search, history)
         result = run_search(
             settings,
             shrunk,
-            sample,
-            lambda architecture: run.budget.admits(run.table.cost(architecture)),
-            _LazyEvaluator(run, history, bar),
+            _sampler(shrunk, table, budget, config.search.even_splits),
+            lambda architecture: budget.admits(table.cost(architecture)),
+            evaluate,
             history,
-            context=_context(run),
-            on_generation=_tell_generation if run.is_chief else None,
-            make_bar=bar.make if run.is_chief else None,
-            whole_generations=run.config.search.racing,
+            context=_context(config.search, model_dir, table),
+            on_generation=_tell_generation if cluster.is_chief else None,
+            make_bar=evaluate.make_bar if cluster.is_chief else None,
+            whole_generations=config.search.racing,
         )
-    if run.is_chief:
+    if cluster.is_chief:
         _tell_result(result)
     return result
 
 
+def _sampler(
+    shrunk: ShrunkSpace, table: CostTable, budget: Budget, even_splits: bool
+) -> Callable[[np.random.Generator], Architecture]:
+    """What draws the first generation: inside the budget, where there is one."""
+    if budget.limits:
+        return BudgetSampler(shrunk, table, budget, even_splits=even_splits).sample
+    return lambda rng: sampling.uniform(shrunk, rng)
+
+
 @contextlib.contextmanager
-def _folder(run: Run) -> Iterator[Path]:
+def _folder(folder: Path, cluster: Cluster) -> Iterator[Path]:
     """Where a worker's search writes: the chief in the run's folder, others in one of their own.
 
     All workers make the same search, of which each evaluates its share; so each begins with what
     the run's folder holds.
     """
-    if run.is_chief:
-        run.barrier()  # the others have read it
-        yield run.folder("search")
+    if cluster.is_chief:
+        cluster.barrier()  # the others have read it
+        yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "search")
-        if run.folder("search").exists():
-            shutil.copytree(run.folder("search"), folder)
-        run.barrier()
-        yield folder
+        own = Path(temporary, "search")
+        if folder.exists():
+            shutil.copytree(folder, own)
+        cluster.barrier()
+        yield own
 
 
-def load_shrunk(run: Run) -> ShrunkSpace:
-    """The shrunk space that stage 1 left."""
-    path = run.folder("shrink", "alive.json")
-    if not path.exists() or not latest_step(run.folder("supernet")):
-        raise NeasError(
-            f"stage: {str(run.model_dir)!r} holds no finished supernet; run --stage=supernet first."
-        )
-    return ShrunkSpace.from_dict(read_json(path, "shrink/alive.json"), run.space)
-
-
-def make_evaluator(run: Run, supernet: Supernet) -> CandidateEvaluator:
+def make_evaluator(
+    config: NeasConfig, info: data.DatasetInfo, supernet: Supernet, cluster: Cluster
+) -> CandidateEvaluator:
     """The evaluator on training images for BN and held-out training images for accuracy.
 
     Raises:
       NeasError: when no training images are held out for the search.
     """
-    config, seed = run.config.search, run.config.seed
-    calibration, _ = data.make_arrays(run.info, "supernet", config.calibration_images, seed)
-    images, labels = data.make_arrays(run.info, "search", _validation_images(run), seed)
-    count, index = run.worker
+    settings, seed = config.search, config.seed
+    calibration, _ = data.make_arrays(info, "supernet", settings.calibration_images, seed)
+    images, labels = data.make_arrays(info, "search", _validation_images(config, info), seed)
+    count, index = cluster.worker
     return CandidateEvaluator(
         supernet,
         calibration,
         images,
         labels,
-        config.calibration_batch,
-        config.batch_size,
-        run.local_devices,
-        Workers(count, index, run.any_worker),
+        settings.calibration_batch,
+        settings.batch_size,
+        cluster.local_devices,
+        Workers(count, index, cluster.any_worker),
     )
-
-
-class _Bar:
-    """A bar that moves on while a generation is evaluated, though its scores come together."""
-
-    def __init__(self):
-        self._bar: Bar | None = None
-        self._ahead = 0
-
-    def make(self, total: int, initial: int) -> Bar:
-        """See `run_search`."""
-        self._bar = tqdm_bar(total, initial)
-        return self
-
-    def advance(self, done: int) -> None:
-        """So many ensembles' worth of the generation's work is done."""
-        if self._bar is not None and done > self._ahead:
-            self._bar.update(done - self._ahead)
-            self._ahead = done
-
-    def update(self, n: int = 1) -> None:
-        """See `Bar`: a score that was counted ahead is not counted again."""
-        known = min(n, self._ahead)
-        self._ahead -= known
-        self._bar.update(n - known)
-
-    def set_postfix_str(self, s: str) -> None:
-        """See `Bar`."""
-        self._bar.set_postfix_str(s)
-
-    def close(self) -> None:
-        """See `Bar`."""
-        self._bar.close()
 
 
 class _LazyEvaluator:
     """Loads the supernet when the first candidate is to be scored: a finished search needs none."""
 
-    def __init__(self, run: Run, history: History, bar: _Bar):
-        self._run, self._history, self._bar, self._evaluator = run, history, bar, None
+    def __init__(
+        self, make: Callable[[], CandidateEvaluator], config: SearchConfig, history: History
+    ):
+        self._make, self._config, self._history = make, config, history
+        self._evaluator: CandidateEvaluator | None = None
+        self._bar: tqdm | None = None
+
+    def make_bar(self, total: int, initial: int) -> tqdm:
+        """A bar that moves on while a generation is evaluated, though its scores come together."""
+        self._bar = console.bar("search", total, "ensembles", initial)
+        return self._bar
 
     def __call__(self, architectures: list[Architecture]) -> list[Score]:
         if self._evaluator is None:
-            self._evaluator = make_evaluator(self._run, load_supernet(self._run))
-        config, count = self._run.config.search, len(architectures)
+            self._evaluator = self._make()
+        config, own = self._config, set(architectures)
+        before = [c for c in self._history.candidates if c.architecture not in own]
 
         def progress(share: float) -> None:
-            self._bar.advance(int(share * count))
+            if self._bar is not None:
+                done = len(before) + int(share * len(architectures))
+                self._bar.update(max(0, done - self._bar.n))
 
-        if config.racing:
-            race = RaceSettings(config.parents, config.racing_error)
-            results = self._evaluator.race(architectures, race, self._best(architectures), progress)
-        else:
-            results = self._evaluator.evaluate_all(architectures, progress)
-        return [Score(r.accuracy, r.path_accuracies, r.images) for r in results]
-
-    def _best(self, architectures: list[Architecture]) -> list[Architecture]:
-        """The parents that a generation came from, best first."""
-        own = set(architectures)
-        before = [c for c in self._history.candidates if c.architecture not in own]
-        parents = top_candidates(before, self._run.config.search.parents)
-        return [c.architecture for c in parents]
+        if not config.racing:
+            return self._evaluator.evaluate_all(architectures, progress)
+        parents = [c.architecture for c in top_candidates(before, config.parents)]
+        race = RaceSettings(config.parents, config.racing_error)
+        return self._evaluator.race(architectures, race, parents, progress)
 
 
-def _history(run: Run, folder: Path | None = None) -> History:
+def _history(folder: Path, table: CostTable) -> History:
     def costs(architecture: Architecture) -> dict[str, int]:
-        cost = run.table.cost(architecture)
-        return {metric: getattr(cost, metric) for metric in run.table.metrics}
+        cost = table.cost(architecture)
+        return {metric: getattr(cost, metric) for metric in table.metrics}
 
-    return History(folder or run.folder("search"), costs)
-
-
-def _validation_images(run: Run) -> int:
-    return run.config.search.validation_images or run.info.sizes["search"]
+    return History(folder, costs)
 
 
-def _context(run: Run) -> dict[str, object]:
+def _validation_images(config: NeasConfig, info: data.DatasetInfo) -> int:
+    return config.search.validation_images or info.sizes["search"]
+
+
+def _context(config: SearchConfig, model_dir: Path, table: CostTable) -> dict[str, object]:
     """What a score depends on besides the candidate."""
-    config = run.config.search
     names = "max_macs min_macs max_params even_splits calibration_images calibration_batch validation_images"
-    identity = run.folder("supernet", "identity.json").read_bytes()
+    identity = (model_dir / "supernet" / "identity.json").read_bytes()
     context = {name: getattr(config, name) for name in names.split()} | {
         "supernet": hashlib.sha256(identity).hexdigest()[:16],
-        "supernet_step": latest_step(run.folder("supernet")),
+        "supernet_step": latest_step(model_dir / "supernet"),
     }
-    if run.table.latency is not None:  # else as it was before there were tables
-        context["latency_table"] = run.table.latency.identity()
+    if table.latency is not None:  # else as it was before there were tables
+        context["latency_table"] = table.latency.identity()
         context["max_latency_ms"] = config.max_latency_ms
     if config.racing:
-        names = ("racing_error", "batch_size")  # a race looks behind every batch
-        context["racing"] = {name: getattr(config, name) for name in names}
+        of_races = ("racing_error", "batch_size")  # a race looks after every batch
+        context["racing"] = {name: getattr(config, name) for name in of_races}
     return context
 
 
-def _announce(run: Run, shrunk: ShrunkSpace, settings: SearchSettings) -> None:
+def _announce(
+    config: SearchConfig,
+    settings: SearchSettings,
+    shrunk: ShrunkSpace,
+    table: CostTable,
+    budget: Budget,
+    images: int,
+) -> None:
     words = {1: "at most", -1: "at least"}
-    budget = ", ".join(f"{words[x.sign]} {_amount(x.metric, x.value)}" for x in run.budget.limits)
-    table = run.table.latency
-    if table is not None:
-        budget += f"; latency as measured on {table.device or 'an unnamed device'}"
+    bounds = ", ".join(f"{words[x.sign]} {_amount(x.metric, x.value)}" for x in budget.limits)
+    if table.latency is not None:
+        bounds += f"; latency as measured on {table.latency.device or 'an unnamed device'}"
     console.heading(
         "Search",
         f"{settings.method}, {settings.generations} generations of {settings.population} ensembles "
         f"out of {shrunk.num_combinations} combinations",
-        f"budget: {budget or 'none'}",
-        f"accuracy on {min(_validation_images(run), run.info.sizes['search']):,} held-out training "
-        "images" + (", stopped early by racing" if run.config.search.racing else ""),
+        f"budget: {bounds or 'none'}",
+        f"accuracy on {images:,} held-out training images"
+        + (", stopped early by racing" if config.racing else ""),
     )
 
 

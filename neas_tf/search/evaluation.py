@@ -1,4 +1,4 @@
-"""Scores ensembles with the supernet's weights (method section 8.9), a generation at a time.
+"""Scores ensembles with the supernet's weights (docs/method.md, Search), a generation at a time.
 
 BN statistics are recalculated for each candidate: the exact mean of the batch moments (of mean
 and mean square) over the calibration images, in one pass through the candidate's own layers; then
@@ -22,27 +22,12 @@ import tensorflow as tf
 
 from neas_tf.common.errors import check, check_int
 from neas_tf.operators import SKIP
+from neas_tf.search.history import Score
 from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
 from neas_tf.search.prefix_tree import PrefixTree, shares
 from neas_tf.search.racing import Race, RaceSettings, run_race
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracies:
-    """Accuracy in [0, 1] of the ensemble and of each path.
-
-    Attributes:
-      accuracy: of the ensemble (mean logits, Eq. 1).
-      path_accuracies: of each path alone.
-      images: how many images the candidate saw before a race stopped it (the accuracies are then
-        estimates for all images); None for all.
-    """
-
-    accuracy: float
-    path_accuracies: tuple[float, ...]
-    images: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +90,13 @@ class CandidateEvaluator:
         """How many held-out images accuracy is measured on."""
         return len(self._labels)
 
-    def evaluate(self, architecture: Architecture) -> Accuracies:
+    def evaluate(self, architecture: Architecture) -> Score:
         """Accuracy of one ensemble and of each path."""
         return self.evaluate_all([architecture])[0]
 
     def evaluate_all(
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
-    ) -> list[Accuracies]:
+    ) -> list[Score]:
         """Accuracies of several ensembles, in their order.
 
         Args:
@@ -134,13 +119,13 @@ class CandidateEvaluator:
         settings: RaceSettings,
         references: Sequence[Architecture] = (),
         progress: Callable[[float], None] | None = None,
-    ) -> list[Accuracies]:
+    ) -> list[Score]:
         """As `evaluate_all`, but who will not be among the best `parents` stops early (`racing`).
 
         Args:
           architectures, progress: see `evaluate_all`.
           settings: of the race.
-          references: the best of the generations before, which saw all images; evaluated anew
+          references: the best of the generations before, which saw all images; evaluated again
             where this object does not know them.
         """
         unknown = [a for a in references if a.key not in self._known]
@@ -163,7 +148,7 @@ class CandidateEvaluator:
                 results.append(_accuracies(rows))
             else:
                 *paths, ensemble = race.estimates(rows[:, :n]).tolist()
-                results.append(Accuracies(ensemble, tuple(paths), n))
+                results.append(Score(ensemble, tuple(paths), n))
         return results
 
     def statistics(self, architecture: Architecture) -> dict[str, Any]:
@@ -235,10 +220,10 @@ class CandidateEvaluator:
             self._known[architecture.key] = np.packbits(rows)
 
 
-def _accuracies(correct: np.ndarray) -> Accuracies:
+def _accuracies(correct: np.ndarray) -> Score:
     """From bool (K + 1, n)."""
     *paths, ensemble = (float(np.mean(row)) for row in correct)
-    return Accuracies(ensemble, tuple(paths))
+    return Score(ensemble, tuple(paths))
 
 
 class _Meter:
@@ -349,7 +334,7 @@ class _Share:
         self, images: np.ndarray, candidates: Collection[int] | None, visit: Callable, add: Callable
     ) -> Iterator[tuple[int, list[int], tf.Tensor]]:
         """One batch through the tree: (path, candidates that end there, the head's output)."""
-        parts, maps = self._functions, {}
+        parts, maps = self._functions, dict[int, tf.Tensor]()
         with parts.on_device():
             batch = tf.constant(images)
         for index, node, drops_input, keeps_output in self.tree.steps(candidates):

@@ -6,7 +6,7 @@ and random ensembles until the population is full. The control (paper Fig. 5) is
 objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
 
 A proposal outside the shrunk space or the budget, or scored before in the whole search, is thrown
-away and drawn anew, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
+away and drawn again, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
 no ensemble is scored twice. In a space with few ensembles left a generation may then be smaller;
 one without any new candidate ends the search, which says so in the log and in `state.json`.
 `history.ensemble_identity` says which candidates are the same ensemble.
@@ -20,10 +20,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from absl import logging
+from tqdm import tqdm
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
@@ -80,7 +81,7 @@ def propose(
       settings: see there.
       shrunk: the space.
       sample: draws a random ensemble; it should know the budget, for what `admits` refuses is
-        only drawn anew.
+        only drawn again.
       admits: whether an ensemble is inside the budget.
       scored: all candidates of the generations before.
       rng: of this generation.
@@ -120,24 +121,6 @@ def propose(
     return result
 
 
-class Bar(Protocol):
-    """What a progress bar must do; a `tqdm.tqdm` does."""
-
-    def update(self, n: int = 1) -> Any:
-        """Counts n more evaluations."""
-
-    def set_postfix_str(self, s: str) -> Any:
-        """Shows a text behind the bar."""
-
-    def close(self) -> Any:
-        """Ends the bar."""
-
-
-def tqdm_bar(total: int, initial: int) -> Bar:
-    """A progress bar with the remaining time over all evaluations of a search."""
-    return console.bar("search", total, "ensembles", initial)
-
-
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
     """A finished search.
@@ -168,10 +151,10 @@ def run_search(
     *,
     context: Mapping[str, Any] | None = None,
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
-    make_bar: Callable[[int, int], Bar] | None = None,
+    make_bar: Callable[[int, int], tqdm] | None = None,
     whole_generations: bool = False,
 ) -> SearchResult:
-    """Runs Algorithm 2, or goes on with the search that the history's folder holds.
+    """Runs Algorithm 2, or continues the search that the history's folder holds.
 
     Args:
       settings, shrunk, sample, admits: see `propose`.
@@ -181,9 +164,9 @@ def run_search(
       history: the folder.
       context: what the scores and the budget depend on besides (budget, checkpoint, …), as JSON; a
         folder with another one is refused.
-      on_generation: called with (generation, its candidates, best so far) behind every generation
+      on_generation: called with (generation, its candidates, best so far) after every generation
         once it is saved.
-      make_bar: (total, already done) -> progress bar, such as `tqdm_bar`.
+      make_bar: (total, already done) -> progress bar; `evaluate` may move it ahead of the scores.
       whole_generations: whether a resumed search asks for its whole generation again, because a
         score depends on the generation's other candidates too (a race).
 
@@ -212,7 +195,7 @@ def run_search(
             history.write_pareto(done, settings.cost_metric)
         return result
     if done:
-        logging.info("Search: goes on at generation %d with %d candidates.", start + 1, len(done))
+        logging.info("Search: continues at generation %d with %d candidates.", start + 1, len(done))
     bar = make_bar(settings.population * settings.generations, len(done)) if make_bar else None
     try:
         for generation in range(start, settings.generations):
@@ -224,14 +207,14 @@ def run_search(
             if not scored and not proposals:
                 raise NeasError(
                     f"search: no ensemble of the shrunk space inside the budget was found in "
-                    f"{RANDOM_TRIES} random draws; allowed is a budget that the space attains."
+                    f"{RANDOM_TRIES} random draws; expected a budget that the space attains."
                 )
             missing = _match(proposals, len(scored), generation, history)
             asked = proposals if whole_generations else missing
             for (origin, architecture), score in _scores(missing, asked, evaluate):
                 history.append(architecture, generation, origin, score)
                 if bar:
-                    bar.update()
+                    bar.update(max(0, len(done) - bar.n))
                     bar.set_postfix_str(_postfix(best_candidate(history.candidates)))
             reached = [c for c in history.candidates if c.generation <= generation]
             new, best = reached[len(scored) :], best_candidate(reached)
@@ -300,7 +283,7 @@ def _state(
 
 
 def _first_generation(state: Mapping[str, Any], history: History, settings: SearchSettings) -> int:
-    """The generation to go on with, after comparing the state with the history."""
+    """The generation to continue with, after comparing the state with the history."""
     start, count, done = state["generation"], state["candidates"], history.candidates
     if len(done) < count:  # Lines were lost: go back to where the history ends.
         return min(start, done[-1].generation if done else 0)
@@ -311,7 +294,7 @@ def _first_generation(state: Mapping[str, Any], history: History, settings: Sear
     if differences or (start >= settings.generations and not state["finished"]):
         raise NeasError(
             f"search state {str(history.state_path)!r}: {', '.join(differences or ['finished'])} "
-            f"received that do not fit the first {count} lines of {history.path.name}, allowed is "
+            f"received that do not fit the first {count} lines of {history.path.name}, expected "
             f"the state that this search wrote."
         )
     return start

@@ -19,7 +19,6 @@ from absl import logging
 
 from neas_tf.common import files
 from neas_tf.common.errors import NeasError, check, check_int, fail, is_number
-from neas_tf.common.files import difference
 from neas_tf.search.pareto import unbeaten
 from neas_tf.space.architecture import Architecture
 
@@ -39,10 +38,10 @@ Costs = Mapping[str, int | float]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What the evaluation of one ensemble yields.
+    """What the evaluation of one ensemble yields, each accuracy in [0, 1].
 
     Attributes:
-      accuracy: of the ensemble on the held-out training images, a fraction.
+      accuracy: of the ensemble (mean logits, Eq. 1) on the held-out training images.
       path_accuracies: of each of the K paths alone.
       images: how many images were seen where a race stopped the evaluation, and the accuracies are
         estimates; None for all.
@@ -148,7 +147,7 @@ def ensemble_identity(architecture: Architecture) -> Hashable:
 def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
     """Highest accuracy; ties go to the lower MACs, then to the earlier one.
 
-    One that a race stopped comes behind all that finished.
+    One that a race stopped comes after all that finished.
     """
     return min(candidates, key=lambda c: (not c.finished, -c.accuracy, c.macs, c.number))
 
@@ -299,18 +298,15 @@ class History:
             if begun:
                 raise NeasError(
                     f"search: {str(self.path)!r} has no state.json beside it that says which "
-                    f"search it belongs to; allowed is a folder with both or neither."
+                    f"search it belongs to; expected a folder with both or neither."
                 )
             return {}
         state = self._read_state()
         search = json.loads(json.dumps(search, allow_nan=False))
-        differences = difference(state["search"], search)
-        if differences and (begun or state["candidates"]):
-            raise NeasError(
-                f"search: {str(self.directory)!r} holds another search ("
-                + "; ".join(differences[:8])
-                + f"; and {len(differences) - 8} more" * (len(differences) > 8)
-                + "); allowed is the same search again or another folder."
+        if begun or state["candidates"]:
+            remedy = "the same search again, or another folder"
+            files.check_same(
+                f"search: {str(self.directory)!r}", "search", state["search"], search, remedy
             )
         return state
 

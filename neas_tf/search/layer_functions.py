@@ -53,7 +53,7 @@ class Part:
 
 
 def statistics_of(sums: tf.Tensor, batches: int) -> tf.Tensor:
-    """Mean and variance (2, C) from the sums over so many batches (method section 8.9)."""
+    """Mean and variance (2, C) from the sums over so many batches (docs/method.md, Search)."""
     mean, square = tf.unstack(sums / float(batches))
     return tf.stack([mean, tf.maximum(square - tf.square(mean), 0.0)])
 
@@ -85,7 +85,7 @@ class LayerFunctions:
         return self._parts["stem"]
 
     def head(self, path: int) -> Part:
-        """The 0-based path's head: a map behind the last layer → logits (B, classes) float32."""
+        """The 0-based path's head: a map after the last layer → logits (B, classes) float32."""
         if path not in self._parts:
             net, space = self._supernet, self._supernet.space
             shape = [None, *space.layers[-1].out_size, space.out_channels]
@@ -105,7 +105,7 @@ class LayerFunctions:
         weights, norms = {}, {}
         for step in operator_steps(operator, spec):
             if step.kind == "squeeze_excite":
-                roles = SQUEEZE
+                roles = list(SQUEEZE)
             else:
                 norms[f"{step.role}_bn"] = step.c_out
                 roles = [f"{step.role}/kernel"]
@@ -206,7 +206,7 @@ class _WeightsMaker:
 
     def squeeze_excite(self, x):
         """See `Maker.squeeze_excite`."""
-        return functional.squeeze_excite(x, *(self._weights[role] for role in SQUEEZE))
+        return functional.squeeze_excite(x, *(self._weights[role] for role in SQUEEZE))[-1]
 
     def _finish(self, x, role, activation):
         gamma, beta = (self._weights[f"{role}_bn/{kind}"] for kind in ("gamma", "beta"))

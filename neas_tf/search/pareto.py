@@ -15,8 +15,10 @@ import numpy as np
 
 from neas_tf.common.errors import check
 
+Values = Sequence[float] | np.ndarray
 
-def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
+
+def pareto_front(costs: Values, accuracies: Values) -> np.ndarray:
     """Indices of the points that no other beats in cost (less) and accuracy (more), by cost.
 
     Of equal points the first one counts. Returns int64 (n,).
@@ -27,7 +29,7 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndar
     return order[accuracies[order] > best_before]
 
 
-def unbeaten(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
+def unbeaten(costs: Values, accuracies: Values) -> np.ndarray:
     """Bool (n,): whether no other point beats this one; of equal points, all or none."""
     costs, accuracies = _points(costs, accuracies)
     if not len(costs):
@@ -39,14 +41,12 @@ def unbeaten(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
     return (accuracies == best[place]) & (accuracies > cheaper[place])
 
 
-def front_numbers(
-    costs: Sequence[float], accuracies: Sequence[float], count: int | None = None
-) -> np.ndarray:
+def front_numbers(costs: Values, accuracies: Values, count: int | None = None) -> np.ndarray:
     """int64 (n,): 0 for the points that nothing beats, 1 for those beaten by front 0 only, …
 
     Args:
       costs, accuracies: of the points.
-      count: stop behind the front with which so many points are numbered; the others get the
+      count: stop after the front with which so many points are numbered; the others get the
         number that follows.
     """
     costs, accuracies = _points(costs, accuracies)
@@ -61,7 +61,7 @@ def front_numbers(
     return numbers
 
 
-def crowding(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
+def crowding(costs: Values, accuracies: Values) -> np.ndarray:
     """Room around each point of one front, float64 (n,): infinite at the ends of an objective.
 
     For each objective the distance of a point's two neighbours, over the range of the front.
@@ -80,7 +80,7 @@ def crowding(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
     return room
 
 
-def breeding_order(costs: Sequence[float], accuracies: Sequence[float], count: int) -> np.ndarray:
+def breeding_order(costs: Values, accuracies: Values, count: int) -> np.ndarray:
     """Indices of the `count` points that breed first: by front, then room, then position.
 
     Returns int64 (min(count, n),).
@@ -94,7 +94,7 @@ def breeding_order(costs: Sequence[float], accuracies: Sequence[float], count: i
     return np.lexsort((np.arange(len(costs)), -room, numbers))[:count]
 
 
-def _points(costs: Sequence[float], accuracies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _points(costs: Values, accuracies: Values) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(costs, float), np.asarray(accuracies, float)
     fine = a.ndim == 1 and a.shape == b.shape
     check(fine, "Pareto front", (a.shape, b.shape), "two lists of equal length")

@@ -1,6 +1,6 @@
 """Racing: a candidate that will not be among the best `parents` stops before all images are spent.
 
-All candidates of a generation see the same validation batches in the same order. Behind each batch
+All candidates of a generation see the same validation batches in the same order. After each batch
 every candidate is compared with the other ongoing ones, image by image, and with the best of the
 generations before, whose results on all images are known. One that at least `parents` of them beat
 stops. So at least `parents` candidates always finish. Nothing depends on chance but the order of

@@ -1,6 +1,6 @@
 """How the evolution search makes new ensembles from scored ones: crossover and mutation.
 
-Paper section 3.4 and method section 8. Choices where the paper is silent:
+Paper section 3.4 and docs/method.md, Search. Choices where the paper is silent:
 
 * A split point that mutates goes to any other one that the space allows, with equal chance.
 * A layer that mutates takes something else than it had, where there is anything else: one of the
@@ -29,20 +29,11 @@ PARETO_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ns"}
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """Hyperparameters of Algorithm 2; the defaults are the paper's (section 4.1).
+    """Hyperparameters of Algorithm 2: those of `SearchConfig` of the same names, and their defaults.
 
     Attributes:
-      method: 'evolution' or 'random' (as many evaluations, all random).
-      population: P, new ensembles per generation.
-      parents: how many of the best so far breed.
-      generations: populations that are scored, the random first one included.
       crossover, mutation: children by each in a generation; None is half of the population, or
         what the other one leaves of it.
-      split_probability: P_s.
-      layer_probability: P_m.
-      seed: of everything random.
-      objective: 'accuracy', or 'pareto' for two, accuracy against `pareto_cost`.
-      pareto_cost: 'macs', 'params' or 'latency'.
     """
 
     method: str = "evolution"
@@ -114,7 +105,7 @@ class SearchSettings:
 def crossover(
     a: Architecture, b: Architecture, shrunk: ShrunkSpace, rng: np.random.Generator
 ) -> Architecture:
-    """A child of two ensembles of the shrunk space (method section 8.7); it lies there too.
+    """A child of two ensembles of the shrunk space (docs/method.md, Search); it lies there too.
 
     The split point comes from one parent, the column (K operators) of every layer from a random
     one. A column that does not fit the child's side of the split is repaired: a shared layer takes

@@ -21,38 +21,17 @@ KeepsBudget = Callable[[ShrunkSpace], bool]
 
 @dataclasses.dataclass(frozen=True)
 class ShrinkSettings:
-    """How a shrink is measured and how much it drops.
-
-    Attributes:
-      metric: 'diversity' (det of the DPP kernel, Eq. 8), 'accuracy' (mean quality of the
-        combination, paper Table 2) or 'none' (nothing is dropped).
-      remove: k, combinations dropped at each shrink, over all layers that can split.
-      num_samples: Z, ensembles sampled at each shrink.
-      beta: β of Eq. 5, or 'auto' for 1 / median distance.
-      gamma: γ of Eq. 7; it cancels in every ranking.
-      quality_power: p in r = γ · accuracy^p: trades quality against diversity.
-      min_pair_count: observations that every alive pair of operators must have; a combination
-        that rests on fewer is not dropped in this shrink.
-      shrink_shared_layers: whether layers that can never split are shrunk too. They rank single
-        operators by r² among themselves, and drop the same share of them as `remove` is of the
-        combinations alive: ⌈remove · operators alive / combinations alive⌉.
-      min_combinations: threshold T of Algorithm 1: shrinking stops as soon as the layers that can
-        split have no more combinations than this, in the middle of a shrink if need be.
-      batch_norm: 'batch' (each measured batch's own moments) or 'recalculated' (the moments of all
-        measured images, for each ensemble).
-      count_orders: whether `remove` counts a combination once for each order of its operators (the
-        paper's A_N^K), K! times where they differ. The score is the same for all of them.
-    """
+    """How a shrink is measured and how much it drops: `ShrinkConfig`, whose defaults these are."""
 
     metric: str = "diversity"
     remove: int = 20
-    num_samples: int = 1000
+    num_samples: int = 200
     beta: float | str = PAPER_BETA
     gamma: float = 1.0
     quality_power: float = 1.0
-    min_pair_count: int = 4
+    min_pair_count: int = 5
     shrink_shared_layers: bool = False
-    min_combinations: int = 0
+    min_combinations: int = 1
     batch_norm: str = "batch"
     count_orders: bool = False
 

@@ -120,7 +120,7 @@ class LayerScores:
 
     Attributes:
       dissimilarity: float64 (d, N, N), symmetric: mean of 1 − exp(−β d_pq) over the pairs of
-        different paths with these operators in that layer, behind the split. Kept instead of S
+        different paths with these operators in that layer, after the split. Kept instead of S
         because 1 − S loses nothing to rounding while β d_pq ≪ 1. The diagonal belongs to pairs
         of different paths with the *same* operator (they exist with `heterogeneous: false` only).
       quality: float64 (d, N): r = γ · E[accuracy]^p.

@@ -107,7 +107,7 @@ class Architecture:
         keys = [k for k in value if not str(k).startswith("x_")]
         check_keys("architecture", keys, ("format", "name", "split_point", "paths"))
         paths, name = value.get("paths"), value.get("name", "")
-        check(isinstance(name, str), "architecture.name", name, "a text")
+        check(isinstance(name, str), "architecture.name", name, "a string")
         rows_ok = isinstance(paths, list) and all(isinstance(row, list) for row in paths)
         check(rows_ok, "architecture.paths", paths, "a list of lists of operator names")
         for row in paths:
@@ -142,7 +142,7 @@ class Architecture:
             fail(
                 "architecture",
                 values,
-                f"{num_paths} equally long rows, each ending with 0, behind the {split} shared "
+                f"{num_paths} equally long rows, each ending with 0, after the {split} shared "
                 "operators",
             )
         rows = tuple(tuple(map(_official_name, [*shared, *row[:-1]])) for row in own)

@@ -1,4 +1,4 @@
-"""Random ensembles: the training draw, and the stratified sample for scoring (sections 4, 8.3).
+"""Random ensembles: the training draw, and the stratified sample for scoring (docs/method.md).
 
 An ensemble is drawn as an array (`Architecture.to_array`): the split point, then K rows of d
 operator indices. All randomness comes from the generator, or the seed and step, that is passed.
@@ -48,7 +48,7 @@ def uniform_array(shrunk: ShrunkSpace, rng: np.random.Generator) -> np.ndarray:
 
 
 def uniform(shrunk: ShrunkSpace, rng: np.random.Generator) -> Architecture:
-    """The training draw (section 4).
+    """The training draw (paper section 3.4).
 
     The split point is uniform; each layer up to it takes one of its operators alive, each later
     one a combination alive, both uniformly; which path gets which operator is random.
@@ -94,7 +94,7 @@ def pair_counts(shrunk: ShrunkSpace, ensembles: Iterable[Architecture]) -> np.nd
     """How many ensembles show each pair of operators on different paths, by layer.
 
     Returns:
-      int64 (d, N, N), symmetric, operators in the order of the space. Only layers behind an
+      int64 (d, N, N), symmetric, operators in the order of the space. Only layers after an
       ensemble's split count, and an ensemble counts once a pair. With one path the diagonal
       counts the operators.
     """
@@ -114,7 +114,7 @@ def pair_counts(shrunk: ShrunkSpace, ensembles: Iterable[Architecture]) -> np.nd
 def stratified(
     shrunk: ShrunkSpace, rng: np.random.Generator, num_samples: int, min_pair_count: int
 ) -> list[Architecture]:
-    """Ensembles for scoring that cover every pair alive (section 8.3).
+    """Ensembles for scoring that cover every pair alive (docs/method.md, Diversity score).
 
     Every pair of operators that lives in a combination of a splittable layer is on two different
     paths of at least `min_pair_count` ensembles that split in that layer; every operator alive of
@@ -179,7 +179,7 @@ def _turns(choices: int, count: int, rng: np.random.Generator) -> np.ndarray:
 def _plan_splits(
     shrunk: ShrunkSpace, total: int, needed: list[int], rng: np.random.Generator
 ) -> list[int]:
-    """Split points, even as far as layer m + 1 is behind `needed[m]` of them."""
+    """Split points, even as far as layer m + 1 is after `needed[m]` of them."""
     points = np.array(shrunk.space.split_points)
     counts = np.bincount(_turns(len(points), total, rng), minlength=len(points))
     for m in range(shrunk.space.min_split, len(needed)):

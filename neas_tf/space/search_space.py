@@ -67,6 +67,7 @@ class LayerSpec:
         return self.stride == 1 and self.c_in == self.c_out
 
 
+_SHAPE = ("channels", "layers", "stride")
 PAPER_STAGES = (
     Stage(24, 4, 2),
     Stage(40, 4, 2),
@@ -88,7 +89,7 @@ class SearchSpace:
       input_channels: 3 for RGB.
       num_classes: outputs of each path's classifier.
       stem_channels, stem_kernel, stem_stride: the first convolution.
-      block_channels, block_stride: the fixed depthwise-separable layer behind the stem;
+      block_channels, block_stride: the fixed depthwise-separable layer after the stem;
         0 channels leave it out.
       stages: the searchable layers.
       operators: names of the N operators.
@@ -164,7 +165,7 @@ class SearchSpace:
 
     @property
     def out_channels(self) -> int:
-        """Channels behind the last searchable layer."""
+        """Channels after the last searchable layer."""
         return self.stages[-1].channels
 
     @property
@@ -174,12 +175,12 @@ class SearchSpace:
 
     @property
     def stem_size(self) -> tuple[int, int]:
-        """(height, width) behind the stem."""
+        """(height, width) after the stem."""
         return reduced(self.input_size, self.stem_stride)
 
     @property
     def block_size(self) -> tuple[int, int]:
-        """(height, width) behind the depthwise-separable layer."""
+        """(height, width) after the depthwise-separable layer."""
         return reduced(self.stem_size, self.block_stride) if self.block_channels else self.stem_size
 
     @functools.cached_property
@@ -225,8 +226,8 @@ class SearchSpace:
 
         `input_size` may be one number; a stage is a mapping or [channels, layers, stride].
 
-              Raises:
-                NeasError: for an unknown key or a value out of range.
+        Raises:
+          NeasError: for an unknown key or a value out of range.
         """
         check(isinstance(config, Mapping), "space", config, "a mapping")
         check_keys("space", config, [f.name for f in dataclasses.fields(cls)])
@@ -244,7 +245,7 @@ class SearchSpace:
             stages = values["stages"]
             check(isinstance(stages, (list, tuple)), "space.stages", stages, "a list of stages")
             values["stages"] = tuple(_stage(i, stage) for i, stage in enumerate(stages))
-        check(isinstance(values.get("name", ""), str), "space.name", values.get("name"), "a text")
+        check(isinstance(values.get("name", ""), str), "space.name", values.get("name"), "a string")
         return cls(**values)
 
     def fingerprint(self) -> str:
@@ -257,24 +258,28 @@ def _check_once(field: str, names: tuple[str, ...]) -> None:
     check(len(set(names)) == len(names), field, names, "every operator once")
 
 
-def _stage(index: int, value: Any) -> Stage:
+def stage_fields(index: int, value: Any) -> dict[str, Any]:
+    """The fields of a space's stage, given as a mapping or as [channels, layers, stride].
+
+    Raises:
+      NeasError: for anything else, and for unknown fields; what the fields hold is not looked at.
+    """
     field = f"space.stages[{index}]"
+    if isinstance(value, Mapping):
+        check_keys(field, value, (*_SHAPE, "operators"))
+        return dict(value)
+    forms = f"{{{', '.join(_SHAPE)}, operators}} or [{', '.join(_SHAPE)}]"
+    check(isinstance(value, (list, tuple)) and len(value) == 3, field, value, forms)
+    return dict(zip(_SHAPE, value, strict=True))
+
+
+def _stage(index: int, value: Any) -> Stage:
     if isinstance(value, Stage):
         return value
-    if isinstance(value, Mapping):
-        names = ("channels", "layers", "stride")
-        check_keys(field, value, (*names, "operators"))
-        missing = [k for k in names if k not in value]
-        if missing:
-            fail(field, dict(value), f"a mapping with {', '.join(missing)} too")
-        operators = value.get("operators") or ()
-        right = isinstance(operators, (list, tuple))
-        check(right, f"{field}.operators", operators, "a list of names")
-        return Stage(*(value[name] for name in names), tuple(operators))
-    check(
-        isinstance(value, (list, tuple)) and len(value) == 3,
-        field,
-        value,
-        "{channels, layers, stride, operators} or [channels, layers, stride]",
-    )
-    return Stage(*value)
+    field, values = f"space.stages[{index}]", stage_fields(index, value)
+    if missing := [name for name in _SHAPE if name not in values]:
+        fail(field, values, f"a mapping with {', '.join(missing)} too")
+    operators = values.get("operators") or ()
+    right = isinstance(operators, (list, tuple))
+    check(right, f"{field}.operators", operators, "a list of names")
+    return Stage(**values | {"operators": tuple(operators)})

@@ -82,7 +82,7 @@ class ShrunkSpace:
             if heterogeneous and len(layer.operators) < size:
                 raise NeasError(
                     f"num_paths: received {num_paths}, but layer {layer.number} of space "
-                    f"{space.name!r} has only {len(layer.operators)} operators; allowed are at "
+                    f"{space.name!r} has only {len(layer.operators)} operators; expected at "
                     f"most that many paths, or heterogeneous: false."
                 )
             count = len(layer.operators) + (0 if heterogeneous or size == 1 else size - 1)
@@ -90,13 +90,13 @@ class ShrunkSpace:
                 raise NeasError(
                     f"num_paths: received {num_paths}, with which the {len(layer.operators)} "
                     f"operators of layer {layer.number} of space {space.name!r} make more than "
-                    f"{_MOST_COMBINATIONS:,} combinations; allowed are fewer paths or operators."
+                    f"{_MOST_COMBINATIONS:,} combinations; expected fewer paths or operators."
                 )
             alive.append(all_combinations(layer.operators, size, heterogeneous or size == 1))
         return cls(space, num_paths, heterogeneous, tuple(alive))
 
     def can_split(self, number: int) -> bool:
-        """Whether layer `number` (1-based) may lie behind a split point."""
+        """Whether layer `number` (1-based) may lie after a split point."""
         return number > self.space.min_split
 
     @functools.cached_property
@@ -161,7 +161,7 @@ class ShrunkSpace:
         return tuple(sorted(operators, key=self.space.operator_index))
 
     def allows(self, number: int, operators: Iterable[str]) -> bool:
-        """Whether the K operators of a layer behind the split are a combination alive."""
+        """Whether the K operators of a layer after the split are a combination alive."""
         try:
             return self.ordered(operators) in self._alive_sets[number - 1]
         except ValueError:

@@ -66,11 +66,11 @@ def _read(source: object) -> Architecture:
     if isinstance(source, (list, tuple)):
         return Architecture.from_official(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise NeasError(f"architecture: received {source!r}, allowed is {_forms()}.")
+        raise NeasError(f"architecture: received {source!r}, expected {_forms()}.")
     text = os.fspath(source).strip()
     name = text.lower().replace("-", "_")
     if name in zoo_names():
-        return _file(config_file("architectures", f"{name}.json"), name)
+        return _file(os.fspath(config_file("architectures", f"{name}.json")), name)
     if _KEY_START.match(text):
         return Architecture.from_key(text)
     if _LIST_START.match(text):
@@ -80,7 +80,7 @@ def _read(source: object) -> Architecture:
         return _file(path, Path(path).stem)
     near = difflib.get_close_matches(name, zoo_names(), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise NeasError(f"architecture: received {text!r}, allowed is {_forms()}.{hint}")
+    raise NeasError(f"architecture: received {text!r}, expected {_forms()}.{hint}")
 
 
 def _file(path: str, name: str) -> Architecture:

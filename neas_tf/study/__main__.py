@@ -19,7 +19,7 @@ def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_string("study", None, f"Of {', '.join(NAMES)}; several with commas; or all.")
     flags.DEFINE_string(
-        "model_dir", None, "Folder of the studies; they go on from what it holds and share units."
+        "model_dir", None, "Folder of the studies; they resume from what it holds and share units."
     )
     flags.DEFINE_multi_string(
         "config_file",
@@ -28,10 +28,10 @@ def define_flags() -> None:
         "Without one: configs/studies/cifar10_cpu.yaml.",
     )
     flags.DEFINE_string(
-        "params_override", "", "Overrides behind the files: a.b=1,c=2, a YAML mapping, or a file."
+        "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a file."
     )
     flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
-    flags.DEFINE_float("time_limit", 0.0, "Minutes behind which no unit begins; 0 is no limit.")
+    flags.DEFINE_float("time_limit", 0.0, "Minutes after which no unit begins; 0 is no limit.")
     flags.DEFINE_bool(
         "list",
         False,
@@ -49,18 +49,18 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     if values.list and not values.study:
         for name in NAMES:
             console.show(name)
         return
     if not values.study:
-        raise NeasError(f"study: received nothing, allowed is --study={'|'.join(NAMES)}|all.")
+        raise NeasError(f"study: received nothing, expected --study={'|'.join(NAMES)}|all.")
     names = chosen(values.study)
     if not values.model_dir:
-        raise NeasError("model_dir: received nothing, allowed is --model_dir=FOLDER.")
+        raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     folder = resolve_user_path(values.model_dir)
-    check_folder(folder)  # at once, not behind TensorFlow's start
+    check_folder(folder)  # at once, not after TensorFlow's start
     command_line.start_tensorflow(values.threads)
     from neas_tf.study.command import Options, load_settings, run_studies
 

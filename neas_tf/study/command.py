@@ -12,10 +12,11 @@ from neas_tf.common.errors import NeasError
 from neas_tf.config.parse import apply_override, check_known, read_overrides, with_stage_shapes
 from neas_tf.config.settings import NeasConfig
 from neas_tf.latency.timing import describe_machine
-from neas_tf.run.context import Run, essential_settings
+from neas_tf.run.context import Run
+from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.study import reporting, schedule
-from neas_tf.study.running import Runner
+from neas_tf.study.runner import Runner
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.store import Store
 from neas_tf.study.tables.catalogue import STUDIES, all_units
@@ -29,7 +30,7 @@ class Options:
 
     Attributes:
       shard: part of the units, 'i/n', '' for all.
-      time_limit: minutes behind which no unit begins, 0 for none.
+      time_limit: minutes after which no unit begins, 0 for none.
       list_only: whether only the units are listed; nothing is written then.
       report_only: whether only the reports are written from what is done.
     """
@@ -115,7 +116,7 @@ def run_studies(
                 on_begin=lambda unit: console.heading(unit.title, unit.key),
             )
         if now.left and limit:
-            console.say("The time limit is reached; the same command goes on from here.")
+            console.say("The time limit is reached; the same command continues from here.")
     for name in names:
         folder = _write_report(name, plan, store, run)
         console.say(f"{STUDIES[name].title}: {folder / 'README.md'}")

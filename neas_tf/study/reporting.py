@@ -23,7 +23,7 @@ class Table:
     Attributes:
       title: above it.
       header: of the columns.
-      rows: texts.
+      rows: strings.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Header:
       facts: how it was run, one line each.
       done: titles of the units that are done.
       missing: of those that are not.
-      hours: that the units took, added up; of each, the sitting that finished it.
+      hours: that the units took, added up; of each, the session that finished it.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _done(header: Header) -> str:
     total = len(header.done) + len(header.missing)
     return (
         f"{len(header.done)} of {total} units done, {header.hours:.2f} hours of wall time "
-        "(of each unit, the sitting that finished it)"
+        "(of each unit, the session that finished it)"
     )
 
 
@@ -141,7 +141,7 @@ def _page(header: Header, report: Report) -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON types: means as mappings, NaN as null, keys as texts."""
+    """JSON types: means as mappings, NaN as null, keys as strings."""
     if isinstance(value, Mean):
         return plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):

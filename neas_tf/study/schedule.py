@@ -6,20 +6,14 @@ import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+
+from tqdm import tqdm
 
 from neas_tf.common.errors import NeasError, check_int, fail
 from neas_tf.study.store import PAUSE, Store
 from neas_tf.study.units import Result, Unit, in_order
 
 Run = Callable[[Unit], Result]
-
-
-class Bar(Protocol):
-    """What a progress bar must do; a `tqdm.tqdm` does."""
-
-    def update(self, n: int = 1) -> object:
-        """Counts n more units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +81,7 @@ def work(
     seconds_limit: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    bar: Bar | None = None,
+    bar: tqdm | None = None,
     on_begin: Callable[[Unit], None] = lambda unit: None,
 ) -> Progress:
     """Runs what is not done, the first that is ready first; each is stored as it finishes.
@@ -115,8 +109,8 @@ def work(
             bar.update(len(now.done) - seen)
         if seconds_limit and clock() - begin >= seconds_limit:
             return now
-        ready = [unit.resolve(store.get) for unit in now.left if shard.has(unit)]
-        ready = [unit for unit in ready if unit is not None]
+        resolved = (unit.resolve(store.get) for unit in now.left if shard.has(unit))
+        ready = [unit for unit in resolved if unit is not None]
         if not ready:
             return now
         if not any(_run_one(unit, store, run, clock, on_begin) for unit in ready):
@@ -153,5 +147,5 @@ def describe(found: Progress) -> str:
 def check_time_limit(minutes: float) -> float:
     """Minutes to seconds; raises `NeasError` for a negative number."""
     if not minutes >= 0 or minutes == float("inf"):
-        raise NeasError(f"time_limit: received {minutes!r}, allowed are minutes ≥ 0 (0: no limit).")
+        raise NeasError(f"time_limit: received {minutes!r}, expected minutes ≥ 0 (0: no limit).")
     return 60.0 * minutes

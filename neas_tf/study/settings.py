@@ -13,7 +13,7 @@ from neas_tf.study.rivals import RIVALS
 
 @dataclasses.dataclass(frozen=True)
 class StudySettings:
-    """Sizes of the studies. They may grow between two sittings: what is done stays.
+    """Sizes of the studies. They may grow between two sessions: what is done stays.
 
     Attributes:
       experiment: the registered experiment that the file's other sections override.
@@ -111,7 +111,7 @@ class StudySettings:
             elif isinstance(default, float):
                 check(_is_positive(given, 1e6), f"study.{name}", given, "a number above 0")
             elif isinstance(default, str):
-                check(isinstance(given, str), f"study.{name}", given, "a text")
+                check(isinstance(given, str), f"study.{name}", given, "a string")
             changes[name] = given
         return cls(**changes)
 

@@ -12,6 +12,8 @@ import scipy.stats
 
 from neas_tf.common.errors import NeasError, check, check_int, check_share
 
+Values = Sequence[float] | np.ndarray
+
 _TAG = 0xB007  # keeps the resampling apart from what else derives from the same seed
 
 
@@ -52,7 +54,7 @@ class Interval:
     high: float
 
 
-def kendall(x: Sequence[float], y: Sequence[float]) -> float:
+def kendall(x: Values, y: Values) -> float:
     """Kendall's τ-b, which corrects for ties; NaN where one side is constant.
 
     Raises:
@@ -62,7 +64,7 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
     return float(scipy.stats.kendalltau(x, y, variant="b").statistic)
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+def spearman(x: Values, y: Values) -> float:
     """Spearman's ρ with mean ranks for ties; NaN where one side is constant.
 
     Raises:
@@ -81,7 +83,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a statistic of observations, drawn anew with replacement.
+    """Percentile bootstrap of a statistic of observations, drawn again with replacement.
 
     Args:
       statistic: of the numbers (0-based) of the observations that are drawn, such as
@@ -126,9 +128,9 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.sum((y.T @ x) ** 2) / norm) if norm else math.nan
 
 
-def _check_pairs(x: Sequence[float], y: Sequence[float]) -> None:
+def _check_pairs(x: Values, y: Values) -> None:
     if len(x) != len(y):
-        raise NeasError(f"pairs: received {len(x)} and {len(y)} values, allowed are equally many.")
+        raise NeasError(f"pairs: received {len(x)} and {len(y)} values, expected equally many.")
     check(len(x) >= 2, "pairs", len(x), "at least 2")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import difference, listed, read_json, write_json_atomic
+from neas_tf.common.files import check_same, difference, read_json, write_json_atomic
 from neas_tf.common.folder_lock import is_leftover, lock_folder
 from neas_tf.common.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
@@ -41,13 +41,13 @@ def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
     path = folder / "study.json"
     try:
         if folder.exists() and not folder.is_dir():
-            raise NeasError(f"model_dir: {str(folder)!r} is a file, allowed is a folder.")
+            raise NeasError(f"model_dir: {str(folder)!r} is a file, expected a folder.")
         if not path.exists():
             names = list(folder.iterdir()) if folder.is_dir() else []
             if not all(is_leftover(name) for name in names):
                 raise NeasError(
                     f"model_dir: {str(folder)!r} holds files of something else (no study.json); "
-                    "allowed is an empty or new folder, or one of earlier studies."
+                    "expected an empty or new folder, or one of earlier studies."
                 )
             return None
     except OSError as error:
@@ -91,12 +91,10 @@ class Store:
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _check(self, found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        changes = difference(_completed(found, self._base, defaults), self._base)
-        if changes:
-            raise NeasError(
-                f"model_dir: {str(self.folder)!r} holds studies with other settings "
-                f"({listed(changes)}); allowed are the same settings or another folder."
-            )
+        completed = _completed(found, self._base, defaults)
+        remedy = "the same settings, or another folder"
+        where = f"model_dir: {str(self.folder)!r}"
+        check_same(where, "set of studies", completed, self._base, remedy)
 
     def begin(self) -> None:
         """Makes the folder and records the settings."""
@@ -130,8 +128,8 @@ class Store:
             if received != json.loads(json.dumps(expected)):
                 changes = difference(received, expected)
                 raise NeasError(
-                    f"unit {str(path)!r}: is not of this study ({'; '.join(changes[:3])}); allowed "
-                    "is what a study with the same settings wrote."
+                    f"unit {str(path)!r}: is not of this study ({'; '.join(changes[:3])}); expected "
+                    "what a study with the same settings wrote."
                 )
             self._known[key] = value["result"]
         return self._known[key]

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from neas_tf.space.architecture import Architecture
 
@@ -45,7 +45,7 @@ class Unit:
         """Units whose results or files this one uses."""
         return ()
 
-    def resolve(self, lookup: Lookup) -> Unit | None:
+    def resolve(self, lookup: Lookup) -> Self | None:
         """This unit with everything known in it; None while a unit that it needs is not done."""
         return self if all(found(need, lookup) is not None for need in self.needs) else None
 
@@ -262,7 +262,7 @@ class Training(Unit):
         """The search, where the ensemble is not known yet."""
         return (self.ensemble.search,) if isinstance(self.ensemble, Found) else ()
 
-    def resolve(self, lookup: Lookup) -> Unit | None:
+    def resolve(self, lookup: Lookup) -> Self | None:
         """See `Unit.resolve`."""
         if not isinstance(self.ensemble, Found):
             return self
@@ -298,7 +298,7 @@ class OfTraining(Unit):
         """The training."""
         return (self.training,)
 
-    def resolve(self, lookup: Lookup) -> Unit | None:
+    def resolve(self, lookup: Lookup) -> Self | None:
         """See `Unit.resolve`."""
         training = self.training.resolve(lookup)
         if training is None or lookup(training) is None:

@@ -145,7 +145,7 @@ class Stem(FixedLayer):
         y = functional.depthwise(x, w["block/dw/kernel"], self.block_stride)
         y, moments["block/dw_bn"] = self.normalise(y, "block/dw_bn", statistics.get("block/dw_bn"))
         y = activate(y)
-        y = functional.squeeze_excite(y, *(w[f"block/{role}"] for role in SQUEEZE))
+        *_, y = functional.squeeze_excite(y, *(w[f"block/{role}"] for role in SQUEEZE))
         y = functional.convolution(y, w["block/pw/kernel"])
         y, moments["block/pw_bn"] = self.normalise(y, "block/pw_bn", statistics.get("block/pw_bn"))
         residual = self.block_stride == 1 and self.channels == self.block_channels

@@ -1,7 +1,7 @@
 """The arithmetic of the supernet's layers on plain tensors: no state, no Keras.
 
 Batch normalisation here takes its statistics as arguments and returns the batch's moments, so
-that one traced graph trains, recalibrates and evaluates (method: every candidate has statistics
+that one traced graph trains, recalibrates and evaluates (every candidate has statistics
 of its own, and none of them is the supernet's).
 """
 
@@ -107,12 +107,21 @@ def squeeze_excite(
     reduce_bias: tf.Tensor,
     expand_kernel: tf.Tensor,
     expand_bias: tf.Tensor,
-) -> tf.Tensor:
-    """SE with ReLU inside and the gate relu6(x + 3)/6; kernels (1, 1, C, C')."""
-    squeezed = tf.reduce_mean(x, [1, 2])
-    hidden = tf.nn.relu(dense(squeezed, reduce_kernel, reduce_bias))
-    gate = tf.nn.relu6(dense(hidden, expand_kernel, expand_bias) + 3.0) * (1.0 / 6.0)
-    return x * gate[:, None, None, :]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """SE with ReLU inside and the gate relu6(linear)/6; kernels (1, 1, C, C').
+
+    Returns:
+      What its gradient needs: mean (B, C), hidden (B, C'), linear (B, C); and last the map.
+    """
+    mean = tf.reduce_mean(x, [1, 2])
+    hidden = tf.nn.relu(dense(mean, reduce_kernel, reduce_bias))
+    linear = dense(hidden, expand_kernel, expand_bias) + 3.0
+    return mean, hidden, linear, x * gate(linear)
+
+
+def gate(linear: tf.Tensor) -> tf.Tensor:
+    """The factors of `squeeze_excite`, (B, C) to (B, 1, 1, C)."""
+    return (tf.nn.relu6(linear) * (1.0 / 6.0))[:, None, None, :]
 
 
 def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -8,8 +8,8 @@ not taken costs nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -25,7 +25,7 @@ class LayerShape(NamedTuple):
 
     Attributes:
       stacks: the operators.
-      has_skip: whether a branch returns the input; it comes behind the stacks.
+      has_skip: whether a branch returns the input; it comes after the stacks.
       residual: whether the input is added to an operator's output.
       row_width: numbers of a row of weights.
       moment_widths: channels of each batch normalisation's moments, those of the widest operator.
@@ -63,7 +63,7 @@ class LayerProgram:
         self._norms = len(shape.moment_widths)
         # Tensors that a forward pass keeps, see `Kept`.
         counts = [count_kept(stack.steps[0]) for stack in shape.stacks]
-        self._most = Kept(*map(max, zip(*counts, strict=True)))
+        self._most_maps, self._most_norms = map(max, zip(*counts, strict=True))
 
     def __call__(
         self,
@@ -84,10 +84,10 @@ class LayerProgram:
 
         Returns:
           The map, then (2, C) moments for each batch normalisation in the order of the operator's
-          steps, zero-padded; zeros behind its last one and where the operator is skip.
+          steps, zero-padded; zeros after its last one and where the operator is skip.
         """
         shared = first is not None
-        if not shared:
+        if first is None:
             first = [tf.zeros([0] * 4, x.dtype)] + [tf.zeros([0, 0])] * self._norms
         if statistics is not None:
             results, _ = self._forward(x, row, choice, _any_shape(first), list(statistics))
@@ -127,7 +127,9 @@ class LayerProgram:
                 run.kept, x.dtype, statistics is None
             )
 
-        branches = [functools.partial(stack, member) for member in shape.stacks]
+        branches: list[Callable[[], Any]] = [
+            functools.partial(stack, member) for member in shape.stacks
+        ]
         if shape.has_skip:
             branches.append(lambda: ([tf.identity(x), *self._padded(())], nothing()))
         branches.append(lambda: ([tf.identity(value) for value in first], nothing()))
@@ -137,8 +139,8 @@ class LayerProgram:
         """What is kept, filled up to the number of tensors that any stack keeps."""
         if not wanted:
             return Kept([], [])
-        maps = kept.maps + [tf.zeros([0], dtype)] * (self._most.maps - len(kept.maps))
-        norms = kept.norms + [tf.zeros([0])] * (self._most.norms - len(kept.norms))
+        maps = kept.maps + [tf.zeros([0], dtype)] * (self._most_maps - len(kept.maps))
+        norms = kept.norms + [tf.zeros([0])] * (self._most_norms - len(kept.norms))
         return Kept(maps, norms)
 
     def _padded(self, moments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -163,7 +165,9 @@ class LayerProgram:
         def nothing(dx, dfirst):
             return tf.identity(dx), tf.zeros([shape.row_width]), tf.identity(dfirst)
 
-        branches = [functools.partial(stack, member) for member in shape.stacks]
+        branches: list[Callable[[], Any]] = [
+            functools.partial(stack, member) for member in shape.stacks
+        ]
         if shape.has_skip:
             branches.append(lambda: nothing(dy, tf.zeros_like(dy)))
         branches.append(lambda: nothing(tf.zeros_like(x), dy))

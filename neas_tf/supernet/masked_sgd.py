@@ -1,7 +1,9 @@
-"""SGD that moves only what was drawn (method section 4).
+"""SGD that moves only what was drawn (docs/method.md, Supernet training).
 
 An operator that was not drawn must not move by momentum or weight decay either, so that the
-stock optimizers, dense or sparse, do not serve.
+stock optimizers, dense or sparse, do not serve. Between replicas the dense gradient of the whole
+supernet is reduced: to reduce only what was drawn would save 63 % of the bytes but, by estimates
+for 8 GPUs or a TPU v3-32 (docs/scaling.md), 1 to 3 % of a step.
 """
 
 from __future__ import annotations
@@ -152,6 +154,13 @@ class _Drawn(NamedTuple):
       first: int32 (K,), 1 where no path before has the same row; all 0 where no path has a row.
       shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
         with the same operator, divided by K in the trunk.
+
+    With K = 2 and rows for the operators 0, 1, 2:
+      both paths draw 1 in the trunk: row (1, 1), first (1, 0), shares [[½, ½], [½, ½]]: row 1 moves
+        once, by half the sum of both gradients.
+      they draw 0 and 2 after the split: row (0, 2), first (1, 1), shares the identity.
+      they draw 0 and skip: row (0, 0), first (1, 0), shares [[1, 0], [1, 0]]: row 0 moves once, by
+        the first path's gradient; the second path has none and only fills the shape.
     """
 
     row: tf.Tensor

@@ -26,7 +26,7 @@ class SupernetOutput(NamedTuple):
 
     Attributes:
       logits: (K, B, classes) float32.
-      features: (K, B, H, W, C), the paths' maps behind the last searchable layer.
+      features: (K, B, H, W, C), the paths' maps after the last searchable layer.
       moments: nested (2, C) mean and variance of every batch normalisation that ran; the same
         structure is taken as `statistics`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +23,10 @@ class Kept(NamedTuple):
       maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
         out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out.
       norms: what the gradient of a batch normalisation needs besides.
+
+    Of MBConv k3e4 (expand, depthwise, squeeze-excite, project): maps are
+    [expand: conv, gate, out] [depthwise: conv, gate, out] [squeeze-excite: mean, hidden, gate, out]
+    [project: conv, out], norms three tensors for each of the three normalisations.
     """
 
     maps: list[tf.Tensor]
@@ -36,7 +41,7 @@ def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
 
 
 def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
-    """A vector with zeros behind it."""
+    """A vector with zeros after it."""
     return tf.pad(values, [[0, by]]) if by else values
 
 
@@ -51,16 +56,18 @@ class _Member:
         place, shape = self.stack.places[role], self.stack.shape(number, role)
         return tf.reshape(self.row[place.offset : place.offset + math.prod(shape)], shape)
 
-    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor, int], Any]) -> Any:
-        """`run(kernel, its size)` with the kernel of the chosen operator; step is `number`."""
-        role, choices, which = f"{step.role}/kernel", [], []
+    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor], Any]) -> Any:
+        """`run(kernel)` with the kernel of the chosen operator; step is `number`."""
         sizes = [steps[number].kernel for steps in self.stack.steps]
-        for size in sorted(set(sizes)):
-            member = sizes.index(size)
-            choices.append(lambda member=member: run(self.weight(role, member)))
+        different = sorted(set(sizes))
+
+        def run_with(member: int) -> Any:
+            return run(self.weight(f"{step.role}/kernel", member))
+
+        choices = [functools.partial(run_with, sizes.index(size)) for size in different]
         if len(choices) == 1:
             return choices[0]()
-        which = [sorted(set(sizes)).index(size) for size in sizes]
+        which = [different.index(size) for size in sizes]
         return tf.switch_case(tf.gather(tf.constant(which), self.member), choices)
 
 
@@ -106,13 +113,9 @@ class Forward(_Member):
         return y
 
     def _squeeze(self, x):
-        reduce, reduce_bias, expand, expand_bias = map(self.weight, SQUEEZE)
-        mean = tf.reduce_mean(x, [1, 2])
-        hidden = tf.nn.relu(functional.dense(mean, reduce, reduce_bias))
-        linear = functional.dense(hidden, expand, expand_bias) + 3.0
-        x = x * _gate(linear)[:, None, None, :]
-        self.kept.maps.extend([mean, hidden, linear, x])
-        return x
+        kept = functional.squeeze_excite(x, *map(self.weight, SQUEEZE))
+        self.kept.maps.extend(kept)
+        return kept[-1]
 
 
 class Backward(_Member):
@@ -204,11 +207,7 @@ class Backward(_Member):
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
-        return dy * _gate(linear)[:, None, None, :] + (dmean / pixels)[:, None, None, :]
-
-
-def _gate(linear: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu6(linear) * (1.0 / 6.0)
+        return dy * functional.gate(linear) + (dmean / pixels)[:, None, None, :]
 
 
 def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:

@@ -26,7 +26,7 @@ class SearchableLayer(FixedLayer):
       layer: the layer's `LayerSpec` (or its dict).
       operators: all operators of the space, which the index tensors refer to.
       num_paths: K.
-      can_share, can_split: whether the layer may lie before / behind a split point.
+      can_share, can_split: whether the layer may lie before / after a split point.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class SearchableLayer(FixedLayer):
     ):
         super().__init__(**kwargs)
         if isinstance(layer, dict):
-            layer = LayerSpec(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()}
-            )
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()
+            }
+            layer = LayerSpec(**fields)
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         members: dict[str, dict[int, Operator]] = {}
@@ -118,14 +119,17 @@ class SearchableLayer(FixedLayer):
 
         Returns:
           K maps and K tuples of moments (2, C), one for each batch normalisation in the order of
-          the operator's steps, zero-padded to the widest operator's; zeros behind its last one
+          the operator's steps, zero-padded to the widest operator's; zeros after its last one
           and where the operator is skip.
         """
         rows = self.drawn_rows(operators) if rows is None else rows
         # The gradient of a reshape costs nothing, that of `unstack` a copy.
         rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
-        outputs, moments = [], []
+        outputs: list[tf.Tensor] = []
+        moments: list[tuple[tf.Tensor, ...]] = []
         for k in range(self.num_paths if self.can_split else 1):
+            # K = 2, layer 5. With s = 7 the layer is shared: path 1 runs its operator, path 2 takes
+            # the last branch, which returns `first`, path 1's result. With s = 3 both run their own.
             choice, first = self.choice(operators[k]), None
             if k and self.can_share:
                 last = len(self.stacks) + self.has_skip
@@ -148,7 +152,9 @@ class SearchableLayer(FixedLayer):
           operators: int32 (K,).
         """
         values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
-        # (rows, K): which path drew which row; skip has none.
+        # (rows, K): which path drew which row; skip has none. Paths that drew the same row share it:
+        # K = 2, both drew row 1 of 3: weight [[0, 0], [½, ½], [0, 0]], so that row moves to the mean
+        # of both paths' moments, and rows 0 and 2 keep theirs.
         drew = tf.equal(tf.constant(self.members, tf.int32)[:, None], operators[None, :])
         weight = tf.cast(drew, tf.float32)
         weight /= tf.maximum(tf.reduce_sum(weight, 1, keepdims=True), 1.0)

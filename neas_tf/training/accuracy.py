@@ -58,12 +58,12 @@ def evaluate(
         raise NeasError(
             f"data: none of the {info.part(part).size} images of {part!r} can be decoded."
         )
-    *paths, ensemble = (right / examples).tolist()
+    *paths, ensemble = np.divide(right, examples).tolist()
     result: dict[str, Any] = {
         "path_accuracies": paths,
         "ensemble_accuracy": ensemble,
         "test_examples": examples,
     }
     if num_classes > _TOP:
-        *result["path_top5"], result["top5"] = (right5 / examples).tolist()
+        *result["path_top5"], result["top5"] = np.divide(right5, examples).tolist()
     return result

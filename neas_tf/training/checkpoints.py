@@ -80,14 +80,14 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def settle(folder: str | os.PathLike[str]) -> int:
-    """Makes the newest whole checkpoint the one that a training goes on from.
+    """Makes the newest whole checkpoint the one that a training continues from.
 
     Damaged ones after it are removed, with a line that says so; never a whole one, nor one that
     the system does not let us read. One that is whole, but not named in `checkpoint`, is taken
     only where no other is. Only for who holds the run's lock.
 
     Returns:
-      Its step; 0 where there is none, and the training begins anew.
+      Its step; 0 where there is none, and the training begins again.
 
     Raises:
       NeasError: when files cannot be read, or not be removed.
@@ -103,7 +103,7 @@ def settle(folder: str | os.PathLike[str]) -> int:
         steps = sorted(_lying(folder), reverse=True)
         good = _newest_whole(folder, [step for step in steps if step not in bad], bad)
     for step, reason in bad.items():
-        after = f"goes on from step {good:,}" if good else "begins again at step 0"
+        after = f"continues from step {good:,}" if good else "begins again at step 0"
         console.say(
             f"   Checkpoint {str(folder / f'ckpt-{step}')!r} is damaged ({reason}): {after}."
         )

@@ -1,4 +1,4 @@
-"""Finds the step at which a training diverges, and trains on more slowly behind a rollback."""
+"""Finds the step at which a training diverges, and trains on more slowly after a rollback."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class WatchedLoss(tf_keras.metrics.Mean):
 
 
 class Watch:
-    """What a training loop looks at behind every loop of steps.
+    """What a training loop looks at after every loop of steps.
 
     Args:
       settings: what is bad.
@@ -141,7 +141,7 @@ def train_or_go_back(
 ) -> Any:
     """Trains a stage; goes back to its last checkpoint when it diverges and may do so.
 
-    Going back is what a resumed run does: everything is made anew and starts where the folder's
+    Going back is what a resumed run does: everything is made again and starts where the folder's
     newest checkpoint stands. When that has not helped, the checkpoint before it is the next.
 
     Args:
@@ -167,7 +167,7 @@ def train_or_go_back(
             )
             if not settings.roll_back:
                 raise NeasError(
-                    f"{where}. Lower the learning rate in another folder, or go on from there with "
+                    f"{where}. Lower the learning rate in another folder, or continue from there with "
                     f"{stage}.on_divergence=rollback."
                 ) from None
             if len(before) >= settings.most:

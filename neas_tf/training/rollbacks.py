@@ -1,7 +1,7 @@
 """What a stage does when its loss explodes, and the record of where it went back.
 
 `rollbacks.json` in a stage's folder is all there is to know: the learning rate of a step follows
-from the step and this list, so that a run killed behind a rollback goes on as if it had not been.
+from the step and this list, so that a run killed after a rollback continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rollback:
     Attributes:
       step: the first step whose loss or weights were bad, 1-based.
       to: the step of the checkpoint that it went back to; 0 is the beginning.
-      factor: on the learning rate of all steps behind `to`.
+      factor: on the learning rate of all steps after `to`.
       reason: what was bad.
     """
 

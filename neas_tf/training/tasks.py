@@ -30,12 +30,12 @@ def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
     field = "supernet.trainer.optimizer_config"
     if config.optimizer.type != "sgd":
         raise NeasError(
-            f"{field}.optimizer.type: received {config.optimizer.type!r}, allowed is 'sgd' "
+            f"{field}.optimizer.type: received {config.optimizer.type!r}, expected 'sgd' "
             "(only what was drawn may move)."
         )
     if config.ema is not None:
         raise NeasError(
-            f"{field}.ema: allowed is null, for an average would move operators that were not drawn."
+            f"{field}.ema: expected null, for an average would move operators that were not drawn."
         )
 
 
@@ -136,7 +136,7 @@ class _ClassificationTask(base_task.Task):
 
 @task_factory.register_task_cls(SupernetTaskConfig)
 class SupernetTask(_ClassificationTask):
-    """One step: the drawn ensemble's loss, gradients and updates (method section 4).
+    """One step: the drawn ensemble's loss, gradients and updates (docs/method.md, Supernet training).
 
     Args:
       params: the registry's key.
@@ -222,7 +222,7 @@ class SupernetTask(_ClassificationTask):
 
 @task_factory.register_task_cls(EnsembleTaskConfig)
 class EnsembleTask(_ClassificationTask):
-    """Training of one ensemble (method section 7): trunk gradient divided by K.
+    """Training of one ensemble (docs/method.md, Retraining): trunk gradient divided by K.
 
     Args:
       params: the registry's key.
@@ -245,7 +245,7 @@ class EnsembleTask(_ClassificationTask):
     def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
         """Model Garden's optimizer, whose moving average also works under loss scaling."""
         if dp_config is not None:
-            raise NeasError("differential_privacy_config: allowed is null.")
+            raise NeasError("differential_privacy_config: expected null.")
         return averaging.create_optimizer(optimizer_config, runtime_config)
 
     def build_model(self) -> tf_keras.Model:

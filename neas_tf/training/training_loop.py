@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ class TrainingLoop:
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
-            console.say(f"   Goes on at step {self.first_step:,} of {self.total:,}.")
+            console.say(f"   Continues at step {self.first_step:,} of {self.total:,}.")
 
     @property
     def step(self) -> int:
@@ -142,7 +141,7 @@ class TrainingLoop:
         step = self.step
         values = {name: float(value) for name, value in output.items()}
         loss = values.get("training_loss", 0.0)
-        # Before Orbit saves: a checkpoint is always good to go on from.
+        # Before Orbit saves: a checkpoint is always good to continue from.
         self._watch.check_loss(self._seen, step, self.trainer.bad_steps, loss)
         self._watch.check_weights(self.trainer.model, self.trainer.optimizer, step)
         self._seen = step
@@ -164,7 +163,9 @@ class _Controller(orbit.Controller):
     def __init__(self, folder: Path, **kwargs: Any):
         self._folder = folder  # under the name that people know
         super().__init__(**kwargs)
-        self.summary_manager = _Summaries(self.summary_manager, self._writing)
+        for name in ("summary_writer", "write_summaries", "flush"):
+            method = getattr(self.summary_manager, name)
+            setattr(self.summary_manager, name, self._writing("TensorBoard events")(method))
 
     def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
         with self._writing("checkpoint"):
@@ -182,24 +183,8 @@ class _Controller(orbit.Controller):
             ) from None
 
 
-class _Summaries:
-    """Orbit's summary manager, whose faults are told as sentences."""
-
-    def __init__(self, manager: Any, writing: Callable[[str], AbstractContextManager]):
-        self._manager, self._writing = manager, writing
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._manager, name)
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            with self._writing("TensorBoard events"):
-                return method(*args, **kwargs)
-
-        return guarded
-
-
 class MetricsLog:
-    """metrics.jsonl: one line a logging interval; lines behind the restored step are dropped."""
+    """metrics.jsonl: one line a logging interval; lines after the restored step are dropped."""
 
     def __init__(self, path: Path, step: int):
         self.path = path

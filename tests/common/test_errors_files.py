@@ -11,7 +11,7 @@ from neas_tf.common.errors import NeasError, check, check_int, check_keys, fail,
 
 
 def test_messages_name_field_received_and_allowed():
-    with pytest.raises(NeasError, match=r"^search\.beta: received -1, allowed is a positive"):
+    with pytest.raises(NeasError, match=r"^search\.beta: received -1, expected a positive"):
         fail("search.beta", -1, "a positive number")
     with pytest.raises(ValueError, match="arch"):
         check(False, "arch", "x", "y")

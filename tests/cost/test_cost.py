@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
 from neas_tf.common.errors import NeasError
-from neas_tf.cost.cost_table import METRICS, CostTable, convolution, squeeze_excite
+from neas_tf.cost.cost_table import METRICS, CostTable, convolution_amounts, squeeze_excite
 from neas_tf.operators import Operator, bottleneck_width, squeeze_width
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.sampling import uniform, uniform_array
@@ -90,7 +90,7 @@ def test_paper_flops_add_norm_pooling_and_biases():
     assert se.macs == 2 * 16 * 8
     assert se.paper_flops == se.macs + 16 * 16 + 8 + 16
     assert se.params == 2 * 16 * 8 + 8 + 16
-    dense = convolution((1, 1), 10, 5, bias=True)
+    dense = convolution_amounts((1, 1), 10, 5, bias=True)
     assert (dense.macs, dense.paper_flops, dense.params) == (50, 55, 55)
 
 

@@ -70,7 +70,7 @@ def test_bounds_on_latency_are_decided_as_those_on_macs():
     assert COSTS.attainable_range(SHRUNK, METRIC) == (values.min(), values.max())
     Budget(max_latency_ns=int(values.min())).check_attainable(SHRUNK, COSTS)
     text = (
-        rf"search\.max_latency_ms: received .* ms, allowed is at least {milliseconds(values.min())}"
+        rf"search\.max_latency_ms: received .* ms, expected at least {milliseconds(values.min())}"
     )
     with pytest.raises(NeasError, match=text):
         Budget(max_latency_ns=int(values.min()) - 1).check_attainable(SHRUNK, COSTS)

@@ -189,7 +189,7 @@ def test_pieces_cover_all_examples():
 
 def test_batch_that_cannot_be_shared(opened):
     context = tf.distribute.InputContext(1, 0, 3)
-    with pytest.raises(NeasError, match="batch_size: received 8, allowed is a multiple of the 3"):
+    with pytest.raises(NeasError, match="batch_size: received 8, expected a multiple of the 3"):
         data.make_dataset(opened["digits"], "train", 8, True, input_context=context)
 
 

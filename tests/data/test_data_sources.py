@@ -178,7 +178,7 @@ def test_counting_records(tmp_path):
     ("change", "words"),
     [
         ({"data_dir": "{}/nowhere"}, "there is no folder '.*nowhere'"),
-        ({"num_classes": 4}, "data.num_classes: received 4, allowed is 0 or 3"),
+        ({"num_classes": 4}, "data.num_classes: received 4, expected 0 or 3"),
         ({"class_names": ["a"]}, "data.class_names"),
         ({"input_size": []}, "data.input_size"),
         ({"search_fraction": 0.01}, "data.search_fraction"),

@@ -82,7 +82,7 @@ def test_policies_repeat(tfds_dir, policy):
         ({"train_split": "training"}, "data.train_split: received 'training', .* made of train"),
         ({"test_split": "train[:x%]"}, r"data.test_split: received 'train\[:x%\]'"),
         ({"test_split": "train[:0]"}, "data.test_split: .*at least one example"),
-        ({"num_classes": 20}, "data.num_classes: received 20, allowed is 0 or 1000"),
+        ({"num_classes": 20}, "data.num_classes: received 20, expected 0 or 1000"),
         ({"input_size": []}, "data.input_size"),
     ],
 )

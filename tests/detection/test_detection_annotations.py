@@ -417,7 +417,7 @@ def test_the_command_says_what_it_mended(run_command):
     assert "without 'iscrowd'" in err and "(0 → 1)" in err
     first("categories", name="zebra")(value)
     code, out, err = run_command(value)
-    assert code == 2 and not out and "error: annotations: category 0 ('zebra')" in err
+    assert code == 2 and not out and "detection.evaluate: annotations: category 0 ('zebra')" in err
 
 
 def test_without_names_ids_count_and_that_is_said(run_command, tmp_path):

@@ -93,7 +93,7 @@ BAD = {
     "no level 1": ({"model": {"min_level": 1}}, "task.model.min_level: received 1, but .* levels"),
     "handed on too late": (
         {"model": {"min_level": 2}},
-        "neas.min_level: received 3, allowed is at most task.model.min_level, which is 2",
+        "neas.min_level: received 3, expected at most task.model.min_level, which is 2",
     ),
     "no records": (
         {"train_data": {"input_path": "nowhere/train*"}},

@@ -232,7 +232,7 @@ def test_predict(exported, tmp_path):
     assert rows and {row["name"] for row in rows} <= set(NAMES)
     assert (tmp_path / "out.png").stat().st_size > 100
     done = command("predict", *flags, f"--output={tmp_path / 'out.gif'}")
-    assert done.returncode == 2 and done.stderr.startswith("error: output: received")
+    assert done.returncode == 2 and done.stderr.startswith("detection.predict: output: received")
     done = command("predict", f"--model={path}", "--image=none.png", "--output=out.png")
     assert done.returncode == 2 and "none.png" in done.stderr
 
@@ -268,11 +268,15 @@ def test_evaluate(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{count} boxes in 1 pictures\nAP ")
     done = command("evaluate", *flags, f"--annotations={tmp_path / '1.png'}")
-    assert done.returncode == 2 and done.stderr.startswith("error: annotations: received")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "detection.evaluate: annotations: received"
+    )
 
 
 def test_the_export_command_refuses_before_it_starts_tensorflow(tmp_path):
     done = command("export", f"--model_dir={tmp_path}", f"--output={tmp_path / 'a.tflite'}")
-    assert done.returncode == 2 and done.stderr.startswith("error: images: received None")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "detection.export: images: received None"
+    )
     done = command("compare")
     assert done.returncode == 2 and "folders of runs" in done.stderr

@@ -123,7 +123,7 @@ def test_relative_paths_mean_the_folder_of_the_caller_of_bazel(model_dir, tmp_pa
 def test_bad_input_is_one_line(flags, message, model_dir, tmp_path, to_tflite, capsys):
     assert to_tflite(*(flag.replace("MODEL_DIR", str(model_dir)) for flag in flags)) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert error.startswith("export.to_tflite: ") and error.count("\n") == 1 and message in error
     assert not list(tmp_path.iterdir())
 
 

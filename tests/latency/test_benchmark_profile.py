@@ -163,7 +163,7 @@ def test_files_that_cannot_be_used(tmp_path):
     with pytest.raises(NeasError, match=r"holds no \.csv"):
         read_latencies([tmp_path], KNOWN)
     (tmp_path / "other.csv").write_text(headed(OPS, csv=True))
-    with pytest.raises(NeasError, match=r"model 'other', allowed are those of the manifest"):
+    with pytest.raises(NeasError, match=r"model 'other', expected those of the manifest"):
         read_latencies([tmp_path / "other.csv"], KNOWN)
 
 

@@ -101,9 +101,7 @@ def test_missing_probes_are_named():
     models = list_models(ONE, 0, 0)
     latencies, _ = true_latencies(ONE, models)
     del latencies["probe_001.tflite"]
-    with pytest.raises(
-        NeasError, match=r"none of probe_001\.tflite; allowed is one of every probe"
-    ):
+    with pytest.raises(NeasError, match=r"none of probe_001\.tflite; expected one of every probe"):
         make_table(ONE, models, latencies, "", {})
 
 
@@ -250,13 +248,13 @@ def test_profiles_of_a_phone_give_a_table(measured, tmp_path):
     ("flags", "text"),
     [
         ([], "output: received None"),
-        (["--output=LUT"], "exists; allowed is a new file, or --overwrite"),
+        (["--output=LUT"], "exists; expected a new file, or --overwrite"),
         (["--output=NEW", "--clock=cpu", "--threads=2"], "clock: received 'cpu' with 2 threads"),
         (["--output=NEW", "--space=a", "--model_dir=b"], "Give one of --model_dir, --space"),
         (["--output=NEW", "--space=none.json"], "space: no file at"),
         (["--output=NEW", "--model_dir=nowhere"], "model_dir: received"),
         (["--output=NEW", "--input_size=big"], "input_size: received 'big'"),
-        (["--output=NEW", "--models=KEPT"], "belongs to another measurement"),
+        (["--output=NEW", "--models=KEPT"], "holds another measurement"),
         (["--output=NEW", "--models=USED"], "a new or empty folder"),
         (["--output=NEW", "extra"], "flags only"),
         (["--output=s3://bucket/lut.json"], "which is an address"),

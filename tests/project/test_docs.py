@@ -68,7 +68,7 @@ def quickstart(tmp_path_factory) -> pathlib.Path:
     code = "".join(blocks("quickstart.md", "python"))
     assert code.count(SMALLER["python"][0]) == 1
     (folder / "page.py").write_text(code.replace(*SMALLER["python"]))
-    assert "Accuracies(accuracy=" in run([warm.python(), "page.py"], folder)
+    assert "Score(accuracy=" in run([warm.python(), "page.py"], folder)
     return folder
 
 

@@ -194,7 +194,7 @@ def test_bad_folders_are_refused_and_nothing_is_written(copy, tmp_path, capsys):
     assert main([f"--model_dir={copy}"] * 2) == 2
     assert "output_dir: received None" in capsys.readouterr().err
     assert main([f"--model_dir={copy}", "--watch", "--interval=0"]) == 2
-    assert "interval: received 0.0, allowed is" in capsys.readouterr().err
+    assert "interval: received 0.0, expected" in capsys.readouterr().err
     with pytest.raises(NeasError, match="at least one run, or tables"):
         make_page([])
     assert not (tmp_path / "out").exists() and not (copy / "report").exists()

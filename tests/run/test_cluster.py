@@ -30,7 +30,7 @@ def test_a_port_in_use_is_refused():
     with cluster._listening(host):
         assert cluster._answers(host)
     assert not cluster._answers(host)
-    with pytest.raises(NeasError, match="allowed is HOST:PORT"):
+    with pytest.raises(NeasError, match="expected HOST:PORT"):
         cluster._listening("node-a")
 
 
@@ -53,7 +53,7 @@ def test_disagreement_names_the_worker_and_what(monkeypatch):
     with pytest.raises(NeasError) as caught:
         cluster.agree(None, {"seed": b"0", "space": b"same"}, "one command")
     assert str(caught.value) == (
-        "workers: worker 2 has another seed than worker 0; allowed is one command."
+        "workers: worker 2 has another seed than worker 0; expected one command."
     )
 
 

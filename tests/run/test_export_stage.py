@@ -14,6 +14,7 @@ from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import save_model
 from neas_tf.run.context import open_run
 from neas_tf.run.export_stage import export
+from neas_tf.run.identity import Identity
 from neas_tf.run.pipeline import run_pipeline
 from neas_tf.run.preflight import EXPORT_FORMATS
 from neas_tf.space.architecture import Architecture
@@ -53,7 +54,7 @@ def exported(tmp_path_factory):
     run = open_run(configured(folder), str(folder / "run"), strategy())
     with run.writing():
         trained(run)
-        reports = export(run)
+        reports = export(*run.inputs)
     return run, dict(zip(FILES, reports, strict=True))
 
 
@@ -61,7 +62,8 @@ def trained(run, seed=0):
     """What the retraining stage leaves for this one."""
     model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
     randomise(model, seed)
-    run.record_identity("retrain", {"architecture": ARCHITECTURE.key})
+    identity = Identity("retrain", run.config, run.model_dir, run.info)
+    identity.record({"architecture": ARCHITECTURE.key}, True)
     save_model(
         run.folder("retrain", "model"),
         model,
@@ -118,9 +120,7 @@ def test_the_model_of_another_run_is_refused(exported, tmp_path):
     config = configured(tmp_path)
     config.data.crop_padding += 1
     before = contents(run.model_dir)
-    with pytest.raises(
-        NeasError, match=r"holds another run \(.*allowed is the same run again, with"
-    ):
+    with pytest.raises(NeasError, match=r"holds another run \(.*expected the same run again, with"):
         run_pipeline(config, str(run.model_dir), "export")
     assert contents(run.model_dir) == before
 
@@ -137,7 +137,7 @@ def test_what_is_there_is_kept(exported):
     run, reports = exported
     before = contents(run.folder("export"))
     with run.writing():
-        assert export(run) == list(reports.values())
+        assert export(*run.inputs) == list(reports.values())
     assert contents(run.folder("export")) == before
 
 
@@ -149,7 +149,7 @@ def test_an_export_of_another_model_or_of_other_settings_is_made_again(tmp_path,
 
     def again(why):
         before = path.stat().st_ino
-        (found,) = export(run)
+        (found,) = export(*run.inputs)
         said = capsys.readouterr().err
         assert (f"is made again: {why}" in said) == bool(why), said
         assert (path.stat().st_ino != before) == bool(why)
@@ -158,7 +158,7 @@ def test_an_export_of_another_model_or_of_other_settings_is_made_again(tmp_path,
 
     with run.writing():
         trained(run)
-        (first,) = export(run)
+        (first,) = export(*run.inputs)
         again("")
         trained(run, seed=1)
         assert again("it was made of other weights")["sha256"] != first["sha256"]

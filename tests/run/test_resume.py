@@ -170,7 +170,7 @@ def test_faults_at_chosen_events(whole, tmp_path):
         ):
             number = signal.SIGTERM if action == "term" else signal.SIGKILL
             assert trial.kill(name, number, fault={"match": match, "nth": nth, "action": action})
-        assert "received SIGTERM; the same command goes on" in trial.last.log
+        assert "received SIGTERM; the same command continues" in trial.last.log
         data = newest(tmp_path / "run/supernet", ".data-00000-of-00001")
         cut(data)
         half = {"match": r"append before search/history", "nth": 5, "action": "half"}

@@ -15,9 +15,7 @@ def run(tmp_path, monkeypatch):
         path = tmp_path / "retrain" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
-    value = types.SimpleNamespace(
-        model_dir=tmp_path, folder=tmp_path.joinpath, space=None, reported=[]
-    )
+    value = types.SimpleNamespace(model_dir=tmp_path, reported=[])
     monkeypatch.setattr(
         retrain_stage, "write_report", lambda folder, space: value.reported.append(folder)
     )
@@ -25,7 +23,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_results_of_a_model_that_is_gone_are_set_aside(run, capsys):
-    retrain_stage._set_aside(run)
+    retrain_stage._set_aside(run.model_dir, None)
     found = {path.name: path.read_text() for path in (run.model_dir / "retrain").iterdir()}
     assert found == {"results.earlier.json": "results", "confusion.earlier.json": "confusion"}
     assert capsys.readouterr().err.count("is of a model that is not there") == 2
@@ -43,8 +41,8 @@ def test_results_of_a_model_that_is_gone_are_set_aside(run, capsys):
     ],
 )
 def test_a_report_with_an_earlier_result_is_renewed(summary, renewed, run):
-    path = run.folder("report", "summary.json")
+    path = run.model_dir / "report" / "summary.json"
     path.parent.mkdir()
     path.write_text("{" if summary is None else json.dumps(summary))
-    retrain_stage._set_aside(run)
+    retrain_stage._set_aside(run.model_dir, None)
     assert run.reported == [run.model_dir] * renewed

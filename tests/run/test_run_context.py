@@ -14,6 +14,7 @@ from neas_tf.common.folder_lock import lock_folder
 from neas_tf.config.parse import load_config
 from neas_tf.run import pipeline, search_stage
 from neas_tf.run.context import open_run
+from neas_tf.run.identity import Identity, bounds_of
 from neas_tf.run.supernet_stage import check_supernet
 
 
@@ -54,8 +55,12 @@ def begun(tiny, tmp_path):
 def searched(begun, monkeypatch):
     monkeypatch.setattr(search_stage, "_LazyEvaluator", QuickEvaluator)
     with begun.writing():
-        search_stage.search(begun)
+        search_stage.search(*begun.inputs)
     return begun
+
+
+def identity_of(stage, run):
+    return Identity(stage, run.config, run.model_dir, run.info)
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -65,9 +70,9 @@ def strategy() -> tf.distribute.Strategy:
 @pytest.mark.parametrize(
     "override,words",
     [
-        ("search.max_macs=10", "search.max_macs: received 10, allowed is at least"),
+        ("search.max_macs=10", "search.max_macs: received 10, expected at least"),
         ("search.max_macs=0,search.min_macs=999999999", "search.min_macs: received 999,999,999"),
-        ("search.max_params=7", "search.max_params: received 7, allowed is at least"),
+        ("search.max_params=7", "search.max_params: received 7, expected at least"),
         ("search.min_macs=60001", "search.max_macs: received 60,000"),
         ("search.max_macs=-1", "search.max_macs: received -1"),
         ("num_paths=5", "num_paths: received 5, but layer"),
@@ -89,8 +94,8 @@ def strategy() -> tf.distribute.Strategy:
         ("space.operators=[]", "space.operators"),
         ("space.min_split=9", "split"),
         ("space.stages=[[8,x,1]]", "space.stages[0].layers"),
-        ("supernet.batch_size=5000", "supernet.batch_size: received 5000, allowed is 1 to 1293"),
-        ("retrain.batch_size=5000", "retrain.batch_size: received 5000, allowed is 1 to 1437"),
+        ("supernet.batch_size=5000", "supernet.batch_size: received 5000, expected 1 to 1293"),
+        ("retrain.batch_size=5000", "retrain.batch_size: received 5000, expected 1 to 1437"),
         ("retrain.batch_size=0", "retrain.batch_size: received 0"),
         ("retrain.epochs=0", "retrain.epochs"),
         ("supernet.epochs=-1", "supernet.epochs"),
@@ -99,8 +104,8 @@ def strategy() -> tf.distribute.Strategy:
         ("supernet.trainer.steps_per_loop=-2", "supernet.trainer.steps_per_loop"),
         ("supernet.trainer.max_to_keep=0", "supernet.trainer.max_to_keep"),
         ("retrain.trainer.summary_interval=7", "a multiple of steps_per_loop = 3"),
-        ("supernet.trainer.optimizer_config.optimizer.type=adam", "allowed is 'sgd'"),
-        ("supernet.trainer.optimizer_config.ema.average_decay=0.9", "ema: allowed is null"),
+        ("supernet.trainer.optimizer_config.optimizer.type=adam", "expected 'sgd'"),
+        ("supernet.trainer.optimizer_config.ema.average_decay=0.9", "ema: expected null"),
         ("retrain.trainer.optimizer_config.optimizer.type=null", "optimizer.type: received None"),
         (
             "retrain.trainer.optimizer_config.learning_rate.type=stepwise",
@@ -114,7 +119,7 @@ def strategy() -> tf.distribute.Strategy:
             "task_index: 3}}",
             "runtime: ",
         ),
-        ("runtime.loss_scale=automatic", "allowed is 'dynamic' or a number"),
+        ("runtime.loss_scale=automatic", "expected 'dynamic' or a number"),
         ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
         ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
@@ -162,7 +167,7 @@ def test_stage_before_its_turn(refused, stage, words):
 
 def test_model_dir_is_a_file(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert "is a file, allowed is a folder" in refused(model_dir=tmp_path / "file")
+    assert "is a file, expected a folder" in refused(model_dir=tmp_path / "file")
     assert "is a file" in refused(model_dir=tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -179,7 +184,7 @@ def test_foreign_folder(refused, tmp_path):
 def test_model_dir_elsewhere(tiny):
     config = load_config("neas_quickstart", [tiny])
     for name in ("gs://bucket/run", "", "a\0b"):
-        with pytest.raises(NeasError, match="a folder of this machine"):
+        with pytest.raises(NeasError, match=r"a (folder|path) of this machine"):
             open_run(config, name, strategy())
 
 
@@ -235,7 +240,8 @@ def test_another_budget_while_the_supernet_is_trained(refused, tiny, tmp_path):
     config = load_config("neas_quickstart", [tiny])
     run = open_run(config, str(tmp_path / "run"), strategy())
     with run.writing():
-        run.record_identity("supernet", {"budget": run.bounds})
+        bounds = {"budget": bounds_of(run.config, run.table)}
+        identity_of("supernet", run).record(bounds, True)
     for override, words in (
         ("search.max_macs=50000", "budget.max_macs: was 60000, is 50000"),
         ("search.min_macs=1", "budget.min_macs: was 0, is 1"),
@@ -244,7 +250,7 @@ def test_another_budget_while_the_supernet_is_trained(refused, tiny, tmp_path):
         assert words in refused(override)
     give_supernet(run)
     other = load_config("neas_quickstart", [tiny], "search.max_macs=50000")
-    check_supernet(open_run(other, str(tmp_path / "run"), strategy()))
+    check_supernet(*open_run(other, str(tmp_path / "run"), strategy()).inputs)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +272,7 @@ def test_settings_that_change_no_result_may_change(tiny, begun):
     override = "supernet.trainer.checkpoint_interval=12,data.cache=memory,search.population=9"
     config = load_config("neas_quickstart", [tiny], override)
     run = open_run(config, str(begun.model_dir), strategy())
-    run.check_identity("supernet")
+    identity_of("supernet", run).check()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +291,8 @@ def test_another_search(refused, searched, override, words, stage):
 
 def test_another_retraining(refused, searched):
     with searched.writing():
-        searched.record_identity("retrain", {"architecture": "s1:k3e1.k3e1|k3e1|k3e2"})
+        found = {"architecture": "s1:k3e1.k3e1|k3e1|k3e2"}
+        identity_of("retrain", searched).record(found, True)
     for stage in ("all", "retrain"):
         assert "architecture: was" in refused(stage=stage)
         assert "retrain.epochs: was 2.0, is 3" in refused("retrain.epochs=3", stage=stage)
@@ -315,7 +322,7 @@ def test_settings_newer_than_the_run(refused, begun):
     record = json.loads(path.read_text())
     del record["supernet"]["augment"], record["images"]
     path.write_text(json.dumps(record))
-    begun.check_identity("supernet")
+    identity_of("supernet", begun).check()
     assert "supernet.epochs: was 2.0, is 3" in refused("supernet.epochs=3")
 
 
@@ -346,7 +353,7 @@ def test_data_that_changed_between_stages(refused, tiny, tmp_path):
     give_supernet(run)
     with run.writing():
         pass
-    check_supernet(run)
+    check_supernet(*run.inputs)
     for part in ("train", "test"):
         (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
     for stage in ("supernet", "search"):

@@ -54,7 +54,7 @@ def test_search_under_a_bound_on_latency(tmp_path, lut, capsys):
     run, limit = bounded(tmp_path, lut)
     give_supernet(run)
     with run.writing():
-        result = search_stage.search(run)
+        result = search_stage.search(*run.inputs)
     printed = capsys.readouterr().err
     assert "budget: at most 0." in printed and "latency as measured on a phone" in printed
     assert " ms, " in printed.splitlines()[-1]
@@ -78,7 +78,7 @@ def test_another_table_is_another_search(tmp_path, lut):
     run, limit = bounded(tmp_path, lut)
     give_supernet(run)
     with run.writing():
-        search_stage.search(run)
+        search_stage.search(*run.inputs)
     before = contents(run.model_dir)
     made_up_table(run.space, device="another phone", scale=1.2).save(lut)
     other = opened(
@@ -86,12 +86,12 @@ def test_another_table_is_another_search(tmp_path, lut):
         f"search.max_latency_ms={limit / NANOSECONDS}"
     )  # fmt: skip
     with pytest.raises(NeasError) as caught:
-        search_stage.search(other)
+        search_stage.search(*other.inputs)
     text = str(caught.value)
     assert 'latency_table.device: was "a phone", is "another phone"' in text
     assert "latency_table.fingerprint: was" in text and "scale: was 1.25, is 1.2" in text
     with pytest.raises(NeasError, match="max_latency_ms: was"):
-        search_stage.search(bounded(tmp_path, lut, 0.5)[0])
+        search_stage.search(*bounded(tmp_path, lut, 0.5)[0].inputs)
     assert contents(run.model_dir) == before
 
 
@@ -103,7 +103,7 @@ def test_another_table_is_another_search(tmp_path, lut):
         ("search.latency_table=none.json", "search.latency_table: no file at"),
         ("search.latency_table=LUT,num_paths=3", "with 2 paths, but num_paths is 3"),
         ("search.latency_table=LUT,space.operators=[k3e1,k7e1,k5e2]", "lacks 'k7e1 8>8"),
-        ("search.latency_table=LUT,search.max_latency_ms=1e-5", "allowed is at least 0"),
+        ("search.latency_table=LUT,search.max_latency_ms=1e-5", "expected at least 0"),
         (
             "search.objective=pareto,search.pareto_cost=latency",
             "pareto_cost: received 'latency' with",
@@ -127,7 +127,7 @@ def test_accuracy_against_latency(tmp_path, lut):
     run, limit = bounded(tmp_path, lut, 0.7, more)
     give_supernet(run)
     with run.writing():
-        result = search_stage.search(run)
+        result = search_stage.search(*run.inputs)
     value = json.loads(run.folder("search", "pareto.json").read_text())
     assert value["cost"] == "latency_ns"
     front = [(row["latency_ns"], row["accuracy"]) for row in value["front"]]
@@ -142,7 +142,7 @@ def test_accuracy_against_latency(tmp_path, lut):
 def test_without_a_table_nothing_changes(tmp_path):
     run = give_supernet(opened(tmp_path, ""))
     with run.writing():
-        result = search_stage.search(run)
+        result = search_stage.search(*run.inputs)
     assert set(result.best.costs) == {"macs", "paper_flops", "params"}
     context = json.loads(run.folder("search", "state.json").read_text())["search"]["context"]
     assert "latency_table" not in context and "max_latency_ms" not in context
@@ -160,6 +160,6 @@ def test_the_supernet_in_a_folder_that_looks_like_a_pattern(tmp_path):
     source.variables[0].assign_add(tf.ones_like(source.variables[0]))
     checkpoint = tf.train.Checkpoint(model=source)
     tf.train.CheckpointManager(checkpoint, literal_path(folder), 1).save(checkpoint_number=40)
-    loaded = load_supernet(run)
+    loaded = load_supernet(run.config, run.model_dir, run.space)
     for one, other in zip(loaded.variables, source.variables, strict=True):
         assert bool(tf.reduce_all(one == other)), one.name

@@ -32,8 +32,8 @@ def measured(model, monkeypatch):
         section = types.SimpleNamespace(images=16, batch_size=8)
         whole = types.SimpleNamespace(search_fraction=0.0)
         config = types.SimpleNamespace(shrink=section, seed=0, data=whole)
-        run = types.SimpleNamespace(config=config, info=None, space=SPACE)
-        return supernet_stage.measure(run, model, ShrunkSpace.full(SPACE, 2), chosen, 1)
+        full = ShrunkSpace.full(SPACE, 2)
+        return supernet_stage.measure(model, full, chosen, None, config, 1)
 
     return types.SimpleNamespace(images=images, labels=labels, measure=measure)
 

@@ -31,7 +31,7 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
         (("--modl_dir=x",), "Did you mean: model_dir"),
         (("--logical_cpus=none", "--model_dir=x"), "logical_cpus"),
         (("--logical_cpus=0", "--model_dir=x"), "logical_cpus"),
-        (("--model_dir=x", "supernet"), "received 'supernet', allowed are flags only"),
+        (("--model_dir=x", "supernet"), "received 'supernet', expected flags only"),
     ],
 )
 def test_flags(arguments, words):
@@ -48,7 +48,7 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
     assert code == 2
     assert [line for line in text.splitlines() if line != "Starting TensorFlow …"] == [
         f"neas_tf.train: model_dir: {str(tmp_path)!r} holds files of something else (no "
-        "params.yaml of a run); allowed is an empty or new folder, or one of an earlier run."
+        "params.yaml of a run); expected an empty or new folder, or one of an earlier run."
     ]
     assert contents(tmp_path) == before
 
@@ -81,7 +81,7 @@ def test_bad_input(command, tmp_path):
         ({"config_file": [f"{tiny[0]},none.yaml"]}, "no file at 'none.yaml'"),
         ({"config_file": [str(tmp_path / "broken.yaml")]}, "no valid YAML"),
         ({"params_override": "search.max_mac=3"}, "Did you mean 'max_macs'"),
-        ({"params_override": "search.max_macs=3"}, "allowed is at least"),
+        ({"params_override": "search.max_macs=3"}, "expected at least"),
         ({"params_override": "space.stages=[[1,2]]"}, "[channels, layers, stride]"),
         ({"stage": "search"}, "run --stage=supernet first"),
     ):
@@ -131,7 +131,7 @@ def test_stopping_is_no_crash(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr("neas_tf.config.parse.load_config", stop)
     code, text = command(model_dir=str(tmp_path / "run"))
-    assert code == 130 and "the same command goes on from here" in text
+    assert code == 130 and "the same command continues from here" in text
 
 
 def test_a_full_disk_in_the_words_of_tensorflow(command, tmp_path, monkeypatch):

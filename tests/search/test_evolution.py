@@ -27,7 +27,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.search.evolution import SearchSettings, crossover, propose, run_search, tqdm_bar
+from neas_tf.search.evolution import SearchSettings, crossover, propose, run_search
 from neas_tf.search.history import Candidate, History, Score, ensemble_identity
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -255,10 +255,10 @@ def test_scores_reach_the_history_one_by_one(tmp_path):
 
 class FakeBar:
     def __init__(self, total, initial):
-        self.total, self.count, self.texts, self.closed = total, initial, [], False
+        self.total, self.n, self.texts, self.closed = total, initial, [], False
 
     def update(self, n=1):
-        self.count += n
+        self.n += n
 
     def set_postfix_str(self, s):
         self.texts.append(s)
@@ -283,17 +283,11 @@ def test_bar_and_callback(tmp_path):
         on_generation=lambda g, new, best: seen.append((g, [c.number for c in new], best)),
     )
     (bar,) = bars
-    assert (bar.total, bar.count, bar.closed) == (18, 18, True)
+    assert (bar.total, bar.n, bar.closed) == (18, 18, True)
     best = result.best
     assert bar.texts[-1] == f"best {best.accuracy:.2%} at {short_count(best.macs)} MACs"
     assert [g for g, _, _ in seen] == [0, 1, 2] and seen[1][1] == list(range(6, 12))
     assert seen[-1][2] == result.best
-
-
-def test_tqdm_bar(tmp_path, capsys):
-    shrunk = ShrunkSpace.full(toy_space(), 2)
-    toy_search(tmp_path, SearchSettings(population=3, generations=2), shrunk, make_bar=tqdm_bar)
-    assert "search: 6 of 6 ensembles" in capsys.readouterr().err
 
 
 def test_order_of_paths_and_the_split_of_one_path_are_no_new_ensemble():

@@ -129,7 +129,7 @@ def test_estimates_are_without_bias_and_end_exact(references):
         (lambda: RaceSettings(3, 0.0), "search.racing_error: received 0.0"),
         (lambda: Race(RaceSettings(3), 0, 1, np.zeros((0, 0), bool)), "validation_images"),
         (lambda: Race(RaceSettings(3), 5, 0, np.zeros((0, 5), bool)), "search.batch_size"),
-        (lambda: Race(RaceSettings(3), 5, 1, np.zeros((2, 4), bool)), r"allowed is a shape \(R, 5"),
+        (lambda: Race(RaceSettings(3), 5, 1, np.zeros((2, 4), bool)), r"expected a shape \(R, 5"),
     ],
 )
 def test_refuses(make, text):

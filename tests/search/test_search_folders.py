@@ -63,7 +63,7 @@ def _replace(number, content):
         (_replace(3, b"\xff\xfe"), "line 4: is no valid JSON"),
         (_replace(0, b"[]"), "line 1: line: received"),
         (_replace(3, b'{"candidate": 3}'), "line 4: keys: received"),
-        (_drop(6), "line 7: candidate: received 7, allowed is 6"),
+        (_drop(6), "line 7: candidate: received 7, expected 6"),
         (_line(2, candidate=True), "line 3: candidate"),
         (_line(2, generation=2), "line 3: generation: received 2"),
         (_line(2, origin="elsewhere"), "line 3: origin"),
@@ -157,7 +157,7 @@ def test_state_with_a_broken_generator(tmp_path, undisturbed):
     state = json.loads((tmp_path / "state.json").read_bytes())
     state["rng"] = {"bit_generator": "MT19937"}
     (tmp_path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(NeasError, match=r"rng: received .*allowed is a generator's state"):
+    with pytest.raises(NeasError, match=r"rng: received .*expected a generator's state"):
         search(tmp_path)
 
 

@@ -9,19 +9,21 @@ import pytest
 import tensorflow as tf
 from search_folders import BUDGET, SETTINGS, SHRUNK, Crash, contents
 from tiny_run import TINY, give_supernet
-from toy_search import toy_costs, toy_score, toy_search
+from toy_search import blind_sample, toy_costs, toy_score, toy_search, toy_space
 
 from neas_tf.common.errors import NeasError
 from neas_tf.config.parse import load_config
+from neas_tf.config.settings import NeasConfig
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
 from neas_tf.run import search_stage
 from neas_tf.run.context import open_run
-from neas_tf.search.evaluation import Accuracies
-from neas_tf.search.evolution import top_candidates
+from neas_tf.search.evolution import run_search, top_candidates
 from neas_tf.search.history import Candidate, History, Score, best_candidate, read_history
+from neas_tf.search.variation import SearchSettings
 from neas_tf.space.architecture import Architecture
+from neas_tf.space.shrunk_space import ShrunkSpace
 
 KEY = "s1:k3e4|k3e4.k3e4.k3e4.k3e4.k3e4|k5e4.k5e4.k5e4.k5e4.k5e4"
 
@@ -104,7 +106,7 @@ class FakeEvaluator:
 
     def evaluate_all(self, architectures, progress):
         progress(1.0)
-        return [Accuracies(len(a.key) / 100, (0.1, 0.2)) for a in architectures]
+        return [Score(len(a.key) / 100, (0.1, 0.2)) for a in architectures]
 
     def race(self, architectures, settings, references, progress):
         self.races.append((architectures, settings, references))
@@ -115,15 +117,15 @@ class FakeEvaluator:
 @pytest.fixture
 def fake(monkeypatch):
     evaluator = FakeEvaluator()
-    monkeypatch.setattr(search_stage, "load_supernet", lambda run: None)
-    monkeypatch.setattr(search_stage, "make_evaluator", lambda run, supernet: evaluator)
+    monkeypatch.setattr(search_stage, "load_supernet", lambda *_: None)
+    monkeypatch.setattr(search_stage, "make_evaluator", lambda *_: evaluator)
     return evaluator
 
 
 def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
     run = give_supernet(opened(tmp_path, "search.racing=true,search.racing_error=0.01"))
     with run.writing():
-        result = search_stage.search(run)
+        result = search_stage.search(*run.inputs)
     assert "stopped early by racing" in capsys.readouterr().err
     assert [len(architectures) for architectures, _, _ in fake.races] == [8, 8, 8]
     for generation, (_, settings, references) in enumerate(fake.races):
@@ -133,7 +135,7 @@ def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
     state = json.loads(run.folder("search", "state.json").read_text())
     assert state["search"]["context"]["racing"] == {"racing_error": 0.01, "batch_size": 500}
     with pytest.raises(NeasError, match=r"holds another search .*racing"):
-        search_stage.search(opened(tmp_path, ""))
+        search_stage.search(*opened(tmp_path, "").inputs)
     # The report ranks those that finished; the others are counted.
     files = read_run(run.model_dir)
     assert [c.number for c in files.candidates if not c.finished] == [
@@ -158,7 +160,7 @@ def test_the_stage_races_against_the_best_before(tmp_path, fake, capsys):
 def test_a_search_without_a_race_is_as_before(tmp_path, fake):
     run = give_supernet(opened(tmp_path, ""))
     with run.writing():
-        search_stage.search(run)
+        search_stage.search(*run.inputs)
     assert not fake.races
     state = json.loads(run.folder("search", "state.json").read_text())
     assert "racing" not in state["search"]["context"]
@@ -182,35 +184,33 @@ def test_bad_settings(tmp_path, override, text):
         opened(tmp_path, override)
 
 
-class RecordingBar:
-    def __init__(self):
-        self.updates, self.text, self.closed = [], "", False
+class ReportingEvaluator:
+    """Reports progress as the work is done, and scores when all is done."""
 
-    def update(self, n=1):
-        self.updates.append(n)
+    def __init__(self, seen):
+        self.seen = seen
 
-    def set_postfix_str(self, s):
-        self.text = s
+    def evaluate_all(self, architectures, progress):
+        for share in (0.25, 0.5, 0.5, 1.0):
+            progress(share)
+            self.seen()
+        return [Score(0.5, (0.5, 0.5)) for _ in architectures]
 
-    def close(self):
-        self.closed = True
 
-
-def test_the_bar_moves_with_the_work(monkeypatch):
+def test_the_bar_moves_with_the_work(tmp_path, capsys):
     """It runs ahead of the scores, which are then not counted again."""
-    drawn = RecordingBar()
-    monkeypatch.setattr(search_stage, "tqdm_bar", lambda total, initial: drawn)
-    bar = search_stage._Bar()
-    bar.advance(3)  # before there is a bar, as in workers without one
-    made = bar.make(20, 0)
-    for done in (0, 1, 1, 3):
-        bar.advance(done)
-    assert sum(drawn.updates) == 3
-    for _ in range(5):
-        made.update()
-        made.set_postfix_str("best")
-    assert sum(drawn.updates) == 5 and drawn.text == "best"
-    bar.advance(2)
-    assert sum(drawn.updates) == 7
-    made.close()
-    assert drawn.closed
+    settings, positions = SearchSettings(population=4, generations=3, parents=2), []
+    shrunk, history = ShrunkSpace.full(toy_space(), 2), History(tmp_path, toy_costs)
+    report = ReportingEvaluator(lambda: positions.append(evaluate._bar.n))
+    evaluate = search_stage._LazyEvaluator(lambda: report, NeasConfig().search, history)
+    run_search(
+        settings,
+        shrunk,
+        blind_sample(shrunk),
+        lambda architecture: True,
+        evaluate,
+        history,
+        make_bar=evaluate.make_bar,
+    )
+    assert positions == [1, 2, 2, 4, 5, 6, 6, 8, 9, 10, 10, 12]
+    assert "search: 12 of 12 ensembles" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.parts = [name for name in options.parts.split(",") if name]
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown or not options.parts:
-        parser.error(f"--parts: received {unknown or 'nothing'}, allowed are {', '.join(PARTS)}")
+        parser.error(f"--parts: received {unknown or 'nothing'}, expected {', '.join(PARTS)}")
     return options
 
 

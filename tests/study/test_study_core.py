@@ -205,7 +205,7 @@ def test_a_store_of_other_settings_is_refused_and_left_alone(tmp_path):
     store.put(UNITS[0].needs[0], {"x": 1}, 2.0)
     before = contents(tmp_path)
     changed = {**BASE, "shrink": {**BASE["shrink"], "remove": 5}}
-    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 4, is 5\)"):
+    with pytest.raises(NeasError, match=r"another set of studies \(shrink.remove: was 4, is 5\)"):
         Store(tmp_path, changed)
     assert contents(tmp_path) == before
 
@@ -279,5 +279,5 @@ def test_studies_begun_before_a_setting_existed_go_on_with_its_default(tmp_path)
     store.begin()
     store.put(UNITS[0], {"x": 1}, 1.0)
     assert Store(tmp_path, newer, newer).get(UNITS[0]) == {"x": 1}
-    with pytest.raises(NeasError, match=r"other settings \(shrink.new: was 1, is 2\)"):
+    with pytest.raises(NeasError, match=r"another set of studies \(shrink.new: was 1, is 2\)"):
         Store(tmp_path, {**BASE, "shrink": {**newer["shrink"], "new": 2}}, newer)

@@ -18,11 +18,11 @@ from tiny_run import TINY, contents
 from neas_tf.common import paths
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.run.context import essential_settings
+from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import Options, load_settings, run_studies
-from neas_tf.study.running import Runner
+from neas_tf.study.runner import Runner
 from neas_tf.study.store import Store
 from neas_tf.study.units import (
     Comparison,
@@ -138,7 +138,7 @@ def test_a_study_with_other_settings_is_refused(config_file, whole):
     assert len(left) == 3  # other sizes of a study are welcome
     other, _ = load_settings([config_file], "shrink.remove=1")
     kept = contents(whole)
-    with pytest.raises(NeasError, match=r"other settings \(shrink.remove: was 2, is 1\)"):
+    with pytest.raises(NeasError, match=r"another set of studies \(shrink.remove: was 2, is 1\)"):
         run_studies(("paths",), other, settings, str(whole))
     assert contents(whole) == kept
 
@@ -179,7 +179,7 @@ def test_the_other_kinds_of_units(config_file, whole):
         ((), "study: received nothing"),
         (("--study=rankin", "--model_dir=x"), "Did you mean 'ranking'"),
         (("--study=ranking",), "model_dir: received nothing"),
-        (("--study=ranking", "--model_dir=x", "more"), "received 'more', allowed are flags only"),
+        (("--study=ranking", "--model_dir=x", "more"), "received 'more', expected flags only"),
         (("--studdy=x",), "Did you mean: study"),
         (("--study=ranking", "--model_dir=x", "--time_limit=long"), "time_limit"),
     ],
@@ -199,7 +199,7 @@ def test_bad_input_of_the_command_changes_nothing(tmp_path):
     assert process.returncode == 2
     assert text.splitlines()[-1] == (
         f"neas_tf.study: model_dir: {str(tmp_path)!r} holds files of something else (no "
-        "study.json); allowed is an empty or new folder, or one of earlier studies."
+        "study.json); expected an empty or new folder, or one of earlier studies."
     )
     assert list(contents(tmp_path)) == ["notes.txt"]
 

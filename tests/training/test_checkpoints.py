@@ -69,7 +69,7 @@ def test_a_damaged_newest_one(folder, harm, capsys):
     assert damage(folder, 9) and not damage(folder, 6)
     assert settle(folder) == latest_step(folder) == 6 and value_at(folder) == 2.0
     said = capsys.readouterr().err
-    assert "ckpt-9' is damaged (" in said and "goes on from step 6." in said
+    assert "ckpt-9' is damaged (" in said and "continues from step 6." in said
     assert not list(folder.glob("ckpt-9*")) and settle(folder) == 6
     # A manager takes up the others as its own.
     checkpoint = tf.train.Checkpoint(value=tf.Variable(np.zeros(5000, np.float32)))
@@ -99,7 +99,7 @@ def test_a_whole_one_is_never_removed(folder, capsys):
     for step in (3, 6, 9):
         (folder / f"ckpt-{step}.index").write_bytes(b"")
     assert settle(folder) == latest_step(folder) == 12 and value_at(folder) == 3.0
-    assert capsys.readouterr().err.count("goes on from step 12.") == 3
+    assert capsys.readouterr().err.count("continues from step 12.") == 3
     assert {p.name for p in folder.iterdir()} == {
         "checkpoint",
         "ckpt-12.index",

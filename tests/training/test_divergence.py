@@ -98,7 +98,7 @@ def train(tiny, folder, override):
         load_config("neas_quickstart", [tiny], override), str(folder), tf.distribute.get_strategy()
     )
     with run.writing():
-        return train_supernet(run)
+        return train_supernet(*run.inputs)
 
 
 def test_a_huge_learning_rate_stops_with_a_sentence(tiny, tmp_path):

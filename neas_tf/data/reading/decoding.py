@@ -164,13 +164,12 @@ def declared_shape(encoded: tf.Tensor) -> tf.Tensor:
     """
 
     def of_header() -> tf.Tensor:
-        head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 30)]), 0, 30)
-        data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=30), tf.int32)
+        head, data = _head(encoded)
         kind = tf.strings.substr(head, 0, 4)
         cases = [
             (kind == b"\x89PNG", lambda: tf.stack([_number(data[20:24]), _number(data[16:20]), 3])),
             (kind == b"GIF8", lambda: tf.stack([_little(data[8:10]), _little(data[6:8]), 0])),
-            (_is_webp(encoded), lambda: _webp_shape(head, data)),
+            (_is_webp(head), lambda: _webp_shape(head, data)),
         ]
         return tf.case(cases, default=lambda: tf.zeros([3], tf.int32))
 
@@ -186,11 +185,14 @@ def _webp_shape(head: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
     return tf.where(kind == b"VP8L", lossless, tf.where(kind == b"VP8X", extended, plain))
 
 
-def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
-    padded = tf.strings.join([encoded, tf.constant(b"\0" * 12)])
-    return (tf.strings.substr(padded, 0, 4) == b"RIFF") & (
-        tf.strings.substr(padded, 8, 4) == b"WEBP"
-    )
+def _head(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first 30 bytes of a file, zeros where it is shorter: as a string and as int32 (30,)."""
+    head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 30)]), 0, 30)
+    return head, tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=30), tf.int32)
+
+
+def _is_webp(head: tf.Tensor) -> tf.Tensor:
+    return (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
 
 
 def _colour(encoded: tf.Tensor) -> tf.Tensor:
@@ -214,12 +216,11 @@ def _is_clear_webp(encoded: tf.Tensor) -> tf.Tensor:
     Animations must only ever be asked for with three channels, which is refused: with others,
     TensorFlow 2.20 can write beyond its memory.
     """
-    head = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 30)]), 0, 30)
-    data = tf.cast(tf.io.decode_raw(head, tf.uint8, fixed_length=30), tf.int32)
+    head, data = _head(encoded)
     kind, flags = tf.strings.substr(head, 12, 4), data[20]
     extended = (kind == b"VP8X") & (flags // 16 % 2 == 1) & (flags // 2 % 2 == 0)
     lossless = (kind == b"VP8L") & (data[24] // 16 % 2 == 1)
-    return _is_webp(encoded) & (extended | lossless)
+    return _is_webp(head) & (extended | lossless)
 
 
 def _within_bounds(shape: tf.Tensor) -> tf.Operation:

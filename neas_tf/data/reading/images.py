@@ -10,7 +10,7 @@ import tensorflow as tf
 from neas_tf.common.errors import NeasError
 from neas_tf.data.bad_records import reason, report_damaged
 from neas_tf.data.reading.decoding import Decoder
-from neas_tf.data.reading.inspection import check_all
+from neas_tf.data.reading.inspection import check_all, check_labels
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 
 _BATCH = 256
@@ -54,14 +54,7 @@ def decode_all(
     if len(labels) == 0:
         raise NeasError(f"data: {what}: none of {store.size} images can be decoded.")
     report_damaged(what, [store.where(int(i)) for i in bad], store.size, on_bad_record)
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(outside):
-        first = int(outside[0])
-        raise NeasError(
-            f"data.num_classes: received {classes} classes, but {store.where(int(kept[first]))} has "
-            f"the label {labels[first]} and {len(outside)} labels in all lie outside "
-            f"0..{classes - 1} (data.label_offset is already taken off)."
-        )
+    check_labels(store, kept, labels, classes, "labels in all")
     return ArrayStore.of(images, labels), len(bad)
 
 

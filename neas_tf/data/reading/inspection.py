@@ -6,7 +6,7 @@ the first of each file. Training and evaluation check every label again when the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -101,6 +101,28 @@ def _described(feature: dict[str, tf.train.Feature]) -> str:
     return f"the features {shown}" + ", …" * (len(names) > 20)
 
 
+def check_labels(
+    store: FileStore | RecordStore,
+    indices: Sequence[int] | np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    among: str,
+) -> None:
+    """Checks the labels (n,) of some examples of a store; `among` tells which these are.
+
+    Raises:
+      NeasError: names the first one whose label is not in 0..classes − 1, and counts them.
+    """
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = int(outside[0])
+        raise NeasError(
+            f"data.num_classes: received {classes} classes, but "
+            f"{store.where(int(indices[first]))} has the label {labels[first]} and {len(outside)} "
+            f"{among} lie outside 0..{classes - 1} (data.label_offset is already taken off)."
+        )
+
+
 def check_all(store: RecordStore) -> None:
     """`check_record` for every record.
 
@@ -130,14 +152,7 @@ def _records(store: RecordStore, field: str, classes: int) -> dict[int, int]:
             f"{field}: the {len(labels)} records looked at have the label -1, which means that "
             "it is not told; expected a split with labels, such as 'validation' of ImageNet."
         )
-    outside = np.flatnonzero((values < 0) | (values >= classes))
-    if len(outside):
-        at = int(outside[0])
-        raise NeasError(
-            f"data.num_classes: received {classes} classes, but {store.where(indices[at])} has "
-            f"the label {labels[at]} and {len(outside)} of {len(labels)} labels looked at lie "
-            f"outside 0..{classes - 1} (data.label_offset is already taken off)."
-        )
+    check_labels(store, indices, values, classes, f"of {len(labels)} labels looked at")
     if len(labels) and not encoded_at_all:
         described = _described(tf.train.Example.FromString(features).features.feature)
         raise NeasError(

@@ -195,7 +195,8 @@ def _identities_above(folder: str) -> set[tuple[int, int]]:
     """Of the folders that a folder lies in: a link to one of them would lead round in a circle."""
     if "://" in folder:
         return set()
-    result, path = set(), os.path.realpath(folder)
+    result: set[tuple[int, int]] = set()
+    path = os.path.realpath(folder)
     while (parent := os.path.dirname(path)) != path:
         path = parent
         _is_new(path, result)

@@ -157,28 +157,27 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
-    try:
-        check(len(argv) > 1, "arguments", "none", "folders of runs (see --help)")
-        given = given_top1(FLAGS.top1)
-        rows = [
-            read_run(Path(resolve_user_path(folder)), FLAGS.annotations, FLAGS.unfinished)
-            for folder in argv[1:]
-        ]
-        print("Counting the backbones' MACs …", file=sys.stderr, flush=True)
-        from neas_tf.detection.macs import macs_of_settings
+    return command_line.exit_code("detection.compare", None, lambda: _run(argv))
 
-        for folder, row in zip(argv[1:], rows, strict=True):
-            row["name"] = backbone_name(row["backbone"])
-            row["macs"] = macs_of_settings(row["backbone"])
-            row["top1"] = given.get(str(Path(folder)), top1_of(row["init_checkpoint"]))
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _run(argv: Sequence[str]) -> None:
+    check(len(argv) > 1, "arguments", "none", "folders of runs (see --help)")
+    given = given_top1(FLAGS.top1)
+    rows = [
+        read_run(Path(resolve_user_path(folder)), FLAGS.annotations, FLAGS.unfinished)
+        for folder in argv[1:]
+    ]
+    print("Counting the backbones' MACs …", file=sys.stderr, flush=True)
+    from neas_tf.detection.macs import macs_of_settings
+
+    for folder, row in zip(argv[1:], rows, strict=True):
+        row["name"] = backbone_name(row["backbone"])
+        row["macs"] = macs_of_settings(row["backbone"])
+        row["top1"] = given.get(str(Path(folder)), top1_of(row["init_checkpoint"]))
     kinds = {row["annotations"] for row in rows}
     if len(kinds) > 1:
         print(f"warning: evaluated on different data: {', '.join(sorted(kinds))}", file=sys.stderr)
     print(json.dumps(rows, indent=2) if FLAGS.format == "json" else table(rows), end="")
-    return 0
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.paths import resolve_user_path
 from neas_tf.detection.deployment.running import KEYS, Finder, class_names, finder
-from neas_tf.detection.pictures import annotations
+from neas_tf.detection.pictures import annotations as boxes_of_coco
 from neas_tf.detection.pictures.drawing import read_picture, size_fault, stored_size
 from neas_tf.export.artifacts import labels_file
 
 FLAGS = flags.FLAGS
 # In the order of the COCO API's twelve numbers.
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS: tuple[str, ...] = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 METRICS += ("ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl")
 
 
@@ -47,7 +47,7 @@ def read_annotations(path: str) -> Any:
     Raises:
       NeasError: when the file holds none.
     """
-    return _as_coco(annotations.read(path).value)
+    return _as_coco(boxes_of_coco.read(path).value)
 
 
 def _as_coco(value: dict[str, Any]) -> Any:
@@ -101,7 +101,7 @@ def find_pictures(coco: Any, images: Path) -> dict[Any, Path]:
             raise NeasError(f"images: {str(path)!r} {fault}.")
         for row in coco.imgToAnns.get(number, ()):
             size = {"height": stored[0], "width": stored[1]}
-            fault = annotations.outside(row["bbox"], size)
+            fault = boxes_of_coco.outside(row["bbox"], size)
             check(not fault, f"annotations: a box in {image['file_name']!r}", row["bbox"], fault)
     return files
 
@@ -150,31 +150,30 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code, 2 after bad input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
-    try:
-        check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
-        for name in ("model", "images", "annotations"):
-            check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
-        model = Path(resolve_user_path(FLAGS.model))
-        boxes = annotations.read(resolve_user_path(FLAGS.annotations))
-        named = FLAGS.labels or labels_file(model).is_file()
-        boxes = annotations.fit_classes(boxes, class_names(model, FLAGS.labels) if named else ())
-        unnamed = () if named else (f"no class names are beside {str(model)!r}; ids count",)
-        for text in (*boxes.mended, *boxes.left_out, *unnamed):
-            print(f"warning: {text}.", file=sys.stderr)
-        find = finder(model, FLAGS.threads)
-        images = Path(resolve_user_path(FLAGS.images))
-        result = evaluate(find, _as_coco(boxes.value), images)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command_line.exit_code("detection.evaluate", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
+    for name in ("model", "images", "annotations"):
+        check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+    model = Path(resolve_user_path(FLAGS.model))
+    boxes = boxes_of_coco.read(resolve_user_path(FLAGS.annotations))
+    named = FLAGS.labels or labels_file(model).is_file()
+    boxes = boxes_of_coco.fit_classes(boxes, class_names(model, FLAGS.labels) if named else ())
+    unnamed = () if named else (f"no class names are beside {str(model)!r}; ids count",)
+    for text in (*boxes.mended, *boxes.left_out, *unnamed):
+        print(f"warning: {text}.", file=sys.stderr)
+    find = finder(model, FLAGS.threads)
+    images = Path(resolve_user_path(FLAGS.images))
+    result = evaluate(find, _as_coco(boxes.value), images)
     if FLAGS.format == "json":
         print(json.dumps(result, indent=2))
-        return 0
+        return
     print(f"{result['detections']} boxes in {result['images']} pictures")
     for name in METRICS[:6]:
         value = result["metrics"][name]
         print(f"{name:5} {'–' if value < 0 else format(100 * value, '.1f')}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from neas_tf.common import command_line
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import check, fail
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.detection.pictures.drawing import PICTURES, read_picture
 from neas_tf.detection.pictures.labels import names_of_categories, names_of_run, read_labels
@@ -58,7 +58,8 @@ def list_pictures(folder: str | None) -> list[Path]:
     Raises:
       NeasError: when there are none.
     """
-    check(bool(folder), "images", folder, "a folder of pictures")
+    if not folder:
+        fail("images", folder, "a folder of pictures")
     path = Path(resolve_user_path(folder))
     found = path.iterdir() if path.is_dir() else ()
     files = sorted(
@@ -74,44 +75,44 @@ def main(argv: Sequence[str]) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
-    try:
-        check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
-        for name in ("model_dir", "output"):
-            check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
-        check_local_path("output", FLAGS.output)
-        output = Path(resolve_user_path(FLAGS.output))
-        check_output(output, FLAGS.overwrite)
-        files = list_pictures(FLAGS.images)
-        if FLAGS.labels:
-            read_labels(FLAGS.labels)  # a mistake is told before TensorFlow starts
-        print("Starting TensorFlow …", file=sys.stderr, flush=True)
-        from neas_tf.detection.deployment.exporting import check_format, export
-        from neas_tf.detection.deployment.serving import load_detector
+    return command_line.exit_code("detection.export", None, lambda: _run(argv))
 
-        check_format(output, FLAGS.quantize, True)
-        checkpoint = resolve_user_path(FLAGS.checkpoint)
-        model_dir = resolve_user_path(FLAGS.model_dir)
-        model, config = load_detector(model_dir, checkpoint)
-        classes = config.task.model.num_classes
-        names = names_of_run(model_dir, classes, FLAGS.labels)
-        if not names:
-            print("warning: the run keeps no class names; --labels gives them.", file=sys.stderr)
-            names = names_of_categories((), classes)
-        calibration = files[: FLAGS.calibration_images] if FLAGS.quantize == "int8" else []
-        report = export(
-            model,
-            config.task,
-            output,
-            quantize=FLAGS.quantize,
-            pictures=[read_picture(file) for file in files[: FLAGS.check_images]],
-            calibration=[read_picture(file) for file in calibration],
-            names=names,
-            score_threshold=FLAGS.score_threshold,
-            overwrite=FLAGS.overwrite,
-        )
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _run(argv: Sequence[str]) -> None:
+    check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
+    for name in ("model_dir", "output"):
+        check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+    check_local_path("output", FLAGS.output)
+    output = Path(resolve_user_path(FLAGS.output))
+    check_output(output, FLAGS.overwrite)
+    files = list_pictures(FLAGS.images)
+    if FLAGS.labels:
+        read_labels(FLAGS.labels)  # a mistake is told before TensorFlow starts
+    print("Starting TensorFlow …", file=sys.stderr, flush=True)
+    from neas_tf.detection.deployment.exporting import check_format, export
+    from neas_tf.detection.deployment.serving import load_detector
+
+    check_format(output, FLAGS.quantize, True)
+    checkpoint = resolve_user_path(FLAGS.checkpoint)
+    model_dir = resolve_user_path(FLAGS.model_dir)
+    model, config = load_detector(model_dir, checkpoint)
+    classes = config.task.model.num_classes
+    names = names_of_run(model_dir, classes, FLAGS.labels)
+    if not names:
+        print("warning: the run keeps no class names; --labels gives them.", file=sys.stderr)
+        names = names_of_categories((), classes)
+    calibration = files[: FLAGS.calibration_images] if FLAGS.quantize == "int8" else []
+    report = export(
+        model,
+        config.task,
+        output,
+        quantize=FLAGS.quantize,
+        pictures=[read_picture(file) for file in files[: FLAGS.check_images]],
+        calibration=[read_picture(file) for file in calibration],
+        names=names,
+        score_threshold=FLAGS.score_threshold,
+        overwrite=FLAGS.overwrite,
+    )
     parity = report["parity"]
     print(f"wrote    {output} ({report['bytes'] / 1e6:.2f} MB, {report['quantize']})")
     print(
@@ -120,7 +121,6 @@ def main(argv: Sequence[str]) -> int:
         f"scores within {parity['largest_score_difference']:.2e}; {parity['not_asked']} boxes at "
         "the threshold or the last place were not asked for"
     )
-    return 0
 
 
 if __name__ == "__main__":

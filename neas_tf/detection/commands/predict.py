@@ -46,41 +46,40 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
-    try:
-        if argv[1:]:
-            fail("arguments", " ".join(argv[1:]), "flags only (see --help)")
-        if bool(FLAGS.model) == bool(FLAGS.model_dir):
-            raise NeasError("Give either --model or --model_dir.")
-        for name in ("image", "output"):
-            check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
-        check_local_path("output", FLAGS.output)
-        output = Path(resolve_user_path(FLAGS.output))
-        check_name(output)
-        image = resolve_user_path(FLAGS.image)
-        picture = read_picture(image)
-        if FLAGS.model:
-            model = Path(resolve_user_path(FLAGS.model))
-            names = class_names(model, FLAGS.labels)
-            found = finder(model, FLAGS.threads)(picture)
-        else:
-            model_dir = resolve_user_path(FLAGS.model_dir)
-            found, names = _of_run(model_dir, picture, FLAGS.labels)
-        _warn(image, names)
-        keep = np.asarray(found["scores"]) >= FLAGS.score_threshold
-        found = {key: np.asarray(value)[keep] for key, value in found.items()}
-        write_picture(output, draw(picture, **found, names=names))
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command_line.exit_code("detection.predict", None, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only (see --help)")
+    if bool(FLAGS.model) == bool(FLAGS.model_dir):
+        raise NeasError("Give either --model or --model_dir.")
+    for name in ("image", "output"):
+        check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
+    check_local_path("output", FLAGS.output)
+    output = Path(resolve_user_path(FLAGS.output))
+    check_name(output)
+    image = resolve_user_path(FLAGS.image)
+    picture = read_picture(image)
+    if FLAGS.model:
+        model = Path(resolve_user_path(FLAGS.model))
+        names = class_names(model, FLAGS.labels)
+        found = finder(model, FLAGS.threads)(picture)
+    else:
+        model_dir = resolve_user_path(FLAGS.model_dir)
+        found, names = _of_run(model_dir, picture, FLAGS.labels)
+    _warn(image, names)
+    keep = np.asarray(found["scores"]) >= FLAGS.score_threshold
+    found = {key: np.asarray(value)[keep] for key, value in found.items()}
+    write_picture(output, draw(picture, names=names, **found))
     rows = listed(found, names)
     if FLAGS.format == "json":
         print(json.dumps({"output": str(output), "detections": rows}, indent=2))
-        return 0
+        return
     for row in rows:
         top, left, bottom, right = row["box"]
         print(f"{row['score']:.3f}  {row['name']:16} y {top:g}–{bottom:g}, x {left:g}–{right:g}")
     print(f"{len(rows)} boxes in {output}")
-    return 0
 
 
 def listed(found: dict[str, np.ndarray], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -48,10 +48,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, allowed are flags only (see --help).")
+        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     for name in ("experiment", "mode", "model_dir"):
         if not FLAGS[name].value:
-            raise NeasError(f"{name}: received nothing, allowed is --{name}=… (see --help).")
+            raise NeasError(f"{name}: received nothing, expected --{name}=… (see --help).")
     check_local_path("model_dir", FLAGS.model_dir)
     _enter_working_folder()
     check_literal("model_dir", FLAGS.model_dir)

@@ -54,7 +54,7 @@ def class_names(model: Path, labels: str | None = None) -> list[str]:
 
 
 def trimmed(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A graph's outputs for one picture, without the zeros behind the last detection."""
+    """A graph's outputs for one picture, without the zeros after the last detection."""
     count = int(np.ravel(outputs["num_detections"])[0])
     return {key: np.asarray(outputs[key])[0, :count] for key in KEYS}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class Detector:
 
         Returns:
           `boxes` (1, n, 4) as y1, x1, y2, x2 in pixels of the frame, `classes` int32 (1, n),
-          `scores` (1, n), the best first, and `num_detections` int32 (1,); zeros behind them.
+          `scores` (1, n), the best first, and `num_detections` int32 (1,); zeros after them.
         """
         codes, logits = self.raw(image)
         scores = tf.sigmoid(logits[:, 1:])  # (anchors, classes), without the background
@@ -224,13 +225,13 @@ class Detector:
         tf.saved_model.save(module, folder, {SIGNATURE: module.serve}, options)
 
 
-def keras_detections(model: Any, detector: Detector, frames: np.ndarray) -> list[dict]:
+def keras_detections(model: Any, detector: Detector, frames: Sequence[np.ndarray]) -> list[dict]:
     """What the Keras model itself finds, with Model Garden's own decoding and suppression.
 
     Args:
       model: `RetinaNetModel`, with `nms_version` `batched`, `v1` or `v2`.
       detector: made of it.
-      frames: float32 (n, height, width, 3) in 0..255.
+      frames: float32 (height, width, 3) in 0..255.
 
     Returns:
       Per frame `boxes`, `classes` and `scores`, in pixels of the frame.

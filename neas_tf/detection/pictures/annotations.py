@@ -152,7 +152,9 @@ class _Reader:
         row["name"] = "" if value is None else " ".join(str(value).split())
 
     def annotations(self, rows, pictures, known) -> list[dict[str, Any]]:
-        result, ids, seen = [], Counter(), set()
+        result: list[dict[str, Any]] = []
+        ids: Counter[Any] = Counter()
+        seen: set[Any] = set()
         for i, row in enumerate(rows):
             place = f"annotations[{i}]"
             image = self.identity(f"{place}.image_id", row.get("image_id"), number=False)
@@ -253,8 +255,9 @@ def segmentation_box(value: object, image: Mapping[str, Any]) -> list[float] | N
     if not isinstance(value, dict):
         return None
     size, counts = value.get("size"), value.get("counts")
-    good = isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)
-    if not good or not all(0 < n < 1 << 15 for n in size):
+    if not isinstance(size, list) or len(size) != 2:
+        return None
+    if not all(type(n) is int and 0 < n < 1 << 15 for n in size):
         return None
     if size != [image.get("height", size[0]), image.get("width", size[1])]:
         return None

@@ -60,7 +60,7 @@ def stored_size(picture: str | Path | bytes) -> tuple[int, int]:
     content = isinstance(picture, bytes)
     try:
         with warnings.catch_warnings(action="ignore"):  # of very large ones
-            opened = Image.open(io.BytesIO(picture) if content else picture)
+            opened = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
         with opened:
             width, height = opened.size
     except Exception:  # a damaged header raises errors of many kinds
@@ -103,21 +103,21 @@ def check_name(path: str | Path) -> None:
     """Raises unless a path ends as a picture's."""
     if Path(path).suffix.lower() not in PICTURES:
         raise NeasError(
-            f"output: received {str(path)!r}, allowed is a name that ends with "
-            f"{', '.join(PICTURES)}."
+            f"output: received {str(path)!r}, expected a name that ends with {', '.join(PICTURES)}."
         )
 
 
 def colour(number: int) -> tuple[int, int, int]:
     """RGB of a class: the hues go round by the golden ratio, so that neighbours differ."""
-    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.85, 0.95))
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw(
     picture: np.ndarray,
     boxes: np.ndarray,
-    classes: Sequence[int],
-    scores: Sequence[float],
+    classes: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
     names: Sequence[str],
 ) -> np.ndarray:
     """Draws detections, the best on top, and the names on all boxes.

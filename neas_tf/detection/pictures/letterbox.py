@@ -10,7 +10,7 @@ import numpy as np
 from neas_tf.common.errors import check
 from neas_tf.common.normalisation import Normalisation
 
-# What is 0 behind the normalisation; Model Garden pads there.
+# What is 0 after the normalisation; Model Garden pads there.
 FILL = tuple(255.0 * mean for mean in Normalisation().mean)
 
 
@@ -28,8 +28,8 @@ class Letterbox:
 
     def to_picture(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) as y1, x1, y2, x2 from pixels of the frame to pixels of the picture."""
-        boxes = np.asarray(boxes, np.float32) / np.float32([*self.scale, *self.scale])
-        limit = np.float32([*self.size, *self.size])
+        boxes = np.asarray(boxes, np.float32) / np.array([*self.scale] * 2, np.float32)
+        limit = np.array([*self.size] * 2, np.float32)
         return np.clip(boxes, 0, limit)
 
 
@@ -56,6 +56,6 @@ def letterbox(
         picture.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
     )
     result = np.empty((*frame, 3), np.float32)
-    result[:] = np.float32(FILL)
+    result[:] = np.array(FILL, np.float32)
     result[: size[0], : size[1]] = scaled
     return result, Letterbox((height, width), (size[0] / height, size[1] / width))

@@ -168,8 +168,8 @@ class _Check:
                     f"one for each of {_LABEL!r}."
                 )
         boxes = np.array([values[key] for key in _BOX], np.float64)  # (4, boxes)
-        good = np.isfinite(boxes) & (boxes >= -_SLACK) & (boxes <= 1 + _SLACK)
-        good = good.all(0) & (boxes[2:] >= boxes[:2]).all(0)
+        inside = np.isfinite(boxes) & (boxes >= -_SLACK) & (boxes <= 1 + _SLACK)
+        good = inside.all(0) & (boxes[2:] >= boxes[:2]).all(0)
         if not good.all():
             wrong = [round(float(n), 3) for n in boxes[:, int(np.argmin(good))]]
             raise NeasError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,25 +142,23 @@ def main(
 ) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
+    kind = exporter.removeprefix("export_")
+
+    def work() -> None:
         if argv[1:]:
             raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
         output = find_output(default_output)
         info, load = find_model()
-        check_ending(output, exporter.removeprefix("export_"))
+        check_ending(output, kind)
         check_output(output, FLAGS.overwrite)
         arguments = (options(info) if options else {}) | test_images(info)
-        from neas_tf.export import (
-            formats as exporting,  # TensorFlow only now: a mistake is told at once
-        )
+        from neas_tf.export import formats  # TensorFlow only now: a mistake is told at once
 
-        export: Exporter = getattr(exporting, exporter)
+        export: Exporter = getattr(formats, exporter)
         report = export(load(), info, output, overwrite=FLAGS.overwrite, **arguments)
         print_report(output, report)
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command_line.exit_code(f"export.to_{kind}", None, work)
 
 
 def print_report(output: Path, report: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ neas export tflite --model_dir=DIR --quantize=int8_qat
 neas export tflite --model_dir=DIR --prune --sparsity=0.5 --quantize=float16
 neas export tflite --arch=neas_s --weights=FILE.weights.h5 --output=PATH
 
-int8_qat and --prune train the model on, on the run's data; stopped, the same command goes on.
+int8_qat and --prune train the model on, on the run's data; stopped, the same command resumes.
 """
 
 import functools

@@ -86,6 +86,7 @@ class Conversion:
                 raise NeasError(f"quantize={self.quantize}: the graph has float islands {islands}.")
             found["float_islands"] = {}
         if self.quantize == "int8":
+            assert self.representative is not None  # `convert` has refused
             found["representative_images"] = len(self.representative)
         return found
 

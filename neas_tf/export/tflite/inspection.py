@@ -91,7 +91,7 @@ def _check_scales(ops: list[dict[str, Any]], tensors: dict[int, dict[str, Any]])
             name = tensors[int(op["outputs"][0])]["name"].partition(";")[0]
             raise NeasError(
                 f"quantize: the output of {name!r} spans too "
-                f"little of what goes in: a factor of {factor:.0f}, allowed is less than "
+                f"little of what goes in: a factor of {factor:.0f}, expected less than "
                 f"{_FACTOR:.0f} (XNNPACK). Such a layer has no effect any more, as squeeze-excites "
                 "may have after pruning. Try float16 or dynamic, or less sparsity."
             )
@@ -168,4 +168,4 @@ def _to_reals(value: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     if np.dtype(detail["dtype"]) == np.float32:
         return np.array(value)
-    return (np.float32(value) - np.float32(zero_point)) * np.float32(scale)
+    return (np.asarray(value, np.float32) - np.float32(zero_point)) * np.float32(scale)

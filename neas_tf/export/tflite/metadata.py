@@ -2,7 +2,7 @@
 
 MediaPipe Tasks, ML Kit and Android Studio read it. It is a flatbuffer, named `TFLITE_METADATA` in
 the model, that follows `metadata_schema.fbs` (of MediaPipe and tflite-support); the class names are
-the file `labels.txt` in a zip archive behind the model. The few tables that are needed are written
+the file `labels.txt` in a zip archive after the model. The few tables that are needed are written
 here: the libraries that have writers bring OpenCV, audio and more. No TensorFlow here.
 """
 
@@ -144,7 +144,7 @@ def _tensor(name: str, note: TensorNote) -> dict[int, Any]:
 
 
 def _write(builder: Any, value: str | list | dict[int, Any]) -> int:
-    """Writes a text, a list (of numbers or of the others) or a table by fields; its offset."""
+    """Writes a string, a list (of numbers or of the others) or a table by fields; its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, list):

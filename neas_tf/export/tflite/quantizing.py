@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -78,8 +79,9 @@ def convert(
         converter.inference_input_type = getattr(tf, input_type)
         converter.inference_output_type = getattr(tf, output_type)
     if quantize == "int8":
+        assert images is not None  # as checked
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _examples(images)
+        converter.representative_dataset = functools.partial(_examples, images)
     try:
         return converter.convert()
     except (ValueError, RuntimeError) as error:
@@ -87,7 +89,7 @@ def convert(
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None
 
 
-def _examples(images: np.ndarray) -> Any:
+def _examples(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     """The images, and in the first one a black and a white pixel.
 
     The input's range is then 0..255 whatever the images, so that a uint8 is the pixel itself.

@@ -93,8 +93,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         )
         for name, row in rows.items()
     )
-    header = ("setting", "of shrink", "supernets", "alive", "drops shared with base")
-    header += ("drops with skip", "Kendall τ", "τ less base's (95 %)")
+    header: tuple[str, ...] = ("setting", "of shrink", "supernets", "alive")
+    header += ("drops shared with base", "drops with skip", "Kendall τ", "τ less base's (95 %)")
     header += ("τ less no shrinking's (95 %)", "best, supernet", "found, retrained", "its MACs")
     table = Table("Mean ± standard deviation over seeds", header, shown)
     pictures = {}

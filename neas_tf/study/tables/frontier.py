@@ -162,8 +162,9 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
             ]
             if points:
                 x, y, spread = zip(*sorted(points), strict=True)
-                look = {"fmt": "-o" if name.startswith(_OWN) else "--o", "ms": 4, "color": colour}
-                axes.errorbar(x, y, spread, label=name, elinewidth=0.8, capsize=2, **look)
+                look: dict[str, Any] = {"elinewidth": 0.8, "capsize": 2, "ms": 4, "color": colour}
+                look["fmt"] = "-o" if name.startswith(_OWN) else "--o"
+                axes.errorbar(x, y, spread, label=name, **look)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy")
         style.percent_axis(axes)

@@ -60,9 +60,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             name: _joined(found(unit, lookup), found(_comparison(unit), lookup))
             for name, unit in _variants(plan, seed).items()
         }
-        if all(result is not None for result in results.values()):  # compare like with like
+        done = {name: result for name, result in results.items() if result is not None}
+        if len(done) == len(results):  # compare like with like
             complete.append(seed)
-            for name, result in results.items():
+            for name, result in done.items():
                 by_name.setdefault(name, []).append(result)
     summary = {name: _summary(results) for name, results in by_name.items()}
     sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]

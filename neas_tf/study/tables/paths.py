@@ -21,7 +21,7 @@ _EXPECTED = (2, 3, 5)  # the paper's order, 80.0 > 79.5 > 78.5 %; it has no K = 
 
 
 def _remove(plan: Plan, num_paths: int) -> int:
-    """Combinations dropped a time: the same share of all as the base drops."""
+    """Combinations dropped at a time: the same share of all as the base drops."""
     counts = [
         ShrunkSpace.full(plan.space, k, plan.base["heterogeneous"]).num_combinations
         for k in (plan.base["num_paths"], num_paths)
@@ -79,8 +79,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         )
         for k, row in summary.items()
     )
-    header = ("K", "trainings", "ensemble", "best path", "top 5", "MACs", "split point")
-    header += ("supernet accuracy",)
+    header: tuple[str, ...] = ("K", "trainings", "ensemble", "best path", "top 5", "MACs")
+    header += ("split point", "supernet accuracy")
     table = Table("Found under one budget and retrained; mean ± standard deviation", header, rows)
     values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
     pictures = {"paths.png": functools.partial(_picture, results)} if known else {}

@@ -81,7 +81,7 @@ class Plan:
                 return tuple(found.values())
         raise NeasError(
             f"study.ensembles: received {self.settings.ensembles}, but space {self.space.name!r} "
-            f"has hardly more than {len(found)} ensembles; allowed is at most that many."
+            f"has hardly more than {len(found)} ensembles; expected at most that many."
         )
 
     def _new(self, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -265,8 +266,9 @@ def _table(by_metric: Mapping[str, Any], ensembles: int) -> Table:
                 percent(row["last_generation"]),
             )
         )
-    header = ("shrink metric", "supernets", "Kendall τ", "95 % interval (ensembles)", "Spearman ρ")
-    header += ("found, retrained", "its MACs", "last generation, supernet")
+    header: tuple[str, ...] = ("shrink metric", "supernets", "Kendall τ")
+    header += ("95 % interval (ensembles)", "Spearman ρ", "found, retrained", "its MACs")
+    header += ("last generation, supernet",)
     return Table(
         f"Mean ± standard deviation over seeds; {ensembles} ensembles", header, tuple(rows)
     )
@@ -302,8 +304,8 @@ def _table_splits(truth: Mapping[str, Any]) -> Table:
         )
         for split, group in sorted(groups.items())
     )
-    header = ("split point", "ensembles", "test accuracy", "gain over the best path")
-    header += ("better than it", "MACs")
+    header: tuple[str, ...] = ("split point", "ensembles", "test accuracy")
+    header += ("gain over the best path", "better than it", "MACs")
     return Table("The random ensembles from scratch, by split point", header, rows)
 
 
@@ -321,7 +323,7 @@ def _table_supernets(by_name: Mapping[str, Any]) -> Table:
         for name, row in by_name.items()
         if row["scores"]
     )
-    header = ("supernets", "how many", "mean accuracy of the random ensembles")
+    header: tuple[str, ...] = ("supernets", "how many", "mean accuracy of the random ensembles")
     header += ("standard deviation over them", "τ between two supernets")
     header += ("Kendall τ against training", "95 % interval (ensembles)")
     return Table("How well a supernet tells ensembles apart", header, rows)
@@ -332,10 +334,11 @@ def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
     shown = {metric: row for metric, row in by_metric.items() if row["scores"]}
     figure = style.new_figure(3.4 * len(shown), 3.2)
     style.heading(figure, "Supernet accuracy against training from scratch")
-    colours: Sequence[str] = style.PATHS
     for place, (metric, row) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), place)
-        for colour, (seed, scores) in zip(colours * 9, row["scores"].items(), strict=False):
+        for colour, (seed, scores) in zip(
+            itertools.cycle(style.PATHS), row["scores"].items(), strict=False
+        ):
             keys = [key for key in truth if key in scores]
             x = [scores[key] for key in keys]
             y = [truth[key]["accuracy"] for key in keys]

@@ -33,9 +33,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     """Table, sentences and the picture, of what is done."""
     curves: dict[str, dict[int, Any]] = {method: {} for method in METHODS}
     for seed in plan.seeds:
-        found_ = {method: found(_search(plan, method, seed), lookup) for method in METHODS}
-        if all(result is not None for result in found_.values()):
-            for method, result in found_.items():
+        every = {method: found(_search(plan, method, seed), lookup) for method in METHODS}
+        done = {method: result for method, result in every.items() if result is not None}
+        if len(done) == len(every):
+            for method, result in done.items():
                 curves[method][seed] = top_curve(result, plan.settings.top)
     summary = {
         method: {
@@ -76,7 +77,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def top_curve(result: Result, top: int) -> dict[str, Any]:
-    """Behind each generation, the best candidates so far.
+    """After each generation, the best candidates so far.
 
     Args:
       result: of a search.

@@ -30,7 +30,7 @@ def compare_paths(
 
     Returns:
       `disagreement` (share of images that two paths put into different classes), `similarity`
-      (Eq. 5, exp(−β·distance) of the maps behind the last searchable layer), `distance` (of these
+      (Eq. 5, exp(−β·distance) of the maps after the last searchable layer), `distance` (of these
       maps), `cka` (linear CKA of the hidden features). {} for a single path.
     """
     num_paths = model.output_shape[1]

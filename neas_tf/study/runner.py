@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ from neas_tf.search.history import read_history
 from neas_tf.shrinking.measurements import PAPER_BETA
 from neas_tf.space.architecture import Architecture
 from neas_tf.study import units
+from neas_tf.study.path_differences import compare_paths, embed
 from neas_tf.study.store import Store
-from neas_tf.study.trained import compare_paths, embed
 from neas_tf.study.units import Result, Unit
 
-# A run's folders that grow, and that nothing needs behind its end.
+# A run's folders that grow, and that nothing needs after its end.
 _BULK = ("retrain/train", "supernet/train", "retrain/ckpt-*", "retrain/checkpoint")
 # Other than these, every run of a study is without a budget (supernets serve all budgets).
 _NO_BUDGET = {"max_macs": 0, "min_macs": 0, "max_params": 0, "max_latency_ms": 0.0}
@@ -58,7 +58,7 @@ class Runner:
     def __init__(self, base: NeasConfig, store: Store, strategy: tf.distribute.Strategy):
         self._base, self._store, self._strategy = base, store, strategy
         self._data: dict[str, data.DatasetInfo] = {}
-        self._kinds = {
+        self._kinds: dict[str, Callable[[Any], Result]] = {
             "supernet": self._supernet,
             "scores": self._scores,
             "search": self._search,
@@ -70,7 +70,7 @@ class Runner:
         }
 
     def __call__(self, unit: Unit) -> Result:
-        """Does a resolved unit, or goes on with it where its folder holds a part.
+        """Does a resolved unit, or resumes it where its folder holds a part.
 
         Weights that it needs and that are not in this folder, since the result of their unit was
         copied from another one, are made again.
@@ -135,7 +135,7 @@ class Runner:
     def _supernet(self, unit: units.Supernet) -> dict[str, Any]:
         run = self._run(unit)
         with run.writing():
-            shrunk = train_supernet(run)
+            shrunk = train_supernet(*run.inputs)
         lines = run.folder("supernet", "metrics.jsonl").read_text("utf-8").splitlines()
         reports = sorted(run.folder("shrink").glob("shrink_*.json"))
         shrinks = [read_json(path, "shrink report") for path in reports]
@@ -168,9 +168,18 @@ class Runner:
     def _scores(self, unit: units.Scores) -> dict[str, Any]:
         run = self._with_supernet(unit, {}, budget=False)
         ensembles = [Architecture.from_key(key).check_in(run.space) for key in unit.ensembles]
-        evaluator = make_evaluator(run, load_supernet(run))
+        evaluator = make_evaluator(
+            run.config,
+            run.info,
+            load_supernet(run.config, run.model_dir, run.space),
+            run.cluster,
+        )
         with console.bar("scores", 100, "%", leave=False) as bar:
-            found = evaluator.evaluate_all(ensembles, lambda share: bar.update(100 * share - bar.n))
+
+            def progress(share: float) -> None:
+                bar.update(100 * share - bar.n)
+
+            found = evaluator.evaluate_all(ensembles, progress)
         return {
             "accuracies": [f.accuracy for f in found],
             "path_accuracies": [list(f.path_accuracies) for f in found],
@@ -180,7 +189,7 @@ class Runner:
         bound = self._latency_bound(unit) if unit.table else {}
         run = self._with_supernet(unit, {"seed": unit.seed, **bound}, budget=not bound)
         with run.writing():
-            result = search(run)
+            result = search(*run.inputs)
         lines = read_history(run.folder("search", "history.jsonl"))
         found = {
             "candidates": [[c.architecture.key, c.accuracy, c.macs, c.generation] for c in lines],
@@ -192,9 +201,12 @@ class Runner:
     def _latency_bound(self, unit: units.Search) -> dict[str, Any]:
         """The bound in the settings of `search`, with the table as a file of the supernet's."""
         run = self._run(unit.supernet)
+        assert unit.table is not None
         path = self._store.work(unit.table) / "table.json"
         if not path.exists():
-            write_json_atomic(path, self._store.get(unit.table)["table"])
+            measured = self._store.get(unit.table)
+            assert measured is not None  # one of the units that the search needs
+            write_json_atomic(path, measured["table"])
         costs = CostTable(run.space, load_table(path))
         low, high = costs.attainable_range(run.full, LATENCY)
         milliseconds = round((low + unit.latency_share * (high - low)) / 1e6, 6)
@@ -203,7 +215,7 @@ class Runner:
     def _table(self, unit: units.LatencyTable) -> dict[str, Any]:
         path = self._store.work(unit) / "table.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A process of its own: the command, which goes on by itself where it was interrupted.
+        # A process of its own: the command, which resumes by itself where it was interrupted.
         command = [sys.executable, "-m", "neas_tf.measure_latency", f"--output={path}"]
         command += [f"--model_dir={self._store.work(unit.supernet)}", "--overwrite"]
         done = subprocess.run(command, cwd=project_file(), check=False)
@@ -214,7 +226,7 @@ class Runner:
     def _training(self, unit: units.Training) -> dict[str, Any]:
         run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})
         with run.writing():
-            return retrain(run)
+            return retrain(*run.inputs)
 
     def _trained(self, unit: units.OfTraining) -> tuple[Run, Any]:
         run = self._run(unit.training)
@@ -233,6 +245,7 @@ class Runner:
     def _latency(self, unit: units.Latency) -> dict[str, Any]:
         run = self._run(unit.training)
         path = self._store.work(unit) / "model.tflite"
+        assert isinstance(unit.training.ensemble, str)  # resolved
         architecture = Architecture.from_key(unit.training.ensemble).check_in(run.space)
         with console.native_noise_off():
             write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
