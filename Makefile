@@ -28,7 +28,7 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist=loadfile || status=1; exit $$status
 
-soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; goes on where it stopped
+soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; continues where it stopped
 	@mkdir -p runs/soak
 	@$(BIN)/python -m tests.soak --work=runs/soak --output=runs/soak/soak.json --markdown=runs/soak/soak.md
 
@@ -39,9 +39,9 @@ format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-setup: $(VENV)/.stamp ## make .venv from requirements.lock
+setup: $(VENV)/.package ## make .venv from requirements.lock, with the command neas in .venv/bin
 
-setup-dev: $(VENV)/.stamp-dev ## the same, with what the tests need
+setup-dev: $(VENV)/.stamp-dev $(VENV)/.package ## the same, with what the tests need
 
 # .base: the Python that .venv was made from; .base.part: the making was interrupted.
 $(VENV)/.base:
@@ -77,19 +77,26 @@ $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp
 	@$(PIP) -r requirements-dev.lock
 	@touch $@
 
+# In editable form: the commands run from any folder, and a change of the code needs no further installation.
+$(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable .
+	@touch $@
+
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## write the locks anew from requirements*.in (minutes)
+lock: setup ## write the locks again from requirements*.in (minutes)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
 
-# pip-audit is no part of the locks: it is fetched where it can be, and nothing is checked where not.
-audit: setup ## look up the locked packages in a database of known vulnerabilities; says so where it reaches none
-	@[ -x $(VENV)/audit/bin/pip-audit ] || { $$(cat $(VENV)/.base) -m venv $(VENV)/audit && \
-	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; } >/dev/null 2>&1 || true
-	@$(BIN)/python tests/audit_locks.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
+audit: setup-dev ## look up the locked packages in a database of known vulnerabilities; fails where one is found, or none is reached
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off -r requirements.lock -r requirements-dev.lock \
+	  > $(VENV)/audit.txt 2> $(VENV)/audit.log; status=$$?; cat $(VENV)/audit.txt; \
+	if [ $$status = 0 ]; then echo "audit: no known vulnerability in the locked packages."; \
+	elif [ -s $(VENV)/audit.txt ]; then echo "audit: known vulnerabilities, see above." >&2; \
+	else echo "audit: nothing was checked: no database knew the packages or answered; $(VENV)/audit.log has pip-audit's words." >&2; fi; \
+	exit $$status
 
 clean: ## remove caches and Bazel's links; .venv and runs stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build ./*.egg-info bazel-*

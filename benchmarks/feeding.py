@@ -51,8 +51,8 @@ def photographs(folder: Path) -> DatasetInfo:
     return data.load(config)
 
 
-def make_step(space: SearchSpace) -> Callable[[Any, Any], float]:
-    """The retraining step of NEAS-S, as its stage makes it."""
+def make_step(space: SearchSpace, name: str = "neas_s") -> Callable[[Any, Any], float]:
+    """The retraining step of an architecture of the zoo, as its stage makes it."""
     import tensorflow as tf
     from official.core import config_definitions as cfg
 
@@ -63,7 +63,7 @@ def make_step(space: SearchSpace) -> Callable[[Any, Any], float]:
     from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 
     stage = resolve_steps(RetrainConfig(), 1_281_167, "retrain")
-    task = EnsembleTask(EnsembleTaskConfig(), load_architecture("neas_s", space), space, stage)
+    task = EnsembleTask(EnsembleTaskConfig(), load_architecture(name, space), space, stage)
     model = task.build_model()
     optimizer = task.create_optimizer(stage.trainer.optimizer_config, cfg.RuntimeConfig())
     create_slots(optimizer, model)

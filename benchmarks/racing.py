@@ -1,24 +1,36 @@
 """What a race saves: searches with and without it, on what candidates are right about.
 
-A part of `benchmarks.candidate_evaluation`. The results of a candidate are looked up, so that the
-same evaluations serve every search; who is measured how long is what the race decides.
+    python -m benchmarks.racing [--quick] [--run=MODEL_DIR --cache=FOLDER]
+
+Prints one JSON object: the validation work of searches with several seeds, each with and without a
+race. With `--run` every candidate is really evaluated with the trained supernet of a run, once, and
+kept in `--cache`; without it results are made up, which says only that it works. The results of a
+candidate are looked up, so that the same evaluations serve every search; who is measured how long
+is what the race decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import searching
+from benchmarks import timing
+from benchmarks.targets import target
+from neas_tf.common.errors import NeasError, check_int
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.search.evolution import top_candidates
+from neas_tf.search.evolution import SearchResult, run_search, top_candidates
 from neas_tf.search.history import History, Score
-from neas_tf.search.prefix_tree import work
+from neas_tf.search.prefix_tree import PrefixTree
 from neas_tf.search.racing import Race, RaceSettings, run_race
 from neas_tf.search.variation import SearchSettings
+from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -68,12 +80,7 @@ class _Mode:
     def _batches(
         self, architectures: Sequence[Architecture], rows: np.ndarray
     ) -> Iterator[tuple[set[int], np.ndarray]]:
-        alive, macs = set(range(len(architectures))), self._table.operators["macs"]
-
-        def cost(layer: int, operator: str) -> int:
-            return int(macs[layer - 1, self._space.operator_index(operator)])
-
-        fixed = self._table.trunk["macs"], self._table.head["macs"]
+        alive = set(range(len(architectures)))
         known: tuple[int, int] = (0, 0)
         for first in range(0, rows.shape[-1], self._batch):
             found = rows[..., first : first + self._batch].copy()
@@ -81,15 +88,33 @@ class _Mode:
             self.images += len(alive) * found.shape[-1]
             if known[0] != len(alive):
                 ongoing = [architectures[c] for c in sorted(alive)]
-                known = len(alive), int(work(ongoing, cost, *fixed).prefix_tree)
+                known = len(alive), tree_macs(PrefixTree(ongoing), self._table, self._space)
             self.macs += known[1] * found.shape[-1]
             yield alive, found
+
+
+def tree_macs(tree: PrefixTree, table: CostTable, space: SearchSpace) -> int:
+    """MACs of one pass through a tree: every node once, and a head once where paths end alike."""
+    macs = table.operators["macs"]
+    layers = sum(int(macs[n.layer - 1, space.operator_index(n.operator)]) for n in tree.nodes[1:])
+    heads = sum(len({path for path, _ in node.exits}) for node in tree.nodes)
+    return table.trunk["macs"] + layers + table.head["macs"] * heads
+
+
+def search(shrunk: ShrunkSpace, settings: SearchSettings, mode: _Mode) -> SearchResult:
+    """A whole search of the framework without a budget, in a folder that is thrown away."""
+    table = CostTable(shrunk.space)
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(folder, lambda a: {"macs": table.cost(a).macs})
+        mode.watch(history)
+        draw = lambda rng: sampling.uniform(shrunk, rng)  # noqa: E731
+        return run_search(settings, shrunk, draw, lambda a: True, mode, history)
 
 
 def compare(
     results: Results, searches: int, settings: dict[str, int], error: float, batch: int
 ) -> dict[str, Any]:
-    """`racing`: every search twice, with the same seed.
+    """Every search twice, with the same seed.
 
     Args:
       results: `measured` or `made_up`.
@@ -104,7 +129,7 @@ def compare(
         chosen = SearchSettings(seed=seed, **settings)
         plain = _Mode(correct, shrunk.space, None, batch)
         raced = _Mode(correct, shrunk.space, RaceSettings(chosen.parents, error), batch)
-        found = [searching.search(shrunk, chosen, mode, mode.watch) for mode in (plain, raced)]
+        found = [search(shrunk, chosen, mode) for mode in (plain, raced)]
         best, other = (result.best for result in found)
         stopped = sum(not c.finished for c in found[1].candidates)
         rows.append(
@@ -180,9 +205,27 @@ def measured(model_dir: str, cache: str) -> Results:
     return correct, load_shrunk(run.model_dir, run.space), about
 
 
+def made_up_scores(
+    space: SearchSpace, seed: int
+) -> Callable[[list[Architecture]], Iterable[Score]]:
+    """Every operator of a layer has a worth; a path is worth their sum, an ensemble the mean."""
+    rng = np.random.default_rng(seed)
+    worth = rng.normal(0, 1, (space.num_layers, len(space.operators)))
+
+    def evaluate(architectures: list[Architecture]) -> Iterable[Score]:
+        for a in architectures:
+            rows = a.to_array(space)[1:].reshape(a.num_paths, -1)
+            paths = worth[np.arange(space.num_layers), rows].sum(1) / space.num_layers
+            noise = np.random.default_rng(rows.ravel()).normal(0, 0.05)
+            squashed = 1 / (1 + np.exp(-np.append(paths, paths.mean() + noise)))
+            yield Score(float(squashed[-1]), tuple(squashed[:-1].tolist()))
+
+    return evaluate
+
+
 def made_up(space: SearchSpace, images: int = 5000, seed: int = 0) -> Results:
     """Ensembles of made-up ability on images of made-up difficulty."""
-    scores = searching.made_up_scores(space, seed)
+    scores = made_up_scores(space, seed)
     ease = np.random.default_rng(seed).normal(0, 2.0, images)
 
     def correct(architectures: list[Architecture]) -> np.ndarray:
@@ -195,3 +238,48 @@ def made_up(space: SearchSpace, images: int = 5000, seed: int = 0) -> Results:
         return np.stack(rows)
 
     return correct, ShrunkSpace.full(space, 2), {"results": "made up", "images": images}
+
+
+def targets(found: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What the project wants; a race on made-up results is no measurement."""
+    saved, reason = (found or {}).get("validation_macs_saved"), ""
+    if found and found["results"] == "made up":
+        reason = (
+            f"only on made-up results ({saved:.3g} ×): it needs a trained supernet (--supernet)"
+        )
+        saved = None
+    text = "candidate evaluation: validation work without a race / with it"
+    return [target("evaluation_racing", text, saved, at_least=2.0, unit="×", reason=reason)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code, 2 after bad input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three searches")
+    parser.add_argument("--run", default="", help="model_dir with a trained supernet, to race on")
+    parser.add_argument("--cache", default="", help="folder that keeps what was evaluated")
+    parser.add_argument("--searches", type=int, default=10, help="each with its own seed")
+    parser.add_argument("--population", type=int, default=50)
+    parser.add_argument("--generations", type=int, default=6)
+    parser.add_argument("--error", type=float, default=0.001, help="search.racing_error")
+    parser.add_argument("--batch", type=int, default=500, help="images between two looks")
+    args = parser.parse_args(arguments)
+    searches, batch = (3, 250) if args.quick else (args.searches, args.batch)
+    try:
+        for name, value in (("searches", searches), ("batch", batch)):
+            check_int(f"--{name}", value, 1)
+        settings = {"population": args.population, "generations": args.generations}
+        results = measured(args.run, args.cache) if args.run else made_up(SearchSpace())
+        found = compare(results, searches, settings, args.error, batch)
+    except NeasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report = {"benchmark": "racing", "machine": timing.machine(), **found}
+    print(json.dumps(report | {"targets": targets(found)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

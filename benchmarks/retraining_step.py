@@ -127,30 +127,15 @@ def _serve(name: str, size: int, batch_size: int) -> None:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        from official.core import config_definitions as cfg
-
-        from neas_tf.config.resolve import resolve_steps
-        from neas_tf.config.settings import RetrainConfig
-        from neas_tf.training.optimizers import create_slots
-        from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
+        from benchmarks.feeding import make_step
 
         space = dataclasses.replace(SearchSpace(), input_size=(size, size))
-        stage = resolve_steps(RetrainConfig(), 1_281_167, "retrain")
-        task = EnsembleTask(EnsembleTaskConfig(), load_architecture(name, space), space, stage)
-        model = task.build_model()
-        optimizer = task.create_optimizer(stage.trainer.optimizer_config, cfg.RuntimeConfig())
-        create_slots(optimizer, model)
-        images, labels = map(tf.constant, random_batch(space, batch_size))
-
-        @tf.function
-        def train():
-            return task.train_step((images, labels), model, optimizer)[task.loss]
-
-        state["train"] = train
+        state["data"] = tuple(map(tf.constant, random_batch(space, batch_size)))
+        state["train"] = make_step(space, name)
         return tf.__version__
 
     def step() -> float:
-        return float(state["train"]())
+        return state["train"](*state["data"])
 
     serve({"setup": setup, "step": step, "memory": peak_memory_gb})
 

@@ -1,7 +1,7 @@
 """All benchmarks of speed, and the table of what the project wants of them.
 
     python -m benchmarks.run_all --quick [--data_dir=<TFDS folder>] [--output=FILE] [--markdown=FILE]
-    python -m benchmarks.run_all --only=supernet_k2,scoring
+    python -m benchmarks.run_all --only=supernet_k2,racing
 
 Each program runs by itself, one after the other; what fails or is missing becomes a row that says
 why. The table is printed as Markdown. With --quick it takes up to 15 minutes on two cores.
@@ -22,16 +22,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    cost_and_sampling,
-    input_pipeline,
-    retraining_step,
-    scoring,
-    supernet_step,
-    timing,
-)
+from benchmarks import input_pipeline, racing, retraining_step, supernet_step, timing
 from benchmarks.supernet_cases import CASES
-from benchmarks.targets import markdown, target
+from benchmarks.targets import markdown
 from neas_tf.common.console import say
 from neas_tf.common.errors import NeasError, check, check_int, unknown_name
 from neas_tf.common.files import read_json, write_json_atomic, write_text_atomic
@@ -40,10 +33,6 @@ from neas_tf.common.paths import project_file, resolve_user_path
 FORMAT = "neas-benchmarks/1"
 _LINE_EVERY = 30.0  # seconds between signs of life
 _TAIL = 200  # characters of a failed program's words
-
-
-def _own_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return report.get("targets", [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +44,6 @@ class Program:
       module: prints a report as JSON.
       expected: the rows without values, for when there is no report.
       quick, full: its arguments; `{data_dir}` and `{supernet}` are the user's.
-      rows: those of a report.
     """
 
     name: str
@@ -63,74 +51,26 @@ class Program:
     expected: tuple[dict[str, Any], ...]
     quick: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
-    rows: Callable[[Mapping[str, Any]], list[dict[str, Any]]] = _own_rows
-
-
-def evaluation_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of `benchmarks.candidate_evaluation`'s report, which has none of its own; {} for none.
-
-    Of several searches the one that gains least counts. A race on made-up results is no measurement.
-    """
-    counted = list(report.get("layer_evaluations", {}).values())
-    times = [v for v in report.get("time", {}).values() if isinstance(v, Mapping)]
-    predicted = [v["cpu_time/macs"] for v in times if "cpu_time/macs" in v]
-    race = report.get("racing", {})
-    saved, reason = race.get("validation_macs_saved"), ""
-    if race.get("results") == "made up":
-        reason = (
-            f"only on made-up results ({saved:.3g} ×): it needs a trained supernet (--supernet)"
-        )
-        saved = None
-
-    def least(kind: str) -> float | None:
-        return min((one["layers"][f"{kind}/prefix_tree"] for one in counted), default=None)
-
-    texts = (
-        ("trunk", "layer evaluations with shared trunks / ours", least("shared_trunk"), 1.3, ""),
-        ("paths", "layer evaluations with K whole paths / ours", least("full_paths"), 2.0, ""),
-        ("wall", "time saved / what MACs predict", min(predicted, default=None), 0.85, ""),
-        ("racing", "validation work without a race / with it", saved, 2.0, reason),
-    )
-    return [
-        target(
-            f"evaluation_{key}",
-            f"candidate evaluation: {text}",
-            value,
-            at_least=bound,
-            unit="×",
-            reason=why,
-        )
-        for key, text, value, bound, why in texts
-    ]
 
 
 _DATA = ("--data_dir={data_dir}",)
 PROGRAMS = (
     Program(
-        "cost_and_sampling", "benchmarks.cost_and_sampling", tuple(cost_and_sampling.targets())
-    ),
-    Program("scoring", "benchmarks.scoring", tuple(scoring.targets())),
-    Program(
         "supernet_k2",
         "benchmarks.supernet_step",
         tuple(supernet_step.targets(CASES["k2"], {})),
         ("--cases=k2", "--quick", *_DATA),
-        ("--cases=k2", "--profile", "--first_steps=3", *_DATA),
+        ("--cases=k2", "--first_steps=3", *_DATA),
     ),
     Program(
         "supernet_k1",
         "benchmarks.supernet_step",
         tuple(supernet_step.targets(CASES["k1"], {})),
         ("--cases=k1", "--quick", "--no_bfloat16"),
-        ("--cases=k1", "--profile"),
+        ("--cases=k1",),
     ),
     Program(
-        "candidate_evaluation",
-        "benchmarks.candidate_evaluation",
-        tuple(evaluation_rows({})),
-        ("--quick",),
-        ("--run={supernet}",),
-        evaluation_rows,
+        "racing", "benchmarks.racing", tuple(racing.targets()), ("--quick",), ("--run={supernet}",)
     ),
     Program(
         "retraining", "benchmarks.retraining_step", tuple(retraining_step.targets()), ("--quick",)
@@ -231,7 +171,7 @@ def run(
                 program, words, timeout, lambda s, t=title: say(f"{t}: {_minutes(s)}")
             )
             result["reports"][program.name] = report
-            rows, reason = program.rows(report), "its report has no such row"
+            rows, reason = report.get("targets", []), "its report has no such row"
         except (NeasError, KeyError, TypeError, AttributeError) as error:
             rows, reason = [], str(error) or type(error).__name__
             result["failures"][program.name] = reason

@@ -1,7 +1,6 @@
 """The supernet's training step: ours against PyTorch, the machine's limit and bfloat16.
 
-    python -m benchmarks.supernet_step [--quick] [--profile] [--data_dir=<TFDS folder>]
-                                       [--output=FILE]
+    python -m benchmarks.supernet_step [--quick] [--data_dir=<TFDS folder>] [--output=FILE]
 
 Every implementation trains on the same drawn ensembles, in a worker process of its own, and they
 take turns: for each ensemble, each worker does one unmeasured step and then `--runs` that are. Times
@@ -98,7 +97,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=0,
         help="seconds of a case after which the rest is left out (quick: 300; 0: none)",
     )
-    parser.add_argument("--profile", action="store_true", help="seconds by type of operation")
     parser.add_argument("--output", default="", help="JSON file; default: standard output")
     args = parser.parse_args(arguments)
     args.architectures = args.architectures or (5 if args.quick else 24)
@@ -137,8 +135,6 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         result |= _against_torch(case, args, ours, common, macs, late)
         result["versions"]["tensorflow"] = starts[-1]["tensorflow"]
         result["implementations"]["ours"]["memory_gb"] = ours.call("memory").value
-        if args.profile:
-            result["profile"] = ours.call("profile", index=0).value
         if case.num_paths > 1 and args.alone:
             result["alone"] = _against_alone(ours, args.alone, late)
         if not args.no_bfloat16:

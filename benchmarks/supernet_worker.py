@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -220,18 +219,6 @@ def main(name: str, precision: str) -> None:
             state["limit"]()
         return count * LIMIT_MACS / (time.process_time() - begin) / 1e9
 
-    def profile(index: int) -> dict[str, Any]:
-        import tensorflow as tf
-
-        from benchmarks.step_profile import seconds_by_type
-
-        step(index)
-        with tempfile.TemporaryDirectory() as folder:
-            tf.profiler.experimental.start(folder)
-            step(index)
-            tf.profiler.experimental.stop()
-            return seconds_by_type(folder)
-
     def curve(steps: int, data_dir: str) -> list[float]:
         """Losses (mean over the paths) of a training from the initial weights."""
         import tensorflow as tf
@@ -242,7 +229,7 @@ def main(name: str, precision: str) -> None:
             for i, (x, y) in enumerate(_batches(case, steps, data_dir))
         ]
 
-    handlers = (setup, step, trace_alone, step_alone, forget_alone, limit_run, profile, curve)
+    handlers = (setup, step, trace_alone, step_alone, forget_alone, limit_run, curve)
     serve({h.__name__: h for h in handlers} | {"memory": peak_memory_gb})
 
 

@@ -119,21 +119,6 @@ def tables() -> dict[str, list[str]]:
         optimizer = _without_dull(section.trainer)["optimizer_config"]
         text = _yaml({name: {"trainer": {"optimizer_config": optimizer}}})
         result[name] = [*table, "", "```yaml", *text, "```"]
-    return result | recipes()
-
-
-def recipes() -> dict[str, list[str]]:
-    """What each experiment sets beside the defaults, as YAML."""
-    from official.core import exp_factory
-
-    from neas_tf.config import experiments
-    from neas_tf.config.settings import NeasConfig
-
-    defaults = _without_dull(NeasConfig())
-    result = {}
-    for name in experiments.NAMES:
-        found = _difference(defaults, _without_dull(exp_factory.get_exp_config(name)))
-        result[name] = ["```yaml", f"# over {name}", *_yaml(found), "```"]
     return result
 
 
@@ -149,19 +134,6 @@ _Dumper.add_representer(
 def _yaml(value: Any) -> list[str]:
     text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=90)
     return text.strip().splitlines()
-
-
-def _difference(old: Any, new: Any) -> Any:
-    """The part of `new` that `old` does not say."""
-    changed = {}
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(old.get(key), dict):
-            inner = _difference(old[key], value)
-            if inner:
-                changed[key] = inner
-        elif key not in old or old[key] != value:
-            changed[key] = value
-    return changed
 
 
 def _without_dull(config: Any) -> Any:

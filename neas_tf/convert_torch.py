@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags, logging
 
 from neas_tf.common import command_line
@@ -25,8 +26,7 @@ from neas_tf.ensemble.store import (
     replace_path,
     save_model,
 )
-from neas_tf.ensemble.torch_file import READERS, open_checkpoint
-from neas_tf.ensemble.torch_pickle import Tensor
+from neas_tf.ensemble.torch_file import load_checkpoint
 from neas_tf.ensemble.torch_weight_names import (
     Layout,
     Place,
@@ -60,16 +60,14 @@ def read_checkpoint(
     space: SearchSpace,
     *,
     use_ema: bool = False,
-    reader: str = "own",
-) -> dict[Place, Any]:
-    """Reads the weights of an architecture; needs neither TensorFlow nor (mostly) PyTorch.
+) -> dict[Place, np.ndarray]:
+    """Reads the weights of an architecture; needs PyTorch, but not TensorFlow.
 
     Args:
       path: a checkpoint in the authors' format.
       architecture: whose weights the file holds.
       space: that the architecture lies in.
       use_ema: takes the averaged weights, `state_dict_ema`.
-      reader: 'own' or 'torch', see `open_checkpoint`.
 
     Returns:
       float32 arrays in our order of axes, by the place that each fills.
@@ -79,26 +77,27 @@ def read_checkpoint(
         list what is missing, extra or misshapen, and says whose the weights are where that shows.
     """
     layout = torch_layout(architecture, space)
-    with open_checkpoint(path, reader) as content:
-        state = without_prefix(_state_dict(content, use_ema))
-        found = differences(layout, state)
-        if found:
-            where = f"torch_checkpoint: the weights in {_end(os.fspath(path))!r} are"
-            name = architecture.name or architecture.key
-            own = _with_own_classes(space, state)
-            if not differences(torch_layout(architecture, own), state):
-                raise NeasError(
-                    f"{where} for {own.num_classes} classes, expected {space.num_classes}; "
-                    f"--num_classes={own.num_classes} takes them."
-                )
-            other = _fitting(own, state)
-            if other and own != space:
-                other += f" with {own.num_classes} classes"
-            raise NeasError(f"{where} not those of {_end(name)!r}{other}; {'; '.join(found)}.")
+    state = without_prefix(_state_dict(load_checkpoint(path), use_ema))
+    found = differences(layout, state)
+    if not found:
         return dict(arrays(layout, state))
+    where = f"torch_checkpoint: the weights in {_end(os.fspath(path))!r} are"
+    name = architecture.name or architecture.key
+    own = _with_own_classes(space, state)
+    if not differences(torch_layout(architecture, own), state):
+        raise NeasError(
+            f"{where} for {own.num_classes} classes, expected {space.num_classes}; "
+            f"--num_classes={own.num_classes} takes them."
+        )
+    other = _fitting(own, state)
+    if other and own != space:
+        other += f" with {own.num_classes} classes"
+    raise NeasError(f"{where} not those of {_end(name)!r}{other}; {'; '.join(found)}.")
 
 
-def model_from(weights: Mapping[Place, Any], architecture: Architecture, space: SearchSpace) -> Any:
+def model_from(
+    weights: Mapping[Place, np.ndarray], architecture: Architecture, space: SearchSpace
+) -> Any:
     """The tf_keras model (trainable form, float32) with weights by place."""
     from neas_tf.ensemble.model import build_ensemble, model_slots
 
@@ -116,7 +115,6 @@ def convert(
     info: LoadedInfo,
     *,
     use_ema: bool = False,
-    reader: str = "own",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes a model folder and a SavedModel from a checkpoint.
@@ -126,7 +124,6 @@ def convert(
       output: folder; gets `retrain/model` and `export/saved_model`, as a run has them.
       info: architecture, space, class names and normalisation of the model.
       use_ema: takes the averaged weights.
-      reader: 'own' or 'torch'.
       overwrite: whether an earlier conversion of the same architecture may be replaced.
 
     Returns:
@@ -143,9 +140,7 @@ def convert(
         raise NeasError(f"output: {str(folder)!r} is there already; --overwrite replaces it.")
     check_replaceable(folder, info)
     check_output(saved_model, overwrite)
-    weights = read_checkpoint(
-        checkpoint, info.architecture, info.space, use_ema=use_ema, reader=reader
-    )
+    weights = read_checkpoint(checkpoint, info.architecture, info.space, use_ema=use_ema)
     from neas_tf.export.formats import export_saved_model
 
     model = model_from(weights, info.architecture, info.space)
@@ -171,7 +166,7 @@ def convert(
     return report
 
 
-def _state_dict(content: Any, use_ema: bool) -> Mapping[str, Tensor]:
+def _state_dict(content: Any, use_ema: bool) -> Mapping[str, np.ndarray]:
     """The state dict under one of the keys that programs use, or the file itself if it is one."""
     if not isinstance(content, dict):
         raise NeasError("torch_checkpoint: received a file without any names, expected a dict.")
@@ -210,13 +205,13 @@ def _is_state_dict(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and all(isinstance(k, str) for k in value)
-        and any(isinstance(v, Tensor) for v in value.values())
-        and all(isinstance(v, Tensor) or k.endswith(_NO_WEIGHTS) for k, v in value.items())
+        and any(isinstance(v, np.ndarray) for v in value.values())
+        and all(isinstance(v, np.ndarray) or k.endswith(_NO_WEIGHTS) for k, v in value.items())
     )
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def _tensors(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
 
 
 def _end(text: str) -> str:
@@ -224,7 +219,7 @@ def _end(text: str) -> str:
     return text if len(text) <= 80 else f"…{text[-79:]}"
 
 
-def _with_own_classes(space: SearchSpace, state: Mapping[str, Tensor]) -> SearchSpace:
+def _with_own_classes(space: SearchSpace, state: Mapping[str, np.ndarray]) -> SearchSpace:
     """The space with as many classes as the weights have."""
     try:
         return dataclasses.replace(space, num_classes=state["classifiers.0.weight"].shape[0])
@@ -232,7 +227,7 @@ def _with_own_classes(space: SearchSpace, state: Mapping[str, Tensor]) -> Search
         return space
 
 
-def _fitting(space: SearchSpace, state: Mapping[str, Tensor]) -> str:
+def _fitting(space: SearchSpace, state: Mapping[str, np.ndarray]) -> str:
     """Says which architecture of the zoo the weights do belong to, if any."""
     for name in zoo.zoo_names():
         try:
@@ -250,7 +245,6 @@ def define_flags() -> None:
     flags.DEFINE_string("torch_checkpoint", None, "The PyTorch file, such as 314.pth.tar.")
     flags.DEFINE_string("output", None, "Folder to write; laid out like a run's model_dir.")
     flags.DEFINE_bool("use_ema", False, "Take the averaged weights, state_dict_ema.")
-    flags.DEFINE_enum("reader", "own", READERS, "Who reads the file; torch needs PyTorch ≥ 2.6.")
     flags.DEFINE_string("labels", None, "Text file with a class name a line.")
     flags.DEFINE_integer("input_size", 224, "Side of the input image in pixels.")
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.")
@@ -286,7 +280,6 @@ def _run(argv: Sequence[str]) -> None:
         output,
         info,
         use_ema=values.use_ema,
-        reader=values.reader,
         overwrite=values.overwrite,
     )
     print(f"model        {output / RUN_MODEL}")

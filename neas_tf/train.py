@@ -19,8 +19,8 @@ _NEW = "neas_quickstart"  # a new folder's experiment
 _EXPERIMENT = flags.DEFINE_string(
     "experiment",
     None,
-    "neas_quickstart, neas_cifar10 or neas_imagenet; without it a run resumes with the settings in "
-    f"its folder, and a new one is {_NEW}.",
+    "neas_quickstart, neas_cifar10, neas_imagenet or a recipe of your own, a YAML file; without it a "
+    f"run continues with the settings in its folder, and a new one is {_NEW}.",
 )
 _MODEL_DIR = flags.DEFINE_string(
     "model_dir", None, "Folder of the run; an interrupted run resumes from what it holds."

@@ -12,6 +12,11 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def environment(**variables: str) -> dict[str, str]:
+    neas = os.path.join(os.path.dirname(warm.python()), "neas")
+    if not os.path.exists(neas):  # the entry point, where the package is not installed
+        with open(neas, "w") as file:
+            file.write(f'#!/bin/sh\nexec {warm.python()} -m neas_tf "$@"\n')
+        os.chmod(neas, 0o755)
     return {
         **os.environ,
         "PYTHONPATH": project_file(),

@@ -1,22 +1,23 @@
-"""Mutates inputs, and watches a parser while it reads one: its errors, time, memory and writes."""
+"""Changes valid inputs, and watches a parser while it reads one: its errors, time and writes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import random
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
 
 # A parser may take so long for one input; machines are shared, so it is far above what they need.
 HANG_SECONDS = 2.0
-LONGEST = 1 << 16  # bytes of a mutated input
+LONGEST = 1 << 16  # bytes of a changed input
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # What no reader of outside data has a reason to do; see Python's table of audit events.
 _FORBIDDEN = frozenset(
@@ -71,38 +72,6 @@ class Target:
     seeds: Sequence[bytes]
     tokens: Sequence[bytes] = ()
     share: float = 1.0
-
-
-@dataclasses.dataclass
-class Tally:
-    """What came of the inputs of one parser.
-
-    Attributes:
-      tried, accepted, refused, failed: counts; refused are those that ended with a `NeasError`,
-        failed those with a fault.
-      slowest: seconds of the slowest input.
-      faults: kind of each fault, and the (first, shortened) input that showed it.
-    """
-
-    tried: int = 0
-    accepted: int = 0
-    refused: int = 0
-    failed: int = 0
-    slowest: float = 0.0
-    faults: dict[str, bytes] = dataclasses.field(default_factory=dict)
-
-    def add(self, data: bytes, kind: str, seconds: float) -> None:
-        """Counts one input; `kind` is 'accepted', 'refused' or a fault."""
-        self.tried += 1
-        self.slowest = max(self.slowest, seconds)
-        if kind == "accepted":
-            self.accepted += 1
-        elif kind == "refused":
-            self.refused += 1
-        else:
-            self.failed += 1
-            if kind not in self.faults or len(data) < len(self.faults[kind]):
-                self.faults[kind] = data
 
 
 class _Watch:
@@ -182,11 +151,6 @@ def _place(error: BaseException) -> str:
     return place
 
 
-def peak_memory() -> int:
-    """Bytes, the most that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 # Numbers, texts and structures that parsers trip over.
 TOKENS: tuple[bytes, ...] = (
     *(b"NaN Infinity -Infinity 1e999 -1e999 1e308 -0 -1 0 1 2 64 65 1e-3 0.1 true false null".split()),
@@ -208,102 +172,82 @@ _VALUES: tuple[object, ...] = (
 )  # fmt: skip
 
 
-def mutate(data: bytes, rng: random.Random, target: Target) -> bytes:
-    """A few random changes: of bytes, of tokens, or of values where the input is JSON."""
-    if rng.random() < 0.35 and (changed := _mutate_json(data, rng)) is not None:
-        return changed[:LONGEST]
-    result = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
-        _change(result, rng, target)
-    return bytes(result[:LONGEST])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=6) | st.sampled_from(("format", "paths", "space", "entries", "mean")),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
 
 
-def _change(data: bytearray, rng: random.Random, target: Target) -> None:
-    at = rng.randint(0, len(data))
-    end = min(len(data), at + rng.choice((1, 1, 2, 4, 8, 32, 128)))
-    kind = rng.randrange(7)
-    if kind == 0 and at < len(data):
-        data[at] ^= 1 << rng.randrange(8)
-    elif kind == 1 and at < len(data):
-        data[at] = rng.randrange(256)
-    elif kind == 2:
-        del data[at:end]
-    elif kind == 3:
-        data[at:at] = data[at:end] * rng.choice((1, 2, 30, 300))
-    elif kind == 4:
-        other = rng.choice(target.seeds)
-        data[at:] = other[rng.randint(0, len(other)) :]
-    else:
-        tokens = target.tokens if target.tokens and rng.random() < 0.6 else TOKENS
-        data[at : end if kind == 5 else at] = rng.choice(tokens)
+def changed(target: Target) -> st.SearchStrategy[bytes]:
+    """Seeds of a parser with a few changes: of bytes and tokens, or of values in JSON."""
+    json_seeds = [seed for seed in target.seeds if _has_places(seed)]
+    plain = _changed_bytes(target)
+    return plain | _changed_values(json_seeds) if json_seeds else plain
 
 
-def _mutate_json(data: bytes, rng: random.Random) -> bytes | None:
-    """Replaces, doubles or drops a random value; None where the input is no JSON."""
-    lines = data.split(b"\n")
-    index = rng.randrange(len(lines)) if len(lines) > 1 and data[:1] == b"{" else -1
-    try:
-        value = json.loads(lines[index] if index >= 0 else data)
-    except (ValueError, RecursionError):
-        return None
-    places = list(_places(value))
-    if not places:
-        return None
-    node, key = rng.choice(places)
-    action = rng.randrange(5)
-    if action == 0:
+@st.composite
+def _changed_bytes(draw: st.DrawFn, target: Target) -> bytes:
+    data = bytearray(draw(st.sampled_from(target.seeds)))
+    tokens = st.sampled_from((*target.tokens, *TOKENS))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        end = min(len(data), at + draw(st.sampled_from((0, 1, 2, 8, 128))))
+        kind = draw(st.sampled_from(("cut", "bytes", "token", "repeat", "splice")))
+        if kind == "cut":
+            del data[at:end]
+        elif kind == "bytes":
+            data[at:end] = draw(st.binary(min_size=end - at, max_size=end - at))
+        elif kind == "token":
+            data[at:end] = draw(tokens)
+        elif kind == "repeat":
+            data[at:at] = data[at:end] * draw(st.sampled_from((1, 2, 30, 300)))
+        else:
+            other = draw(st.sampled_from(target.seeds))
+            data[at:] = other[draw(st.integers(0, len(other))) :]
+    return bytes(data[:LONGEST])
+
+
+@st.composite
+def _changed_values(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
+    """JSON, or a line of JSON lines, with a value dropped, doubled, nested or replaced."""
+    lines = draw(st.sampled_from(seeds)).splitlines()
+    number = draw(st.integers(0, len(lines) - 1))
+    value = json.loads(lines[number])
+    node, key = draw(st.sampled_from(list(_places(value))))
+    kind = draw(st.sampled_from(("drop", "double", "nest", "known", "any")))
+    if kind == "drop":
         del node[key]
-    elif action == 1 and isinstance(node, list):
-        node[key:key] = [node[key]] * rng.choice((1, 2, 50))
-    elif action == 1:
-        node[rng.choice(("x_a", "paths", "a", "\ud800", str(key) + "s"))] = node[key]
-    elif action == 2:
+    elif kind == "double" and isinstance(node, list):
+        node[key:key] = [node[key]] * draw(st.sampled_from((1, 2, 50)))
+    elif kind == "double":
+        node[draw(st.sampled_from(("x_a", "paths", "a", "\ud800", f"{key}s")))] = node[key]
+    elif kind == "nest":
         node[key] = [node[key]]
     else:
-        node[key] = rng.choice(_VALUES)
-    changed = json.dumps(value).encode()
-    if index < 0:
-        return changed
-    lines[index] = changed
-    return b"\n".join(lines)
+        node[key] = draw(st.sampled_from(_VALUES) if kind == "known" else JSON)
+    lines[number] = json.dumps(value).encode()
+    return b"\n".join(lines)[:LONGEST]
 
 
-def _places(value: object) -> Iterator[tuple[object, object]]:
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value)
-        if isinstance(value, list) else ()
-    )  # fmt: skip
-    for key, child in items:
+def _has_places(seed: bytes) -> bool:
+    try:
+        return all(list(_places(json.loads(line))) for line in seed.splitlines())
+    except ValueError:
+        return False
+
+
+def _places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Each value inside a value, as what holds it and its key there."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in pairs:
         yield value, key
-        yield from _places(child)
-
-
-def fuzz(
-    target: Target,
-    rng: random.Random,
-    inputs: int,
-    seconds: float = float("inf"),
-    keep: Callable[[bytes], None] = lambda data: None,
-) -> Tally:
-    """Reads mutated inputs until there were so many, or the time is over.
-
-    Args:
-      target: the parser.
-      rng: draws everything.
-      inputs: how many at most.
-      seconds: how long at most.
-      keep: called with each input before it is read, so that it survives the process.
-    """
-    tally, pool, end = Tally(), list(target.seeds), time.monotonic() + seconds
-    while tally.tried < inputs and time.monotonic() < end:
-        data = mutate(rng.choice(pool), rng, target)
-        keep(data)
-        kind, took = observe(target, data)
-        tally.add(data, kind, took)
-        # Some of what was accepted is changed further, which leads deeper than one step does.
-        if kind == "accepted" and len(data) < 1 << 13 and rng.random() < 0.05:
-            if len(pool) < 400:
-                pool.append(data)
-            else:
-                pool[rng.randrange(len(target.seeds), len(pool))] = data
-    return tally
+        if isinstance(child, (dict, list)):
+            yield from _places(child)

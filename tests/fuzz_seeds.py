@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from spaces_for_tests import TOY
-from torch_checkpoints import Raw, call, instructions, name, tensor
 
 from neas_tf.common.paths import project_file
 from neas_tf.space.architecture import Architecture
@@ -20,7 +16,6 @@ from neas_tf.space.architecture import Architecture
 KEY = "s2:k3e2.k5e3|k3e4.skip|k5e3.k3e2"
 ARCHITECTURE = Architecture.from_key(KEY, "example")
 OFFICIAL = "2,2,0,0,1,2,-1,0,3,4,0"
-NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
 NAMES = [
     b"format",
     b"name",
@@ -43,58 +38,6 @@ def image_files_of_all_kinds() -> list[bytes]:
     return [*bad_images.decodable().values(), bad_images.rotated()]
 
 
-def checkpoint(**entries: bytes) -> bytes:
-    storages: list[np.ndarray] = []
-    content = {"epoch": 3, "state_dict": {"a": NUMBERS, "b": np.array(7, "<i8")}, "l": [1, (2,)]}
-    program = b"\x80\x02" + instructions(content, storages) + b"."
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/byteorder", "little")
-        for number, array in enumerate(storages):
-            archive.writestr(f"archive/data/{number}", array.tobytes())
-        for key, value in entries.items():
-            archive.writestr(key, value)
-    return stream.getvalue()
-
-
-def old_checkpoint() -> bytes:
-    storages: list[np.ndarray] = []
-    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"a": NUMBERS}, ["0"])
-    programs = []
-    for part in parts:
-        if part == parts[0]:
-            code = b"\x8a\x0a" + part.to_bytes(10, "little")
-        else:
-            code = instructions(part, storages)
-        programs.append(b"\x80\x02" + code + b".")
-    return b"".join(programs) + struct.pack("<q", NUMBERS.size) + NUMBERS.tobytes()
-
-
-def pickles() -> list[bytes]:
-    storages: list[np.ndarray] = []
-    values = (
-        {"state_dict": {"a": NUMBERS}, "n": [1, 2.5, "x", None, True, (1, (2,))]},
-        {"t": tensor(NUMBERS, storages, shape=(3, 2), strides=(1, 3))},
-        {"o": call(name("collections", "OrderedDict"))},
-        {"ns": Raw(name("argparse", "Namespace") + b")\x81" + instructions({"lr": 0.1}) + b"b")},
-    )
-    own = [b"\x80\x02" + instructions(value, storages) + b"." for value in values]
-    plain = {"a": [1, 2, 3], "b": (1, "x"), "c": {"d": 1.5}, "e": b"bytes", "f": 1 << 70}
-    return own + [pickle.dumps(plain, protocol) for protocol in (2, 3, 4, 5)]
-
-
-OPCODES = (
-    *(bytes([c]) for c in b"().0122NQRXabcdegqrstu}]\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x90"
-      b"\x92\x93\x94\x95"),
-    b"q\x00", b"h\x00", b"h\x01", b"K\x05", b"X\xff\xff\xff\x7f", b"\x8d" + b"\xff" * 8,
-    b"\x8a\xff" + b"\xff" * 255, b"cos\nsystem\n", b"ctorch\nFloatStorage\n", b"}q\x00(K\x01h\x00u",
-    b"]q\x00h\x00a", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cargparse\nNamespace\n", b"\x85" * 3000,
-)  # fmt: skip
-ZIP = (
-    b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"archive/data/0", b"archive/data.pkl",
-    b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x08\x00", b"\x01\x00\x1c\x00", b"../",
-)  # fmt: skip
 YAML = (
     b"space:", b"data:", b"search:", b"{", b"}", b"[", b"]", b": ", b"- ", b"\n  ", b"stages", b"max_macs",
     b"num_paths", b"input_size", b"supernet", b"trainer", b"optimizer_config", b"type", b"runtime", b"&x ",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import io
 import os
 import struct
 import tempfile
@@ -25,19 +24,14 @@ from fuzz_seeds import (
     KEY,
     NAMES,
     OFFICIAL,
-    OPCODES,
     SMALL_CONFIG,
     SMALL_SPACE,
     YAML,
-    ZIP,
-    checkpoint,
     dumps,
     history_lines,
     image_files_of_all_kinds,
     manifest_json,
     model_json,
-    old_checkpoint,
-    pickles,
     project_bytes,
     records,
     state_json,
@@ -50,11 +44,8 @@ from neas_tf.common.files import parse_json
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.common.yaml_text import load_yaml, load_yaml_file
 from neas_tf.cost.latency_table import LatencyTable
-from neas_tf.ensemble import torch_pickle
 from neas_tf.ensemble.confusion import Confusion, read_confusion
 from neas_tf.ensemble.store import ARCHITECTURE_FILE, MODEL_FILE, read_info
-from neas_tf.ensemble.torch_file import open_checkpoint
-from neas_tf.ensemble.torch_pickle import Tensor
 from neas_tf.latency.measurement import read_manifest
 from neas_tf.report.reading import read_run
 from neas_tf.search.history import History, parse_history
@@ -175,29 +166,6 @@ def read_state(path: Path) -> object:
     return rng.random()
 
 
-def read_pickle(data: bytes) -> object:
-    """The stack machine alone, with the damages that `open_checkpoint` turns into sentences."""
-    from neas_tf.ensemble.torch_file import DAMAGES
-
-    try:
-        return torch_pickle.run(io.BytesIO(data), lambda storage: bytes(24))
-    except DAMAGES as error:
-        raise NeasError(f"torch_checkpoint: {type(error).__name__}") from None
-
-
-def read_checkpoint(path: Path) -> object:
-    def numbers(value: Any, depth: int = 0) -> None:
-        if isinstance(value, dict) and depth < 3:
-            for child in value.values():
-                numbers(child, depth + 1)
-        elif isinstance(value, Tensor):
-            assert value.array().shape == value.shape
-
-    with open_checkpoint(path) as content:
-        numbers(content)
-    return None
-
-
 def read_model_json(path: Path) -> object:
     return read_info(path.parent)
 
@@ -312,10 +280,6 @@ def pure_targets() -> list[Target]:
         Target("confusion", OnFile("confusion.json", read_confusion),
                [dumps({**Confusion(3, 2).to_dict(["a", "b", "c"]), "counts": [[0, 1, 5]]})],
                [b"counts", b"differ", b"both_wrong", b"class_names"], 0.2),
-        Target("checkpoint pickle", read_pickle, pickles(), OPCODES),
-        Target("checkpoint file", OnFile("c.pth", read_checkpoint),
-               [checkpoint(), old_checkpoint(), checkpoint(**{"archive/data/9": b"x"})],
-               [*ZIP, *OPCODES], 0.4),
     ]  # fmt: skip
 
 

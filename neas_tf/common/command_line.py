@@ -1,7 +1,8 @@
-"""What commands share: terminals, how mistakes, faults and Ctrl-C end, and TensorFlow's start."""
+"""What commands share: help, completion, how mistakes, faults and Ctrl-C end, TensorFlow's start."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import gc
@@ -39,7 +40,14 @@ def run(
       printed: whether what it prints is its result, which is then lost with stdout (exit code 2);
         other commands leave files.
     """
-    start(lambda: app.run(main, flags_parser=flags_parser or app.parse_flags_with_usage), printed)
+
+    def work() -> None:
+        _settle_help()
+        if completing():
+            complete(_as_argparse())
+        app.run(main, flags_parser=flags_parser or app.parse_flags_with_usage)
+
+    start(work, printed)
 
 
 def start(work: Callable[[], Any], printed: bool = False) -> NoReturn:
@@ -57,6 +65,78 @@ def start(work: Callable[[], Any], printed: bool = False) -> NoReturn:
         console.say(f"Warning: standard output cannot be written ({fault}).")
         code = code or (2 if printed else 0)
     sys.exit(code)
+
+
+def program() -> str:
+    """How this command was called, such as `neas train` or `python -m neas_tf.train`."""
+    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    if called[1:] and called[1].endswith(("/bin/neas", "/neas_tf/__main__.py")):
+        return " ".join(["neas", *called[2:]])
+    return " ".join([*map(os.path.basename, called[:1]), *called[1:]])
+
+
+def _settle_help() -> None:
+    """`-h` and `--help` begin with the usage, and end with 0; absl's own end with 1."""
+    app.define_help_flags()
+    if "h" in flags.FLAGS:  # another command has run in this process
+        return
+    flags.DEFINE_bool("h", False, "show this help")
+    for name in ("help", "helpshort", "helpfull", "helpxml"):
+        flag = flags.FLAGS[name]
+        flag.parse = _answering(flag.parse, name)
+    flags.FLAGS["h"].parse = flags.FLAGS["help"].parse
+
+
+def _answering(parse: Callable[[Any], None], name: str) -> Callable[[Any], None]:
+    def answer(argument: Any) -> None:
+        if name != "helpxml" and argument in ("true", "t", "1", True):
+            console.show(f"usage: {program()} [--flag=value …]\n")
+        try:
+            parse(argument)
+        except SystemExit:
+            raise SystemExit(0) from None
+
+    return answer
+
+
+def completing() -> bool:
+    """Whether a shell asks, through argcomplete, how the command line could continue."""
+    return "_ARGCOMPLETE" in os.environ
+
+
+def words_before_cursor() -> list[str]:
+    """The arguments of a command line that is being completed, without the one at the cursor."""
+    from argcomplete.lexers import split_line
+
+    words = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3]
+    return words[int(os.environ["_ARGCOMPLETE"]) :]
+
+
+def skip_words(count: int) -> None:
+    """So many arguments were names of commands: what is completed comes after them."""
+    if completing():
+        os.environ["_ARGCOMPLETE"] = str(int(os.environ["_ARGCOMPLETE"]) + count)
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell, and ends the process, where `completing`; else nothing happens."""
+    if completing():
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options="long")
+
+
+def _as_argparse() -> argparse.ArgumentParser:
+    """The command's flags, those of --help, as argcomplete understands them."""
+    parser = argparse.ArgumentParser()
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        kinds: dict[str, Any] = {"action": "append"}
+        if flag.boolean:
+            kinds = {"action": "store_true"}
+        elif isinstance(flag, flags.EnumFlag):
+            kinds = {"choices": flag.parser.enum_values}
+        parser.add_argument(f"--{flag.name}", help=(flag.help or "").replace("%", "%%"), **kinds)
+    return parser
 
 
 def _use_utf8() -> None:

@@ -1,4 +1,4 @@
-"""One process a model_dir at a time, and tidying up behind one that was killed."""
+"""One process per model_dir at a time, and tidying up after one that was killed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import remove_abandoned
 
 LOCK_FILE = ".lock"
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
-_TRIES, _PAUSE = 3, 0.05  # seconds; who asks `is_at_work` is in the way for microseconds
+_UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_WAIT = 0.1  # seconds; who asks `is_at_work` is in the way for microseconds
 # Names of what is renamed when it is whole: files of `neas_tf.common.files`, model and export folders,
 # and the shards of a checkpoint.
 _LEFTOVER = re.compile(
@@ -40,39 +42,29 @@ def lock_folder(folder: Path) -> Iterator[None]:
       NeasError: when another process holds it, or the lock file cannot be made.
     """
     path = folder / LOCK_FILE
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=_sign)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
+        lock.acquire(timeout=_WAIT)
+    except Timeout:
+        owner = path.read_bytes()[:32].decode("ascii", "replace").strip()
         raise NeasError(
-            f"model_dir: {str(folder)!r} cannot be written ({error.strerror})."
+            f"model_dir: {str(folder)!r} is in use by another process"
+            f"{f' ({owner})' if owner else ''}; expected one at a time."
         ) from None
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise NeasError(
+                f"model_dir: {str(folder)!r} cannot be written ({error.strerror})."
+            ) from None
     try:
-        try:
-            _lock(handle)
-        except OSError as error:
-            if error.errno in _HELD:
-                owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
-                raise NeasError(
-                    f"model_dir: {str(folder)!r} is in use by another process"
-                    f"{f' ({owner})' if owner else ''}; allowed is one at a time."
-                ) from None
-        else:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()}\n".encode("ascii"), 0)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
-def _lock(handle: int) -> None:
-    for left in reversed(range(_TRIES)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if not left or error.errno not in _HELD:
-                raise
-        time.sleep(_PAUSE)
+def _sign(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()}\n".encode("ascii"), 0)
 
 
 def is_at_work(folder: Path) -> bool | None:

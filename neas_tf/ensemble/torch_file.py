@@ -1,191 +1,111 @@
-"""Reads PyTorch checkpoints without PyTorch and without running anything that is in them.
-
-A checkpoint is a pickle (see `torch_pickle`) beside raw numbers. Both forms are read: the zip file
-of PyTorch 1.6 and later, and the older one.
-"""
+"""Reads PyTorch checkpoints with `torch.load(weights_only=True)`, which runs nothing of a file."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import mmap
+import argparse
 import os
-import struct
+import pathlib
+import re
+import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
-from neas_tf.common.errors import NeasError, check, unknown_name
-from neas_tf.ensemble.torch_pickle import Storage, Tensor, run
+import numpy as np
 
-READERS = ("own", "torch")
-_OLD_MAGIC = 0x1950A86A20F9469CFC6C
-_OLD_VERSION = 1001
-_MAX_PICKLE = 1 << 28
-DAMAGES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from neas_tf.common.errors import NeasError, check
+
+# Before, `weights_only` could be made to run code (CVE-2025-32434).
+_OLDEST = (2, 6)
+# PyTorch's message about a refused file, without its advice to load the file unsafely.
+_REASON = re.compile(r"WeightsUnpickler error: *([^\n]*)")
 
 
-@contextlib.contextmanager
-def open_checkpoint(path: str | os.PathLike[str], reader: str = "own") -> Iterator[Any]:
-    """Opens a checkpoint.
+def load_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """Reads a checkpoint into memory.
 
     Args:
-      path: the file.
-      reader: 'own'; or 'torch', for forms that ours does not know: PyTorch's `torch.load` with
-        `weights_only=True`, which needs PyTorch.
+      path: a file of `torch.save`, in its zip form or the older one.
 
-    Yields:
-      What the file holds: dicts, lists, tuples, numbers and texts, with a `Tensor` for each
-      tensor, whose numbers can be read as long as the file is open.
+    Returns:
+      What the file holds: dicts, lists, numbers and strings, with a NumPy array in the place of
+      each tensor that lies in dicts; kinds of numbers that NumPy lacks, such as bfloat16, become
+      float32.
 
     Raises:
-      NeasError: for a file that is missing, damaged, or holds more than plain data.
+      NeasError: where PyTorch is missing, and for a file that is missing, damaged, or holds more
+        than plain data.
     """
-    if reader not in READERS:
-        unknown_name("reader", reader, READERS)
     path = os.fspath(path)
     check(os.path.isfile(path), "torch_checkpoint", path, "an existing file")
-    with contextlib.ExitStack() as stack:
-        try:
-            stream = stack.enter_context(open(path, "rb"))
-            content = _torch(path) if reader == "torch" else _own(stream, path, stack)
-        except NeasError:
-            raise
-        except OSError as error:
-            raise NeasError(f"torch_checkpoint: {path!r} cannot be read ({error}).") from None
-        except DAMAGES as error:
-            raise _unsound(path, error) from None
-        yield content
-
-
-def _unsound(path: str, error: Exception) -> NeasError:
+    torch = _import_torch()
     try:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-    except RecursionError:  # a KeyError shows its key, which may be nested without end
-        reason = type(error).__name__
-    return NeasError(f"torch_checkpoint: {path!r} is no sound PyTorch checkpoint ({reason}).")
+        _check_stored(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_metadata()):
+            warnings.simplefilter("ignore")  # of pickles' versions
+            return _arrays(torch.load(path, map_location="cpu", weights_only=True), torch)
+    except Exception as error:  # PyTorch's readers raise errors of many kinds
+        text = str(error)
+        found = _REASON.search(text)
+        reason = " ".join((found[1] if found else text).split())[:160] or type(error).__name__
+        raise NeasError(
+            f"torch_checkpoint: {path!r} is no sound PyTorch checkpoint of plain weights "
+            f"({reason}); nothing of it was run."
+        ) from None
 
 
-def _own(stream: BinaryIO, path: str, stack: contextlib.ExitStack) -> Any:
-    head = stream.read(2)
-    stream.seek(0)
-    if head == b"PK":
-        return _zip(stack.enter_context(zipfile.ZipFile(stream)), path)
-    if head == b"\x80\x02":
-        return _old(stack.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
-    raise NeasError(
-        f"torch_checkpoint: {path!r} is no file of torch.save (neither its zip form nor the older "
-        "one)."
-    )
-
-
-def _zip(archive: zipfile.ZipFile, path: str) -> Any:
-    file_size = os.path.getsize(path)
-    infos = archive.infolist()
-    entries = {entry.filename: entry for entry in infos}
-    # Entries that share bytes, or a name, could unfold to many times the file.
-    if len(entries) < len(infos) or sum(entry.compress_size for entry in infos) > file_size:
-        raise ValueError("a zip file whose entries overlap or have one name")
-    pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
-    if len(pickles) != 1:
-        raise ValueError("a zip file without one <name>/data.pkl")
-    folder = pickles[0].removesuffix("data.pkl")
-
-    def content(name: str, limit: int) -> bytes:
-        entry = entries.get(name)
-        if entry is None:
-            raise ValueError(f"it lacks {name!r}")
-        # torch.save never compresses; so nothing here can unfold to more than the file holds.
-        stored = entry.compress_type == zipfile.ZIP_STORED
-        if not stored or entry.compress_size != entry.file_size or entry.file_size > limit:
-            raise ValueError(f"{name!r} is compressed or too large")
-        return archive.read(entry)
-
-    order = folder + "byteorder"
-    if order in entries and content(order, 16).strip() != b"little":
-        raise ValueError("its numbers are not little-endian")
-
-    def read(storage: Storage) -> bytes:
-        try:
-            return content(f"{folder}data/{storage.key}", file_size)
-        except (*DAMAGES, OSError) as error:
-            raise _unsound(path, error) from None
-
-    return run(io.BytesIO(content(pickles[0], min(file_size, _MAX_PICKLE))), read)
-
-
-def _old(data: mmap.mmap) -> Any:
-    where: dict[str, tuple[int, int]] = {}
-    seen: dict[str, Storage] = {}
-
-    def read(storage: Storage) -> bytes:
-        if storage.key not in where:
-            raise NeasError(f"torch_checkpoint: it lacks the numbers {storage.key!r}.")
-        begin, size = where[storage.key]
-        return data[begin : begin + size * storage.item]
-
-    if run(data, read) != _OLD_MAGIC or run(data, read) != _OLD_VERSION:
-        raise ValueError("a pickle that torch.save did not write")
-    system = run(data, read)
-    if not (isinstance(system, dict) and system.get("little_endian") is True):
-        raise ValueError("its numbers are not little-endian")
-    content = run(data, read, seen)
-    keys = run(data, read)
-    position = data.tell()
-    for key in keys:
-        (size,) = struct.unpack_from("<q", data, position)
-        end = position + 8 + size * seen[key].item
-        if size < 0 or end > len(data):
-            raise ValueError(f"the numbers {key!r} go beyond its end")
-        where[key] = (position + 8, size)
-        position = end
-    return content
-
-
-def _torch(path: str) -> Any:
+def _import_torch() -> Any:
     try:
         import torch
     except ImportError:
         raise NeasError(
-            "reader: received 'torch', but PyTorch is not installed; allowed is 'own', or install "
-            "the extra 'torch'."
+            "torch_checkpoint: reading it needs PyTorch, which is not installed; "
+            "run pip install 'neas-tf[torch]' (or pip install torch)."
         ) from None
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < (2, 6):  # before, weights_only could be made to run code (CVE-2025-32434)
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST:
         raise NeasError(
-            f"reader: received 'torch', but PyTorch {torch.__version__} does not load files "
-            "safely; allowed is 2.6 or later."
+            f"torch_checkpoint: PyTorch {torch.__version__} does not load files safely; expected "
+            "2.6 or later."
         )
-    try:
-        return _wrapped(torch.load(path, map_location="cpu", weights_only=True), torch)
-    except Exception as error:  # its unpickler raises errors of many kinds
-        reason = str(error).strip().split("\n")[0][:160]
-        raise NeasError(f"torch_checkpoint: PyTorch refuses {path!r} ({reason}).") from None
+    return torch
 
 
-def _wrapped(value: Any, torch: Any) -> Any:
-    """The same with `Tensor` for the tensors in dicts, as far as state dicts go."""
+def _metadata() -> list[Any]:
+    """What training programs leave beside the weights: arguments, and accuracies of NumPy."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    return [
+        argparse.Namespace,
+        pathlib.PosixPath,
+        np.dtype,
+        *kinds,
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+    ]
+
+
+def _check_stored(path: str) -> None:
+    """torch.save compresses nothing; what does could unfold to many times the file."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("a zip file with compressed entries")
+    if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise ValueError("a zip file whose entries overlap")
+
+
+def _arrays(value: Any, torch: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _wrapped(item, torch) for key, item in value.items()}
+        if not all(isinstance(key, (str, int, float, bytes)) for key in value):
+            raise ValueError("a key that is no name")  # it could nest without end
+        return {key: _arrays(item, torch) for key, item in value.items()}
     if not isinstance(value, torch.Tensor):
         return value
-    dtype = "<f4" if value.is_floating_point() else "<i8"
-    kind = torch.float32 if value.is_floating_point() else torch.int64
-    return Tensor(
-        tuple(value.shape), dtype, lambda: value.detach().to(kind).contiguous().numpy().copy()
-    )
+    # A stride of 0 could unfold to any size.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError("a tensor larger than its numbers")
+    known = (torch.float16, torch.float32, torch.float64)
+    if value.is_floating_point() and value.dtype not in known:
+        value = value.float()
+    return value.detach().numpy()

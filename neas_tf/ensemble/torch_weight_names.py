@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from neas_tf.common.errors import NeasError, check
-from neas_tf.ensemble.torch_pickle import Tensor
 from neas_tf.operators import PAPER_OPERATORS, SKIP, Operator, bottleneck_width, squeeze_width
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -129,7 +128,7 @@ def torch_layout(architecture: Architecture, space: SearchSpace) -> Layout:
     return Layout(weights, frozenset(unused))
 
 
-def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same with the names that the authors' model has.
 
     What training programs put around a model stands in its weights' names: `module.` (several
@@ -162,7 +161,7 @@ def _plain_name(name: str) -> str:
     return ".".join(parts)
 
 
-def differences(layout: Layout, state: Mapping[str, Tensor]) -> list[str]:
+def differences(layout: Layout, state: Mapping[str, np.ndarray]) -> list[str]:
     """What keeps a state dict from being the layout's: missing, extra, misshapen; none if it is.
 
     Each kind is counted and its first names are given.
@@ -197,18 +196,18 @@ def to_keras(place: Place, numbers: np.ndarray) -> np.ndarray:
     return numbers.T if numbers.ndim == 2 else numbers
 
 
-def arrays(layout: Layout, state: Mapping[str, Tensor]) -> Iterator[tuple[Place, np.ndarray]]:
-    """Reads the weights of a fitting state dict, as float32 in our order of axes.
+def arrays(layout: Layout, state: Mapping[str, np.ndarray]) -> Iterator[tuple[Place, np.ndarray]]:
+    """The weights of a fitting state dict, as float32 in our order of axes.
 
     Raises:
       NeasError: for numbers that are not real, not finite, or a negative variance.
     """
     for place, weight in layout.weights.items():
-        tensor = state[weight.name]
-        real = tensor.dtype in ("<f4", "<f8", "<f2", "bfloat16")
-        check(real, f"torch_checkpoint: {weight.name}", tensor.dtype, "floating-point numbers")
+        given = state[weight.name]
+        real = np.issubdtype(given.dtype, np.floating)
+        check(real, f"torch_checkpoint: {weight.name}", given.dtype, "floating-point numbers")
         with np.errstate(over="ignore"):  # of float64; infinity is refused
-            numbers = tensor.array().astype(np.float32)
+            numbers = given.astype(np.float32)
         finite = bool(np.isfinite(numbers).all())
         check(finite, f"torch_checkpoint: {weight.name}", "NaN or infinity", "finite numbers")
         if place[3].endswith("moving_variance") and numbers.min() < 0:

@@ -68,7 +68,7 @@ def export_saved_model(
       model: tf_keras, trainable form.
       info: what the model is.
       output: folder to write.
-      **checks: `export_checks.Checks`: images, tolerance, overwrite, test.
+      **checks: `checks.Checks`: images, tolerance, overwrite, test.
 
     Returns:
       The report, as written to `<output>.json`.

@@ -137,7 +137,7 @@ def quantization_aware(
     what the float graph's maps reach.
 
     Args:
-      layers: of `flat_model.flat_layers`.
+      layers: of `flat_graph.flat_layers`.
       image_shape: (h, w, c).
       images: training images (n, h, w, c) in 0..255 that the ranges are measured on.
       batch_size: fixed batch size; None leaves it open.

@@ -17,7 +17,7 @@ from neas_tf.common.paths import check_local_path, resolve_user_path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the report, prints the summary; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m neas_tf.report",
+        prog=command_line.program(),
         description="Draws pictures, summary and report.html of a run, whole or partial; with "
         "several --model_dir, one report.html that compares the runs.",
     )
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--interval", type=float, default=10.0, help="with --watch: seconds between two looks"
     )
+    command_line.complete(parser)
     options = parser.parse_args(arguments)
     folders = [resolve_user_path(folder) for folder in options.model_dir]
     try:

@@ -152,7 +152,7 @@ def open_run(
     Nothing is written before `Run.writing`.
 
     Args:
-      config: from `parse_config.load_config`.
+      config: from `parse.load_config`.
       model_dir: folder of the run.
       strategy: of distribution.
       info: the data where they are open already, with the same `config.data`.

@@ -40,7 +40,7 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
     """Runs one stage or all of them; finished ones are taken from the folder.
 
     Args:
-      config: from `parse_config.load_config`.
+      config: from `parse.load_config`.
       model_dir: folder of the run.
       stage: supernet, search, retrain, export or all.
 

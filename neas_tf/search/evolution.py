@@ -9,7 +9,7 @@ A proposal outside the shrunk space or the budget, or scored before in the whole
 away and drawn again, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
 no ensemble is scored twice. In a space with few ensembles left a generation may then be smaller;
 one without any new candidate ends the search, which says so in the log and in `state.json`.
-`search_state.ensemble_identity` says which candidates are the same ensemble.
+`history.ensemble_identity` says which candidates are the same ensemble.
 
 All that is random in generation g comes from `default_rng([seed, TAG, g])` and the scores of the
 generations before, so that a resumed search repeats an uninterrupted one exactly.

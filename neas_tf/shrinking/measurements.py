@@ -22,7 +22,7 @@ class Measurements:
     Attributes:
       architectures: int32 (Z, 1 + K·d), rows of `Architecture.to_array`.
       distances: float64 (Z, K, K), d_pq = mean over images of ‖v_p − v_q‖₂ (see
-        `scoring.path_distances`); only p < q is read.
+        `diversity.path_distances`); only p < q is read.
       accuracies: float64 (Z, K), of each path, 0..1.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.common import console
-from neas_tf.common.errors import NeasError, unknown_name
+from neas_tf.common.errors import NeasError
 from neas_tf.config.parse import apply_override, check_known, read_overrides, with_stage_shapes
 from neas_tf.config.settings import NeasConfig
 from neas_tf.latency.timing import describe_machine
@@ -49,8 +49,6 @@ def load_settings(
     Raises:
       NeasError: for an unknown experiment or key, or a value of a wrong kind.
     """
-    from official.core import exp_factory
-
     from neas_tf.config import experiments
 
     overrides = read_overrides(config_files, params_override)
@@ -61,9 +59,7 @@ def load_settings(
             section = {"": section}  # refused below, by name
         sections |= section
     settings = StudySettings.from_dict(sections)
-    if settings.experiment not in experiments.NAMES:
-        unknown_name("study.experiment", settings.experiment, experiments.NAMES)
-    config = exp_factory.get_exp_config(settings.experiment)
+    config = experiments.find(settings.experiment, "study.experiment")
     for override in overrides:
         check_known(override, config)
         apply_override(config, with_stage_shapes(override))

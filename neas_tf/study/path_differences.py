@@ -23,7 +23,7 @@ def compare_paths(
     """How the paths of an ensemble differ on the test split, averaged over the pairs of paths.
 
     Args:
-      model: tf_keras, as `model_store.load_model` gives it.
+      model: tf_keras, as `store.load_model` gives it.
       info: the data.
       batch_size: images of one forward pass.
       beta: of Eq. 5.

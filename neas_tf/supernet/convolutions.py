@@ -1,8 +1,10 @@
 """Convolutions and their gradients, in the form that is fastest on a CPU.
 
-Found with `python -m benchmarks.convolution_gradients`: oneDNN's gradient of a depthwise kernel is
+Measured on layers of 16²×144 to 4²×960: oneDNN's gradient of a depthwise kernel is
 fast up to a width of 3 at any height, and up to 20 times slower beyond; so wider kernels are taken
-apart by columns. The gradient of a depthwise convolution's input is another depthwise convolution, with
+apart by columns. With TensorFlow's own gradients 52 % of a supernet's step (K = 2, 32²) went into
+those of depthwise kernels; now depthwise convolutions and their gradients are 17 %, the matrix
+products 38 %, and a step takes 1.30 s of processor time instead of 1.76. The gradient of a depthwise convolution's input is another depthwise convolution, with
 the kernel turned around, at a stride with zeros between the gradient's pixels. 1×1 convolutions are matrix products.
 On other devices the libraries' own operations are used.
 """

@@ -1,7 +1,9 @@
 """SGD that moves only what was drawn (docs/method.md, Supernet training).
 
 An operator that was not drawn must not move by momentum or weight decay either, so that the
-stock optimizers, dense or sparse, do not serve.
+stock optimizers, dense or sparse, do not serve. Between replicas the dense gradient of the whole
+supernet is reduced: to reduce only what was drawn would save 63 % of the bytes but, by estimates
+for 8 GPUs or a TPU v3-32 (docs/scaling.md), 1 to 3 % of a step.
 """
 
 from __future__ import annotations

@@ -1,56 +1,29 @@
-"""benchmarks.candidate_evaluation: its counts, times and races at tiny sizes."""
+"""benchmarks.racing: its counts and races at tiny sizes."""
 
 import json
 
 import numpy as np
-import pytest
 from tiny_training import SPACE
-from toy_search import toy_search, toy_space
 
-from benchmarks import candidate_evaluation, racing
-from neas_tf.common.errors import NeasError
+from benchmarks import racing
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.search.variation import SearchSettings
+from neas_tf.search.prefix_tree import PrefixTree
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
-from neas_tf.space.shrunk_space import ShrunkSpace
 
 
-def test_counts_of_a_search():
-    (found,) = candidate_evaluation.count_layers([], 3, 8).values()
-    assert (found["generations"], found["candidates"]) == (3, 24)
-    for name in ("layers", "layers_with_skips", "macs"):
-        row = found[name]
-        assert row["full_paths"] > row["shared_trunk"] > row["prefix_tree"]
-        expected = round(row["full_paths"] / row["prefix_tree"], 3)
-        assert row["full_paths/prefix_tree"] == expected
-    assert found["layers_with_skips"]["full_paths"] == 24 * 2 * 20
-
-
-def test_macs_of_one_ensemble_are_the_cost_table_s():
+def test_macs_of_a_tree():
+    table = CostTable(SPACE)
     a = Architecture(1, (("k3e2", "k5e2", "k3e4"), ("k3e2", "skip", "k3e2")))
-    found = candidate_evaluation.counts([[a]], SPACE)["macs"]
-    assert found["shared_trunk"] == found["prefix_tree"] == CostTable(SPACE).cost(a).macs
-
-
-def test_counts_of_a_history_on_disk(tmp_path):
-    settings = SearchSettings(population=4, generations=2)
-    toy_search(tmp_path / "search", settings, ShrunkSpace.full(toy_space(), 2))
-    file = tmp_path / "search" / "history.jsonl"
-    with pytest.raises(NeasError, match="no params"):
-        candidate_evaluation.count_layers([str(file)], 1, 2)
-    (tmp_path / "params.yaml").write_text(json.dumps({"space": toy_space().to_dict()}))
-    found = candidate_evaluation.count_layers([str(file)], 1, 2)["history search"]
-    assert (found["generations"], found["candidates"]) == (2, 8)
-
-
-def test_times_of_a_tiny_space():
-    found = candidate_evaluation.compare_times(SPACE, 4, 8, 1, 2)
-    assert found["candidates"] == 4
-    for name in ("shared_trunk", "full_paths"):
-        row = found[f"{name}/prefix_tree"]
-        assert row["cpu_time"] > 0 and row["macs"] >= 1
-        assert row["cpu_time/macs"] == pytest.approx(row["cpu_time"] / row["macs"], abs=2e-3)
+    b = Architecture(2, (("k3e2", "skip", "k3e2"), ("k3e2", "skip", "k3e4")))
+    assert racing.tree_macs(PrefixTree([a]), table, SPACE) == table.cost(a).macs
+    both = racing.tree_macs(PrefixTree([a, b]), table, SPACE)
+    assert max(table.cost(a).macs, table.cost(b).macs) < both
+    assert both < table.cost(a).macs + table.cost(b).macs
+    # b's second path has a layer and an end of its own, its first path a head of its own.
+    macs = table.operators["macs"]
+    own = macs[2, SPACE.operator_index("k3e4")] + 2 * table.head["macs"]
+    assert both == table.cost(a).macs + own
 
 
 def test_races_on_made_up_results():
@@ -71,3 +44,14 @@ def test_made_up_results_belong_to_the_ensemble():
     both = correct([a, b])
     assert both.shape == (2, 3, 50)
     np.testing.assert_array_equal(both[1:], correct([b]))
+
+
+def test_a_race_on_made_up_results_is_no_measurement(capsys):
+    assert racing.main(["--quick", "--population=8", "--generations=2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (row,) = report["targets"]
+    assert report["searches"] == 3 and row["value"] is None and "made-up" in row["reason"]
+    (row,) = racing.targets({"results": "a real run", "validation_macs_saved": 2.25})
+    assert row["value"] == 2.25 and row["met"]
+    assert racing.main(["--searches=0"]) == 2
+    assert "--searches" in capsys.readouterr().err

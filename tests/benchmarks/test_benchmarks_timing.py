@@ -1,10 +1,8 @@
-"""The ways of timing, with a clock that the test turns; and the ways to take a kernel apart."""
+"""The ways of timing, with a clock that the test turns."""
 
-import numpy as np
 import pytest
 
 from benchmarks import timing
-from benchmarks.depthwise_rewrite import WAYS, _layer
 
 
 @pytest.fixture
@@ -55,12 +53,3 @@ def test_the_machine_is_described():
     found = timing.machine()
     assert found["processor"] and found["cores"] >= 1 and found["architecture"]
     assert isinstance(found["vectors"], list)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_every_way_is_the_same_convolution(stride, rng):
-    kernel = rng.standard_normal((7, 7, 3, 1)).astype(np.float32)
-    x = rng.standard_normal((1, 8, 8, 3)).astype(np.float32)
-    outputs = {way: _layer(way, stride, 8, kernel)(x).numpy() for way in WAYS[stride]}
-    for way, output in outputs.items():
-        np.testing.assert_allclose(output, outputs["plain"], atol=1e-4, err_msg=way)

@@ -65,6 +65,8 @@ def test_whether_a_process_is_at_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     assert is_at_work(tmp_path) is None
+    with lock_folder(tmp_path), lock_folder(tmp_path):  # nothing is locked there
+        pass
 
 
 def test_who_only_asks_is_not_in_the_way(tmp_path):
@@ -89,7 +91,8 @@ def test_who_only_asks_is_not_in_the_way(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(NeasError, match="cannot be written"), lock_folder(tmp_path / "missing"):
+    (tmp_path / "file").touch()
+    with pytest.raises(NeasError, match="cannot be written"), lock_folder(tmp_path / "file"):
         pass
 
 

@@ -40,6 +40,18 @@ def test_home(monkeypatch, caller):
     assert paths.resolve_user_path("~/runs") == "/home/someone/runs"
 
 
+def test_settings_that_come_with_the_package_are_found_in_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = "configs/spaces/mobile.yaml"
+    own = str(paths.config_file("spaces", "mobile.yaml"))
+    assert paths.resolve_config_path(name) == own and os.path.isfile(own)
+    for other in ("configs/none.yaml", "configs", "configs/../pyproject.toml", "mobile.yaml", ""):
+        assert paths.resolve_config_path(other) == other
+    (tmp_path / "configs" / "spaces").mkdir(parents=True)
+    (tmp_path / name).touch()
+    assert paths.resolve_config_path(name) == name
+
+
 def test_project_file_is_found_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert os.path.isfile(paths.project_file("pyproject.toml"))

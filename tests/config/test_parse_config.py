@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
+from neas_tf.common.paths import config_file
 from neas_tf.common.yaml_text import dump_yaml
+from neas_tf.config import experiments
 from neas_tf.config.parse import (
     check_known,
     load_config,
@@ -282,6 +284,27 @@ def test_later_settings_win(tmp_path):
     files = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
     config = load_config("neas_quickstart", files, "num_paths=4")
     assert (config.seed, config.num_paths) == (2, 4)
+
+
+def test_experiments_are_the_recipes(tmp_path):
+    """Those of configs/experiments by name, one's own by the path of its file."""
+    folder = config_file("experiments")
+    assert set(experiments.NAMES) == {path.stem for path in folder.iterdir()}
+    assert set(experiments.NAMES) == {"neas_quickstart", "neas_cifar10", "neas_imagenet"}
+    for name in experiments.NAMES:
+        text = (folder / f"{name}.yaml").read_text("utf-8")
+        head = text[: text.index("\ndata:")]
+        assert f"neas train --experiment={name} " in head
+        assert "# Expected: " in head and "# Time: " in head
+    own = tmp_path / "own.yaml"
+    own.write_text((folder / "neas_cifar10.yaml").read_text("utf-8") + "seed: 7\n")
+    named = load_config("neas_cifar10", (), "seed=7")
+    assert load_config(str(own)).as_dict() == named.as_dict()
+    own.write_text("serach: {max_macs: 1}\n")
+    with pytest.raises(NeasError, match="Did you mean 'search'"):
+        load_config(str(own))
+    with pytest.raises(NeasError, match=r"none\.yaml"):
+        load_config(str(tmp_path / "none.yaml"))
 
 
 def test_unknown_experiment():

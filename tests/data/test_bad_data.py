@@ -309,7 +309,7 @@ def test_one_image(tmp_path):
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
-    """Training's batches wrap around (stages refuse it, see `resolving`); evaluation takes all."""
+    """Training's batches wrap around (stages refuse it, see `config/resolve`); evaluation takes all."""
     info = data.load(folder_config(image_files.folder(tmp_path)))
     images, _ = next(iter(data.make_dataset(info, "train", 40, True)))
     assert len(images) == 40

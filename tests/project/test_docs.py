@@ -1,4 +1,4 @@
-"""Runs what docs/*.md show: bash and python blocks at tiny size, YAML blocks as settings."""
+"""Runs what README and docs/*.md show: commands and Python at tiny size, YAML blocks as settings."""
 
 import pathlib
 import re
@@ -61,7 +61,6 @@ def quickstart(tmp_path_factory) -> pathlib.Path:
     """A folder in which the page's commands and then its Python have been run."""
     folder = tmp_path_factory.mktemp("quickstart")
     (folder / "tiny.yaml").write_text(TINY)
-    (folder / "export").symlink_to(project_file("export"))
     commands = "".join(blocks("quickstart.md", "bash"))
     assert commands.count(SMALLER["bash"][0]) == 1
     output = run(["bash", "-euo", "pipefail", "-c", commands.replace(*SMALLER["bash"])], folder)
@@ -77,6 +76,30 @@ def test_quickstart(quickstart):
     for name in ("digits.tflite", "own.tflite", "best.png"):
         assert (quickstart / name).stat().st_size > 1000
     assert (quickstart / "pictures" / "search_scatter.png").exists()
+
+
+def test_the_readme(tmp_path):
+    """Its commands, but that on own pictures (test_tutorials) and pip's (test_wheel); its Python."""
+    text = pathlib.Path(project_file("README.md")).read_text("utf-8")
+    assert len(text.split()) <= 1000
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert pathlib.Path(project_file(target)).exists(), target
+    made, commands, completion, own = (c for kind, c in BLOCK.findall(text) if kind == "sh")
+    assert re.findall(r"^make (\w+) ", made, re.MULTILINE) == ["demo", "test"]
+    dry = run(["make", "--dry-run", "demo", "test"], pathlib.Path(project_file()))
+    assert "-m neas_tf.train --experiment=neas_quickstart --model_dir=runs/demo\n" in dry
+    assert "-m pytest " in dry and own.startswith("neas train ")
+    (tmp_path / "tiny.yaml").write_text(TINY + "export: {formats: [tflite]}\n")
+    pip, commands = commands.split("\n", 1)
+    assert pip == "pip install ." and commands.count(SMALLER["bash"][0]) == 1
+    script = commands.replace(*SMALLER["bash"]) + completion + "complete -p neas\n"
+    output = run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
+    assert "301,500,768" in output and "Test accuracy" in output and "_argcomplete neas" in output
+    assert (tmp_path / "digits_int8.tflite").stat().st_size > 1000
+    (code,) = (code for kind, code in BLOCK.findall(text) if kind == "python")
+    assert code.count(SMALLER["python"][0]) == 1
+    printed = run([warm.python(), "-c", code.replace(*SMALLER["python"])], tmp_path)
+    assert printed.startswith("301500768\n")
 
 
 def test_architecture_names_every_file_of_a_run(quickstart):

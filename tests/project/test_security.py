@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pathlib
+import re
 
 import fuzz_seeds
 import pytest
@@ -182,15 +183,14 @@ def test_messages_carry_no_control_characters():
     assert len(str(NeasError("x" * 10**6))) < 4000
 
 
-@pytest.mark.parametrize("name", ["system", "eval"])
-def test_a_checkpoint_that_calls_is_refused(name, tmp_path, monkeypatch):
-    from neas_tf.ensemble.torch_file import open_checkpoint
-
-    monkeypatch.chdir(tmp_path)
-    path = pathlib.Path(__file__).parents[1] / "corpus" / "checkpoint_file" / name
-    with pytest.raises(NeasError, match="nothing of the file was run"), open_checkpoint(path):
-        pass
-    assert not list(tmp_path.iterdir())
+def test_the_locks_are_exact_and_hashed():
+    """What pip-audit looks up, and pip installs, is one version with its hashes."""
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert lines
+        for line in lines:
+            assert re.match(r"[A-Za-z0-9._\[\]-]+==[^\s]+ .*--hash=sha256:[0-9a-f]{64}", line), line
 
 
 # What may be in a graph of ours; a Python or custom operation would be none of these.

@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from soak import crashes, sittings
+from soak import crashes, parsers, sittings
 from soak.__main__ import parse
 from soak.tables import count_rows, merge_table
 
@@ -97,3 +97,19 @@ def test_damages(tmp_path):
     assert path.read_bytes() == bytes(range(5))
     crashes.blank(path)
     assert path.read_bytes() == bytes(5)
+
+
+def test_parsers_are_read_by_libfuzzer(tmp_path):
+    pytest.importorskip("atheris", reason="atheris is not installed")
+    report = parsers.run(60.0, 1, 500, ["normalisation"])
+    (row,) = report["rows"]
+    assert row["tried"] == row["survived"] == report["tried"] == 500
+    assert row["details"]["accepted"] and row["details"]["refused"] and not row["details"]["faults"]
+
+
+def test_no_parsers_without_atheris(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(parsers, "have_atheris", lambda: False)
+    assert parsers.run_part(tmp_path, 1.0) == {"rows": [], "notes": [parsers.MISSING]}
+    with pytest.raises(SystemExit):
+        parsers.main([])
+    assert "atheris is not installed" in capsys.readouterr().err

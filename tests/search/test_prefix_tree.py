@@ -1,4 +1,4 @@
-"""The prefix tree: nothing twice, nothing left out, few maps at a time; and what it saves."""
+"""The prefix tree: nothing twice, nothing left out, few maps at a time."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy_search import seeds, shrunk_spaces, toy_space
 
 from neas_tf.common.errors import NeasError
-from neas_tf.search.prefix_tree import PrefixTree, Work, one_each, one_each_with_skips, shares, work
+from neas_tf.search.prefix_tree import PrefixTree, shares
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.sampling import uniform
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -39,6 +39,11 @@ def sequence(tree: PrefixTree, index: int):
     return tuple(found)
 
 
+def work(found) -> int:
+    """Layers to compute: nodes but for the stem; skips count nothing."""
+    return len(PrefixTree(found).nodes) - 1 if found else 0
+
+
 @given(ensembles())
 def test_every_path_ends_where_its_operators_lead(found):
     tree = PrefixTree(found)
@@ -61,7 +66,6 @@ def test_every_prefix_is_there_once(found):
     for row in (without_skips(row) for a in found for row in a.paths):
         prefixes |= {row[: i + 1] for i in range(len(row))}
     assert len(sequences) == len(set(sequences)) and set(sequences) == prefixes
-    assert work(found).prefix_tree == len(tree.nodes) - 1
 
 
 @given(ensembles(), st.data())
@@ -87,25 +91,9 @@ def test_walk_has_its_maps_and_few_of_them(found, data):
     assert len(walked) == len(alone.nodes)
 
 
-@given(ensembles(), st.integers(0, 50), st.integers(0, 50))
-def test_the_tree_never_costs_more(found, stem, head):
-    for cost in (one_each, one_each_with_skips, lambda m, name: m * len(name)):
-        total = work(found, cost, stem, head)
-        assert total.prefix_tree <= total.shared_trunk <= total.full_paths
-        apart = sum((work([a], cost, stem, head) for a in found), Work())
-        assert (apart.full_paths, apart.shared_trunk) == (total.full_paths, total.shared_trunk)
-        assert apart.prefix_tree >= total.prefix_tree
-    assert work(found).prefix_tree <= work(found, one_each_with_skips).prefix_tree
-
-
-def test_counts_by_hand():
+def test_a_tree_by_hand():
     a = Architecture(1, (("k3e4", "skip", "k5e4"), ("k3e4", "k5e4", "skip")))
     b = Architecture(2, (("k3e4", "skip", "k5e4"), ("k3e4", "skip", "k7e4")))
-    # Nodes: k3e4; from it (3, k5e4), (2, k5e4) and (3, k7e4).
-    assert work([a, b]) == Work(8, 3 + 3, 4)
-    assert work([a, b], one_each_with_skips) == Work(12, 5 + 4, 6)
-    # Path 1 of both ends at the same node and has the same head.
-    assert work([a, b], stem=100, head=10) == Work(8 + 4 * 110, 6 + 2 * 100 + 4 * 10, 4 + 100 + 30)
     tree = PrefixTree([a, b])
     assert [(n.parent, n.layer, n.operator, n.exits) for n in tree.nodes] == [
         (-1, 0, "", ()),
@@ -120,7 +108,6 @@ def test_counts_by_hand():
         (2, False, False),
         (4, True, False),
     ]
-    assert work([]) == Work()
 
 
 def test_paths_of_nothing_but_skips_end_at_the_stem():
@@ -139,16 +126,16 @@ def test_shares_are_neighbours_of_about_equal_work(found, count):
     places = [[order.index(i) for i in share] for share in dealt if share]
     assert all(max(a) < min(b) for a, b in itertools.pairwise(places))
     assert shares(found, 1) == [list(range(len(found)))]
-    most = max(work([a]).prefix_tree for a in found)
-    added = [work([found[i] for i in share]).prefix_tree for share in dealt]
+    most = max(work([a]) for a in found)
+    added = [work([found[i] for i in share]) for share in dealt]
     # What a share has beyond its part is at most one ensemble, and the prefixes cut in two.
-    assert max(added) <= work(found).prefix_tree / count + 2 * most
+    assert max(added) <= work(found) / count + 2 * most
 
 
 def test_a_generation_is_dealt_out_evenly():
     shrunk, rng = ShrunkSpace.full(toy_space(), 2), np.random.default_rng(3)
     found = [uniform(shrunk, rng) for _ in range(40)]
-    sizes = [work([found[i] for i in share]).prefix_tree for share in shares(found, 2)]
+    sizes = [work([found[i] for i in share]) for share in shares(found, 2)]
     assert max(sizes) < 0.6 * sum(sizes)
 
 

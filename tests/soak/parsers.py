@@ -3,9 +3,8 @@
     python -m tests.soak.parsers --inputs=1000000 --seconds=1500 --output=report.json
 
 A parser gets its share of the inputs and of the time. Its process may hold so much memory; should
-it die or hang, the last input is in the report. Where atheris is installed (optional: `pip install
-atheris`), half of a parser's inputs are drawn by libFuzzer, guided by the coverage of our code and
-of the libraries' Python code; without it all are mutations of the seeds and of what was accepted.
+it die or hang, the last input is in the report. libFuzzer draws the inputs through atheris, guided
+by the coverage of our code and of the libraries' Python code.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import mmap
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -32,6 +31,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # run as a module, this file fin
 
 TITLE = "inputs made by machine for every parser"
 PARTS = ("pure", "tensorflow")
+MISSING = "Skipped: atheris is not installed, which draws the inputs (pip install atheris)."
 INPUTS = 1_300_000  # of the long form
 CORPUS = TESTS / "corpus"
 _MEMORY = 2 << 30  # bytes above what a process holds when it begins
@@ -44,46 +44,35 @@ def run(
     seed: int = 0,
     inputs: int = 1_000_000,
     targets: Sequence[str] = (),
-    engines: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Fuzzes all parsers.
 
     Args:
       limit_s: seconds in all; a parser that reaches its share stops there.
-      seed: draws the inputs (libFuzzer's depend on the time as well).
+      seed: draws the inputs, which depend on the time as well.
       inputs: how many in all.
       targets: names of the parsers; () for all.
-      engines: 'mutation', 'atheris'; () for both, or the first where atheris is missing.
       say: called with a line for each parser.
 
     Returns:
-      A report: `part`, `seed`, `engines`, and `rows` of `fault`, `stage` (the parser), `tried`,
+      A report: `part`, `seed`, and `rows` of `fault`, `stage` (the parser), `tried`,
       `survived`, `seconds` and `details`.
     """
-    have = importlib.util.find_spec("atheris") is not None
-    engines = tuple(engines) or (("mutation", "atheris") if have else ("mutation",))
-    names = _names()
-    chosen = [(name, part, share) for name, part, share in names if not targets or name in targets]
-    whole = sum(share for _, _, share in chosen) * len(engines)
+    chosen = [(n, part, share) for n, part, share in _names() if not targets or n in targets]
     rows, begin = [], time.monotonic()
-    # What a parser leaves of its time goes to those behind it; the slow ones come last.
-    left, weight = inputs, whole
+    # What a parser leaves of its time goes to those after it; the slow ones come last.
+    left, weight = inputs, sum(share for _, _, share in chosen)
     for name, part, share in chosen:
-        for engine in engines:
-            seconds = max(1.0, (limit_s - (time.monotonic() - begin)) * share / weight)
-            count = round(left * share / weight)
-            row = _row(name, part, engine, count, seconds, seed)
-            rows.append(row)
-            left, weight = max(0, left - row["tried"]), weight - share
-            say(
-                f"{name:22} {engine:8} {row['tried']:8,} tried, {row['tried'] - row['survived']} "
-                f"faults, {row['seconds']:.0f} s"
-            )
+        seconds = max(1.0, (limit_s - (time.monotonic() - begin)) * share / weight)
+        row = _row(name, part, round(left * share / weight), seconds, seed)
+        rows.append(row)
+        left, weight = max(0, left - row["tried"]), weight - share
+        faults = row["tried"] - row["survived"]
+        say(f"{name:22} {row['tried']:8,} tried, {faults} faults, {row['seconds']:.0f} s")
     return {
         "part": "parsers",
         "seed": seed,
-        "engines": list(engines),
         "tried": sum(row["tried"] for row in rows),
         "survived": sum(row["survived"] for row in rows),
         "seconds": round(time.monotonic() - begin, 1),
@@ -93,6 +82,8 @@ def run(
 
 def run_part(work: Path, minutes: float) -> dict[str, Any]:
     """This trial as a part of `python -m tests.soak`; one that was finished is not done again."""
+    if not have_atheris():
+        return {"rows": [], "notes": [MISSING]}
     path = work / "report.json"
     if path.exists():
         report = json.loads(path.read_text("utf-8"))
@@ -103,8 +94,42 @@ def run_part(work: Path, minutes: float) -> dict[str, Any]:
         {**row, "details": [f"{text} {data}" for text, data in row["details"]["faults"].items()]}
         for row in report["rows"]
     ]
-    notes = [f"{report['tried']:,} inputs by {' and '.join(report['engines'])}."]
-    return {"rows": rows, "notes": notes}
+    return {"rows": rows, "notes": [f"{report['tried']:,} inputs drawn by libFuzzer."]}
+
+
+def have_atheris() -> bool:
+    """Whether libFuzzer can be called."""
+    return importlib.util.find_spec("atheris") is not None
+
+
+@dataclasses.dataclass
+class Tally:
+    """What came of the inputs of one parser.
+
+    Attributes:
+      tried, accepted, refused, failed: counts; refused are those that ended with a `NeasError`,
+        failed those with a fault.
+      slowest: seconds of the slowest input.
+      faults: kind of each fault, and the (shortest) input that showed it.
+    """
+
+    tried: int = 0
+    accepted: int = 0
+    refused: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    faults: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+    def add(self, data: bytes, kind: str, seconds: float) -> None:
+        """Counts one input; `kind` is 'accepted', 'refused' or a fault."""
+        self.tried += 1
+        self.slowest = max(self.slowest, seconds)
+        if kind in ("accepted", "refused"):
+            setattr(self, kind, getattr(self, kind) + 1)
+            return
+        self.failed += 1
+        if kind not in self.faults or len(data) < len(self.faults[kind]):
+            self.faults[kind] = data
 
 
 def _names() -> list[tuple[str, str, float]]:
@@ -115,14 +140,14 @@ def _names() -> list[tuple[str, str, float]]:
     return pure + [(name, "tensorflow", share) for name, share in TENSORFLOW_TARGETS.items()]
 
 
-def _row(name: str, part: str, engine: str, count: int, seconds: float, seed: int) -> dict:
+def _row(name: str, part: str, count: int, seconds: float, seed: int) -> dict:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="neas_soak_") as folder:
         report, last = Path(folder) / "report.json", Path(folder) / "last"
         empty = Path(folder) / "empty"
         empty.mkdir()
         command = [sys.executable, "-m", "tests.soak.parsers", "--child", name, "--part", part,
-                   "--engine", engine, "--inputs", str(count), "--seconds", f"{seconds:.1f}",
+                   "--inputs", str(count), "--seconds", f"{seconds:.1f}",
                    "--seed", str(seed), "--output", str(report), "--last", str(last)]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(TESTS.parent), *sys.path]))
         environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
@@ -147,7 +172,7 @@ def _row(name: str, part: str, engine: str, count: int, seconds: float, seed: in
     failed = found.get("failed", 0) + bool(ending) + bool(left)
     details = {key: found.get(key) for key in ("accepted", "refused", "slowest_s", "memory_mib")}
     return {
-        "fault": f"input, {engine}",
+        "fault": "input of libFuzzer",
         "stage": name,
         "tried": tried,
         "survived": tried - failed,
@@ -182,19 +207,15 @@ def _kept(path: str) -> Iterator[Callable[[bytes], None]]:
 
 def _child(arguments: argparse.Namespace) -> None:
     """Fuzzes one parser and writes what came of it."""
-    if arguments.engine == "atheris":
-        import atheris
+    import atheris
 
-        packages = ["neas_tf", "yaml", "json", "zipfile", "pickletools"]
-        with atheris.instrument_imports(include=packages):
-            target = _target(arguments.child, arguments.part)
-    else:
+    with atheris.instrument_imports(include=["neas_tf", "yaml", "json"]):
         target = _target(arguments.child, arguments.part)
-    from fuzz_engine import HANG_SECONDS, Tally, fuzz, observe, peak_memory
+    from fuzz_engine import HANG_SECONDS, observe
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + _MEMORY, held + _MEMORY))
-    before = peak_memory()
+    before = _peak_memory()
 
     def write(tally: Tally) -> None:
         value = {
@@ -203,7 +224,7 @@ def _child(arguments: argparse.Namespace) -> None:
             "refused": tally.refused,
             "failed": tally.failed,
             "slowest_s": round(tally.slowest, 3),
-            "memory_mib": (peak_memory() - before) >> 20,
+            "memory_mib": (_peak_memory() - before) >> 20,
             "faults": {k: base64.b64encode(v).decode() for k, v in tally.faults.items()},
         }
         temporary = Path(f"{arguments.output}.part")
@@ -211,10 +232,6 @@ def _child(arguments: argparse.Namespace) -> None:
         temporary.replace(arguments.output)
 
     with _kept(arguments.last) as keep:
-        if arguments.engine != "atheris":
-            rng = random.Random(f"{arguments.seed} {target.name}")
-            write(fuzz(target, rng, arguments.inputs, arguments.seconds, keep))
-            return
         tally, saved = Tally(), [time.monotonic()]
 
         def one(data: bytes) -> None:
@@ -229,6 +246,11 @@ def _child(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix="neas_seeds_") as folder:
             atheris.Setup(_libfuzzer(target, arguments, Path(folder)), one)
             atheris.Fuzz()  # ends the process
+
+
+def _peak_memory() -> int:
+    """Bytes, the most that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _libfuzzer(target: Any, arguments: argparse.Namespace, folder: Path) -> list[str]:
@@ -264,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1500.0, help="how long in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", action="append", default=[], help="one parser; several times")
-    parser.add_argument("--engine", default="", choices=["", "mutation", "atheris"])
     parser.add_argument("--output", default="", help="JSON file of the report")
     for hidden in ("--child", "--part", "--last"):
         parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
@@ -272,8 +293,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.child:
         _child(arguments)
         return 0
-    engines = (arguments.engine,) if arguments.engine else ()
-    report = run(arguments.seconds, arguments.seed, arguments.inputs, arguments.target, engines,
+    if not have_atheris():
+        parser.error(MISSING)
+    report = run(arguments.seconds, arguments.seed, arguments.inputs, arguments.target,
                  lambda line: print(line, flush=True))  # fmt: skip
     print(f"{report['tried']:,} inputs, {report['survived']:,} survived, {report['seconds']:.0f} s")
     if arguments.output:

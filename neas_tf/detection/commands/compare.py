@@ -1,6 +1,6 @@
 """Finished runs in the columns of the paper's Table 6.
 
-python -m detection.compare runs/neas_s runs/mobilenet_v2
+neas detect compare runs/neas_s runs/mobilenet_v2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """COCO's metrics of an exported detector, which show what a smaller file costs.
 
-python -m detection.evaluate --model=detector.tflite --images=coco/val2017 \\
+neas detect evaluate --model=detector.tflite --images=coco/val2017 \\
   --annotations=coco/instances_val2017.json
 """
 
@@ -33,7 +33,7 @@ METRICS += ("ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl")
 
 def define_flags() -> None:
     """Defines the command's flags; only the command itself does, importers do not."""
-    flags.DEFINE_string("model", None, "What detection.export wrote: .tflite file or SavedModel.")
+    flags.DEFINE_string("model", None, "What neas detect export wrote: .tflite file or SavedModel.")
     flags.DEFINE_string("images", None, "Folder with the pictures that the annotations name.")
     flags.DEFINE_string("annotations", None, "COCO's annotations as JSON; their pictures are run.")
     flags.DEFINE_string("labels", None, "Text file, a class name a line; default: the export's.")

@@ -1,7 +1,7 @@
 """Writes a trained detector as a SavedModel or a TFLite file, with suppression in the graph.
 
-python -m detection.export --model_dir=RUN --output=detector.tflite [--quantize=float16]
-python -m detection.export --model_dir=RUN --output=detector_saved_model
+neas detect export --model_dir=RUN --output=detector.tflite [--quantize=float16]
+neas detect export --model_dir=RUN --output=detector_saved_model
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the command's flags; only the command itself does, importers do not."""
-    flags.DEFINE_string("model_dir", None, "Folder of a run of detection.train.")
+    flags.DEFINE_string("model_dir", None, "Folder of a run of neas detect train.")
     flags.DEFINE_string("output", None, "A name that ends with .tflite, or a SavedModel's folder.")
     flags.DEFINE_string("checkpoint", "", "Prefix or folder of a checkpoint; default: the last.")
     flags.DEFINE_string(

@@ -1,7 +1,7 @@
 """Finds objects in a picture and draws their boxes, with class names and scores.
 
-python -m detection.predict --model=detector.tflite --image=street.jpg --output=boxes.png
-python -m detection.predict --model_dir=RUN --image=street.jpg --output=boxes.png
+neas detect predict --model=detector.tflite --image=street.jpg --output=boxes.png
+neas detect predict --model_dir=RUN --image=street.jpg --output=boxes.png
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the command's flags; only the command itself does, importers do not."""
-    flags.DEFINE_string("model", None, "What detection.export wrote: .tflite file or SavedModel.")
+    flags.DEFINE_string("model", None, "What neas detect export wrote: .tflite file or SavedModel.")
     flags.DEFINE_string("model_dir", None, "Instead: folder of a run, its last checkpoint.")
     flags.DEFINE_string("image", None, "A picture: JPEG or PNG.")
     flags.DEFINE_string("output", None, "Where the picture with boxes goes.")

@@ -1,6 +1,6 @@
 """Trains and evaluates a detector with Model Garden's own flags and main program.
 
-python -m detection.train --experiment=neas_retinanet_coco --mode=train_and_eval --model_dir=RUN \\
+neas detect train --experiment=neas_retinanet_coco --mode=train_and_eval --model_dir=RUN \\
   --config_file=FILE.yaml --params_override=task.init_checkpoint=runs/imagenet
 """
 

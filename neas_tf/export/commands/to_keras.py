@@ -1,7 +1,7 @@
 """Writes a trained ensemble for Keras 3, with parity check and report.
 
-python export/to_keras.py --model_dir=DIR [--output=PATH.keras]
-python export/to_keras.py --model_dir=DIR --output=PATH.weights.h5
+neas export keras --model_dir=DIR [--output=PATH.keras]
+neas export keras --model_dir=DIR --output=PATH.weights.h5
 
 A `.keras` file is the whole model, pixels in 0..255 to logits and probabilities. A `.weights.h5`
 file is for `neas_tf.ensemble.model.build_ensemble(architecture, space, keras=keras)`, to train on.

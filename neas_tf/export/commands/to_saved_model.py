@@ -1,7 +1,7 @@
 """Writes a trained ensemble as one float32 SavedModel, with parity check and report.
 
-python export/to_saved_model.py --model_dir=DIR [--output=PATH]
-python export/to_saved_model.py --arch=neas_s --weights=FILE.weights.h5 --output=PATH
+neas export saved-model --model_dir=DIR [--output=PATH]
+neas export saved-model --arch=neas_s --weights=FILE.weights.h5 --output=PATH
 """
 
 from neas_tf.export.commands import common

@@ -1,10 +1,10 @@
 """Writes a trained ensemble as one TFLite file, with parity check and report.
 
-python export/to_tflite.py --model_dir=DIR [--output=PATH]
-python export/to_tflite.py --model_dir=DIR --quantize=int8 --representative_dataset=run
-python export/to_tflite.py --model_dir=DIR --quantize=int8_qat
-python export/to_tflite.py --model_dir=DIR --prune --sparsity=0.5 --quantize=float16
-python export/to_tflite.py --arch=neas_s --weights=FILE.weights.h5 --output=PATH
+neas export tflite --model_dir=DIR [--output=PATH]
+neas export tflite --model_dir=DIR --quantize=int8 --representative_dataset=run
+neas export tflite --model_dir=DIR --quantize=int8_qat
+neas export tflite --model_dir=DIR --prune --sparsity=0.5 --quantize=float16
+neas export tflite --arch=neas_s --weights=FILE.weights.h5 --output=PATH
 
 int8_qat and --prune train the model on, on the run's data; stopped, the same command resumes.
 """
