@@ -26,7 +26,7 @@ _LEFTOVER = re.compile(
     r"\..+\.[a-z0-9_]{8}\.tmp|\.(model|saved_model|model(_[a-z0-9_]+)?\.(tflite|keras))\.[a-z0-9_]{8}"
     r"|ckpt-\d+_temp|ckpt-\d+(\.\S+)?\.tempstate\d+"
 )
-_FOLDERS = ("", "supernet", "shrink", "search", "retrain", "export", "report")
+_FOLDERS: tuple[str, ...] = ("", "supernet", "shrink", "search", "retrain", "export", "report")
 _FOLDERS += tuple(
     f"export/fine_tuning/{kind}" for kind in ("pruned", "int8_qat", "pruned_int8_qat")
 )
