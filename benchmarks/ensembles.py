@@ -182,27 +182,31 @@ def summary(report: dict[str, Any]) -> str:
 
 def draw(report: dict[str, Any]) -> bytes:
     """The distribution of latencies as a PNG."""
+    import altair as alt
+
     from neas_tf.report import style
 
-    @style.styled
-    def figure():
-        result = style.new_figure(6.4, 3.4)
-        axes = result.add_subplot()
-        times, reference = [row["ms"] for row in report["ensembles"]], report["reference"]
-        counts, *_ = axes.hist(times, bins=12, color=style.SKY, edgecolor=style.INK, linewidth=0.5)
-        axes.axvline(reference["ms"], color=style.ORANGE, lw=2, label=reference["name"])
-        axes.set(xlabel="latency, ms", ylabel="ensembles", ylim=(0, 1.3 * max(counts)))
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="upper right")
-        style.heading(
-            result,
-            f"Latency of ensembles of the space {report['space']!r}",
-            f"{report['as_fast']} of {len(times)} are as fast or faster; median ratio "
-            f"{report['ratio_percentiles']['50']}",
-        )
-        return result
-
-    return style.to_png(figure())
+    times, reference = [row["ms"] for row in report["ensembles"]], report["reference"]
+    data = style.Rows()
+    bars = alt.Chart(data.add([{"t": time} for time in times]))
+    line = alt.Chart(data.add([{"t": reference["ms"], "name": reference["name"]}]))
+    colour = alt.Color("name:N", title=None, scale=alt.Scale(range=["@orange"]))
+    chart = alt.layer(
+        bars.mark_bar(color="@sky").encode(
+            x=alt.X(
+                "t:Q",
+                bin=alt.Bin(maxbins=14),
+                title="latency, ms",
+                axis=alt.Axis(labelOverlap=True),
+            ),
+            y=alt.Y("count():Q", title="ensembles"),
+        ),
+        line.mark_rule(strokeWidth=2).encode(x=alt.X("t:Q"), color=colour),
+    )
+    spec = data.spec(chart.properties(width=520, height=260))
+    facts = f"{report['as_fast']} of {len(times)} are as fast or faster; median ratio "
+    facts += f"{report['ratio_percentiles']['50']}"
+    return style.to_png(spec, f"Latency of ensembles of the space {report['space']!r}", facts)
 
 
 if __name__ == "__main__":

@@ -283,10 +283,9 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
 def _write(table: LatencyTable, output: Path) -> None:
     table.save(output)
     if table.fit or table.validation:
-        from neas_tf.report.latency_plot import draw_latency
-        from neas_tf.report.style import to_png
+        from neas_tf.report.charts import latency_picture
 
-        write_bytes_atomic(output.with_suffix(".png"), to_png(draw_latency(table)))
+        write_bytes_atomic(output.with_suffix(".png"), latency_picture(table))
     console.show(f"{output}: {summary(table)}".removesuffix("\n"))
 
 

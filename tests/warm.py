@@ -178,7 +178,7 @@ def _load() -> None:
         "official.modeling.performance",
         "official.vision.ops.augment",
         "ai_edge_litert.interpreter",
-        "matplotlib.figure",
+        "altair",
         "scipy.stats",
         "sklearn.datasets",
         "tqdm",

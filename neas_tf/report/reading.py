@@ -18,13 +18,21 @@ from neas_tf.cost.cost_table import Cost, CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.ensemble.confusion import CONFUSION_FILE, read_confusion
 from neas_tf.ensemble.store import RUN_MODEL, WEIGHTS_FILE, weights_digest
-from neas_tf.report.layouts import LATENCY_FILE, export_reports, find, is_published
-from neas_tf.report.records import Candidate, Shrink, find_key, number
+from neas_tf.report.run_files import (
+    LATENCY_FILE,
+    Shrink,
+    export_reports,
+    find,
+    find_key,
+    is_published,
+    number,
+)
+from neas_tf.search.history import Candidate
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 
-STAGES = ("supernet", "search", "retrain", "export")
+METRICS = ("macs", "params", "paper_flops", "latency_ns")  # costs of a candidate
 
 
 @dataclasses.dataclass
@@ -74,9 +82,10 @@ class RunFiles:
         result: dict[str, int] = {}
         table = self.cost_from_space()
         key = self.architecture.key if self.architecture else None
-        match = next((c for c in self.candidates if c.key == key), None)
+        found = (c.costs for c in self.candidates if c.architecture.key == key)
+        match: Mapping[str, float] = next(found, {})
         for name in ("macs", "paper_flops", "params", "latency_ns"):
-            stated = [(self.results or {}).get(name), getattr(match, name, None)]
+            stated = [(self.results or {}).get(name), match.get(name)]
             stated += [export.get(name) for export in self.exports] + [getattr(table, name, None)]
             for value in map(number, stated):
                 if value is not None and name not in result:
@@ -200,33 +209,31 @@ def _read_history(run: RunFiles, path: Path) -> tuple[Candidate, ...]:
     by_number: dict[int, Candidate] = {}
     for line, value in _read_lines(run, path):
         name = f"search/history.jsonl: line {line}"
-        candidate = _guard(run, name, lambda value=value: _candidate(value, len(by_number)))
+        candidate = _guard(run, name, functools.partial(_candidate, value, len(by_number)))
         if candidate is not None:
             by_number[candidate.number] = candidate
     return tuple(by_number[n] for n in sorted(by_number))
 
 
 def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
+    """Lines of older searches lack a thing or two."""
     for name in ("accuracy", "macs"):
         check(number(value.get(name)) is not None, name, value.get(name), "a finite number")
     key = value.get("key")
-    if not isinstance(key, str):
-        key = _architecture(value.get("architecture")).key
     paths = value.get("path_accuracies")
-    paths = paths if isinstance(paths, list) else []
+    costs = {name: number(value.get(name)) for name in METRICS}
+    images = number(value.get("images"))
     return Candidate(
         number=int(value.get("candidate", default)),
         generation=int(value.get("generation", 0)),
         origin=str(value.get("origin", "random")),
-        key=key,
+        architecture=_architecture(key if isinstance(key, str) else value.get("architecture")),
         accuracy=float(value["accuracy"]),
-        macs=int(value["macs"]),
-        paper_flops=number(value.get("paper_flops")),
-        params=number(value.get("params")),
-        latency_ns=number(value.get("latency_ns")),
-        finished=value.get("images") is None,
-        path_accuracies=tuple(float(v) for v in paths if number(v) is not None),
-        images=number(value.get("images")),
+        path_accuracies=tuple(
+            float(v) for v in (paths if isinstance(paths, list) else ()) if number(v) is not None
+        ),
+        costs={name: int(cost) for name, cost in costs.items() if cost is not None},
+        images=None if value.get("images") is None else int(images or 0),
     )
 
 
@@ -234,7 +241,8 @@ def _architecture(value: object) -> Architecture:
     """An architecture from its canonical string, or JSON that may state more (its accuracy)."""
     if isinstance(value, str):
         return Architecture.from_key(value)
-    check(isinstance(value, Mapping), "architecture", value, "a JSON object")
+    if not isinstance(value, Mapping):
+        fail("architecture", value, "a JSON object")
     known = ("format", "name", "split_point", "paths")
     return Architecture.from_dict({k: v for k, v in value.items() if k in known})
 
@@ -248,7 +256,7 @@ def _read_shrinks(run: RunFiles) -> list[Shrink]:
     if not paths:
         run.missing.append("shrink/shrink_*.json")
     shrinks = [
-        _guard(run, f"shrink/{path.name}", lambda path=path: _shrink(path, run.space))
+        _guard(run, f"shrink/{path.name}", functools.partial(_shrink, path, run.space))
         for path in paths
     ]
     return sorted((s for s in shrinks if s is not None), key=lambda shrink: shrink.index)
@@ -306,15 +314,15 @@ def _read_exports(run: RunFiles) -> list[Mapping[str, Any]]:
     paths = export_reports(run.model_dir)
     if not paths:
         run.missing.append("export/*.json")
-    result = []
+    result: list[Mapping[str, Any]] = []
     model = run.model_dir / RUN_MODEL / WEIGHTS_FILE
     own = functools.cache(lambda: weights_digest(model))  # reads all weights: once for all reports
     for path in paths:
         name = f"export/{path.name}"
-        value = _guard(run, name, lambda path=path: _read_mapping(path))
+        value = _guard(run, name, functools.partial(_read_mapping, path))
         if value is None:
             continue
-        if why := _guard(run, name, lambda path=path, value=value: _foreign(run, path, value, own)):
+        if why := _guard(run, name, functools.partial(_foreign, run, path, value, own)):
             run.problems.append(f"{name}: is left out, {why}.")
             continue
         file = value.get("file")
@@ -349,7 +357,7 @@ def _size(folder: Path, file: str) -> int | None:
 
 
 def _read_metrics(run: RunFiles, path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Log lines by step; of a step that was repeated behind a resume the last line counts."""
+    """Log lines by step; of a step that was repeated after a resume the last line counts."""
     name = path.relative_to(run.model_dir).as_posix()
     by_step: dict[float, dict[str, Any]] = {}
     for line, value in _read_lines(run, path):

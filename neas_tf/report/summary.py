@@ -9,7 +9,8 @@ from typing import Any
 
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
-from neas_tf.report.reading import RunFiles, find_key, number, read_run
+from neas_tf.report.reading import RunFiles, read_run
+from neas_tf.report.run_files import find_key, number
 from neas_tf.search.pareto import unbeaten
 from neas_tf.search.variation import PARETO_COSTS
 from neas_tf.space.search_space import SearchSpace
@@ -105,8 +106,8 @@ def _accuracy(run: RunFiles) -> dict[str, Any] | None:
     if run.results is None:
         return None
     given = run.results.get("path_accuracies")
-    paths = [number(value) for value in given] if isinstance(given, list) else []
-    paths = [value for value in paths if value is not None]
+    stated = map(number, given if isinstance(given, list) else [])
+    paths = [value for value in stated if value is not None]
     ensemble = number(run.results.get("ensemble_accuracy"))
     best = max(paths, default=None)
     top5 = run.results.get("top5")
@@ -129,7 +130,7 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
     stopped = sum(not c.finished for c in run.candidates)
     accuracy = run.winner_accuracy
     if accuracy is None:
-        found = [c.accuracy for c in run.candidates if c.key == run.winner_key]
+        found = [c.accuracy for c in run.candidates if c.architecture.key == run.winner_key]
         accuracy = found[0] if found else None
     size = _front_size(run)
     return {
@@ -149,8 +150,8 @@ def _front_size(run: RunFiles) -> int | None:
     metric = second_objective(run.params)
     if metric is None:
         return None
-    costs = [getattr(c, metric) for c in run.candidates]
-    if None in costs:
+    costs = [c.costs[metric] for c in run.candidates if metric in c.costs]
+    if len(costs) < len(run.candidates):
         return None
     return int(unbeaten(costs, [c.accuracy for c in run.candidates]).sum())
 
@@ -344,7 +345,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 
 
 def _wrapped(head: str, text: str, width: int = 100) -> list[str]:
-    """Breaks an overlong canonical string behind its bars (and dots, when need be)."""
+    """Breaks an overlong canonical string after its bars (and dots, when need be)."""
     lines = []
     room = max(width - len(head), 30)
     while len(text) > room and ":" in text and " " not in text:

@@ -1,16 +1,20 @@
-"""Writes everything that can be drawn from what a model_dir holds."""
+"""Writes everything that can be drawn from what a model_dir holds, also while the run is going on."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from neas_tf.common.folder_lock import is_at_work
+from neas_tf.report import charts, diagram, shrinks, style
 from neas_tf.report.page import PAGE_FILE, write_page
 from neas_tf.report.reading import RunFiles, read_run
+from neas_tf.report.run_files import is_finished
 from neas_tf.report.summary import (
     budget,
     format_markdown,
@@ -18,11 +22,7 @@ from neas_tf.report.summary import (
     second_objective,
     summarise,
 )
-from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,6 @@ class Report:
     missing: dict[str, str]
     problems: tuple[str, ...]
     summary: dict[str, Any]
-
-
-def draw_architecture(architecture: Architecture, space: SearchSpace, cost: Any = None) -> Figure:
-    """As `architecture_plot.draw_architecture`, which imports matplotlib."""
-    from neas_tf.report import architecture_plot
-
-    return architecture_plot.draw_architecture(architecture, space, cost)
 
 
 def write_report(
@@ -106,56 +99,112 @@ def write_report(
 def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
     """(file name, what it lacks or '', function that gives PNG bytes) of each picture."""
     no_space = "" if run.space is not None else "needs the search space (params.yaml, key 'space')"
+    steps = [shrink.step for shrink in run.shrinks]
 
     def architecture() -> bytes:
-        from neas_tf.report.style import to_png
+        assert run.architecture is not None and run.space is not None  # else it is missing
+        known = cost or run.cost_from_space()
+        return diagram.to_png(diagram.draw_architecture(run.architecture, run.space, known))
 
-        return to_png(draw_architecture(run.architecture, run.space, cost or run.cost_from_space()))
+    def search() -> bytes:
+        weighed, limits = second_objective(run.params), budget(run.params)
+        chart = charts.search_picture(run.candidates, run.winner_key, limits, weighed)
+        generations = max(c.generation for c in run.candidates) + 1
+        note = (
+            f"{len(run.candidates):,} candidates, generations: {generations}. {charts.SCATTER_KEY}"
+        )
+        return style.to_png(chart, "Search", note)
 
     lacking = "" if run.architecture is not None else "needs search/best.json"
     yield "architecture.png", lacking or no_space, architecture
-
-    def search() -> bytes:
-        from neas_tf.report.search_plot import draw_search
-        from neas_tf.report.style import to_png
-
-        cost = second_objective(run.params)
-        return to_png(draw_search(run.candidates, run.winner_key, budget(run.params), cost))
-
     yield "search_scatter.png", "" if run.candidates else "needs search/history.jsonl", search
-
-    def alive() -> bytes:
-        from neas_tf.report.shrink_plots import draw_alive_operators
-        from neas_tf.report.style import to_png
-
-        return to_png(draw_alive_operators(run.shrinks, run.space))
-
     shown = [shrink for shrink in run.shrinks if shrink.alive is not None]
     lacking = "" if run.shrinks else "needs shrink/shrink_*.json"
     lacking = lacking or no_space or ("" if shown else "needs 'alive' in shrink/shrink_*.json")
-    yield "alive_operators.png", lacking, alive
-
-    scored = [s for s in run.shrinks if s.splittable]
-
-    def similarity() -> bytes:
-        from neas_tf.report.shrink_plots import draw_similarity
-        from neas_tf.report.style import to_png
-
-        return to_png(draw_similarity(scored[-1]))
-
+    yield "alive_operators.png", lacking, lambda: shrinks.draw_alive(run.shrinks)
+    scored = [shrink for shrink in run.shrinks if shrink.splittable]
     lacking = "" if scored else "needs shrink/shrink_*.json with similarities"
-    yield "similarity.png", lacking, similarity
-
-    def curves() -> bytes:
-        from neas_tf.report.curves_plot import draw_training_curves
-        from neas_tf.report.style import to_png
-
-        return to_png(draw_training_curves(run.metrics, [s.step for s in run.shrinks]))
-
+    yield "similarity.png", lacking, lambda: shrinks.draw_similarity(scored[-1])
     needs = "needs supernet/metrics.jsonl or retrain/metrics.jsonl with losses or accuracies"
-    yield "training_curves.png", "" if any(map(_drawable, run.metrics.values())) else needs, curves
+    drawn = any(charts.row_of(k) for lines in run.metrics.values() for x in lines for k in x)
+    yield (
+        "training_curves.png",
+        "" if drawn else needs,
+        lambda: style.to_png(charts.curves_picture(run.metrics, steps), "Training"),
+    )
 
 
-def _drawable(lines: Any) -> bool:
-    words = ("loss", "accuracy", "learning_rate")
-    return any(any(word in key for word in words) for line in lines for key in line)
+def watch(
+    model_dirs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    seconds: float = 10.0,
+    say: Callable[[str], None] = print,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Rewrites the page whenever the runs' files have more to say, until all runs are finished.
+
+    Args:
+      model_dirs: folders of the runs.
+      output: the HTML file.
+      seconds: between two looks; as often the page reloads itself.
+      say: takes one line on what happened.
+      sleep: waits; Ctrl-C ends it.
+
+    Returns:
+      Whether the runs are finished; False after Ctrl-C. In both cases the page that is left no
+      longer reloads itself. Before a run has begun, nothing is written into its folder.
+
+    Raises:
+      NeasError: when a model_dir is no folder.
+      OSError: when the page cannot be written.
+    """
+    output, written, waited = Path(output), 0, False
+    resting: set[Path] = set()
+    try:
+        while True:
+            runs = [read_run(folder) for folder in model_dirs]
+            if any(_would_be_in_the_way(run, output) for run in runs):
+                if not waited:
+                    say("waiting for the run to begin (Ctrl-C ends it)")
+                waited = True
+                sleep(seconds)
+                continue
+            if all(map(is_finished, runs)):
+                write_page(output, runs)
+                say(f"finished: {output}")
+                return True
+            try:
+                new = write_page(output, runs, reload_seconds=seconds)
+            except FileNotFoundError:
+                new = False  # a run that begins sweeps up half-written files; the next look is soon
+            if new:
+                written += 1
+                if written == 1:
+                    say(f"watching every {seconds:g} s: {output} (Ctrl-C ends it)")
+            _say_who_rests(runs, resting, say)
+            sleep(seconds)
+    except KeyboardInterrupt:
+        if written:
+            write_page(output, [read_run(folder) for folder in model_dirs])
+        say(f"stopped watching: {output}" if written else "stopped watching: nothing was written")
+        return False
+
+
+def _say_who_rests(runs: Sequence[RunFiles], resting: set[Path], say: Callable[[str], None]):
+    """One line when no process works on an unfinished run any more, one when it continues."""
+    for run in runs:
+        folder, at_work = run.model_dir, is_at_work(run.model_dir)
+        if at_work is False and folder not in resting and not is_finished(run):
+            resting.add(folder)
+            say(
+                f"no process works on {str(folder)!r}: killed or stopped; the same command continues it"
+            )
+        elif at_work and folder in resting:
+            resting.remove(folder)
+            say(f"{str(folder)!r} continues")
+
+
+def _would_be_in_the_way(run: RunFiles, output: Path) -> bool:
+    """Whether the run has not begun and would refuse a folder with a page in it."""
+    inside = run.model_dir.resolve() in output.resolve().parents
+    return inside and not run.params and "params.yaml" in run.missing

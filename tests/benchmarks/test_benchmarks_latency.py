@@ -209,4 +209,4 @@ def test_help_comes_without_tensorflow():
     done = python("-X", "importtime", "-m", "benchmarks.tflite_latency", "--help")
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert done.returncode == 0 and "usage" in done.stdout
-    assert not loaded & {"tensorflow", "tf_keras", "official", "ai_edge_litert", "matplotlib"}
+    assert not loaded & {"tensorflow", "tf_keras", "official", "ai_edge_litert", "altair"}

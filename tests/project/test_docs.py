@@ -73,7 +73,7 @@ def quickstart(tmp_path_factory) -> pathlib.Path:
 
 
 def test_quickstart(quickstart):
-    for name in ("digits.tflite", "own.tflite", "best.png"):
+    for name in ("digits.tflite", "own.tflite", "best.svg"):
         assert (quickstart / name).stat().st_size > 1000
     assert (quickstart / "pictures" / "search_scatter.png").exists()
 

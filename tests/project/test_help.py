@@ -31,7 +31,7 @@ def test_help_loads_no_tensorflow(command):
     assert "\n  --" in done.stdout
     loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line]
     assert "neas_tf" in loaded
-    assert not {"tensorflow", "tf_keras", "keras", "official", "matplotlib"} & set(loaded)
+    assert not {"tensorflow", "tf_keras", "keras", "official", "altair", "vl_convert"} & set(loaded)
 
 
 @pytest.mark.parametrize("command", ["neas_tf.study", "neas_tf.report"])

@@ -1,68 +1,80 @@
-// What is chosen (run, candidate, shrink, cost) lies in the address behind '#', so that a link or a reload keeps it.
+"use strict";
+// What is chosen (run, candidate, shrink, cost) lies in the address after '#', so that a link or a reload keeps it.
+const NEAS = {};
 (function (N) {
   const listeners = [];
   let values = {};
 
-  function parse() {
-    values = {};
-    for (const [key, value] of new URLSearchParams(window.location.hash.slice(1))) values[key] = value;
-  }
-
+  const parse = () => {
+    values = Object.fromEntries(new URLSearchParams(window.location.hash.slice(1)));
+  };
   function remember(change) {
-    const kept = Object.assign({}, window.history.state, change);
     try {
-      window.history.replaceState(kept, "", `#${new URLSearchParams(values)}`);
+      window.history.replaceState({ ...window.history.state, ...change }, "", `#${new URLSearchParams(values)}`);
     } catch (error) {
       // Some browsers forbid it for files on disk; the choice then lasts until the next reload.
     }
   }
 
-  N.state = {
-    get: (key) => (key in values ? values[key] : null),
-    number(key) {
-      const value = parseInt(values[key], 10);
-      return Number.isFinite(value) ? value : null;
-    },
-    set(change, quiet) {
-      for (const [key, value] of Object.entries(change)) {
-        if (value === null) delete values[key];
-        else values[key] = String(value);
-      }
-      remember({});
-      if (!quiet) N.state.tell(Object.keys(change));
-    },
-    // action(keys): called with the keys that changed.
-    on: (action) => listeners.push(action),
-    forget: () => {
-      listeners.length = 0;
-    },
-    tell: (keys) => [...listeners].forEach((action) => N.guard(() => action(keys))),
+  // The data are JSON, packed, for they repeat themselves a lot.
+  N.load = async () => {
+    const bytes = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
+    N.data = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
   };
-  parse();
-  window.addEventListener("hashchange", () => {
-    const before = values;
-    parse();
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(values)])].filter((k) => before[k] !== values[k]);
-    if (keys.includes("run")) N.start();
-    else N.state.tell(keys);
-  });
+  N.get = (key) => values[key] ?? null;
+  N.number = (key) => (Number.isFinite(parseInt(values[key], 10)) ? parseInt(values[key], 10) : null);
+  N.set = (change) => {
+    for (const [key, value] of Object.entries(change)) {
+      if (value === null) delete values[key];
+      else values[key] = String(value);
+    }
+    remember({});
+    N.tell();
+  };
+  // Calls an action now and whenever the choice has changed.
+  N.follow = (action) => {
+    listeners.push(action);
+    N.guard(action);
+  };
+  N.tell = () => listeners.forEach(N.guard);
 
-  // While a run goes on the page reloads itself, at the same place with the same choice.
-  N.live = function (seconds) {
+  // A failure is told, not swallowed.
+  N.report = (text) => {
+    const line = document.createElement("p");
+    line.textContent = `A part of this report could not be drawn: ${text}`;
+    document.getElementById("errors").append(line);
+  };
+  N.guard = (action) => {
+    try {
+      action();
+    } catch (error) {
+      N.report(error.stack || String(error));
+    }
+  };
+  N.el = (tag, text, attributes = {}) => {
+    const node = document.createElement(tag);
+    node.textContent = text ?? "";
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    return node;
+  };
+  N.all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // While a run is going on the page reloads itself, at the same place with the same choice.
+  N.live = (seconds, drawn) => {
     if (!seconds) return;
     const saved = window.history.state || {};
-    if (typeof saved.scroll === "number") window.scrollTo(0, saved.scroll);
-    if (saved.focus && document.getElementById(saved.focus)) {
-      document.getElementById(saved.focus).focus({ preventScroll: true });
-    }
+    const back = () => typeof saved.scroll === "number" && window.scrollTo(0, saved.scroll);
+    back();
+    drawn.then(back); // charts have grown by their legends
+    if (saved.focus) document.getElementById(saved.focus)?.focus({ preventScroll: true });
     const button = document.getElementById("live-pause");
     let paused = Boolean(saved.paused);
     const show = () => {
       document.getElementById("live").hidden = false;
       document.getElementById("live-text").textContent = paused
-        ? "This run goes on; the page waits."
-        : `This run goes on: the page reloads itself every ${seconds} s.`;
-      button.textContent = paused ? "Go on" : "Pause";
+        ? "This run is going on; the page waits."
+        : `This run is going on: the page reloads itself every ${seconds} s.`;
+      button.textContent = paused ? "Continue" : "Pause";
       button.setAttribute("aria-pressed", String(paused));
     };
     button.addEventListener("click", () => {
@@ -73,9 +85,15 @@
     show();
     window.setInterval(() => {
       if (paused || document.hidden) return;
-      const focused = document.activeElement && document.activeElement.id;
-      remember({ scroll: window.scrollY, focus: focused || null });
+      remember({ scroll: window.scrollY, focus: document.activeElement?.id || null });
       window.location.reload();
     }, 1000 * seconds);
   };
+
+  parse();
+  window.addEventListener("hashchange", () => {
+    parse();
+    N.tell();
+  });
+  window.addEventListener("error", (event) => N.report(event.message));
 })(NEAS);

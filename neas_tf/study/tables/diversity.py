@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from neas_tf.report import style
 from neas_tf.study.reporting import Report, Table, number, percent
 from neas_tf.study.statistics import Mean
@@ -200,28 +198,27 @@ def _words(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items()) or "as in the base"
 
 
-@style.styled
 def _picture(rows: Mapping[str, Any]) -> bytes:
-    shown = {name: row["operators"] for name, row in rows.items() if row["operators"]}
-    names = sorted({operator for shares in shown.values() for operator in shares})
-    values = np.array(
-        [[shares[o].mean if o in shares else 0.0 for o in names] for shares in shown.values()]
+    import altair as alt
+
+    shares = [
+        {"x": operator, "y": name, "v": mean.mean}
+        for name, row in rows.items()
+        for operator, mean in row["operators"].items()
+    ]
+    most = max((share["v"] for share in shares), default=0.01)
+    data = style.Rows()
+    base = alt.Chart(data.add(shares)).encode(
+        x=alt.X("x:N", title=None), y=alt.Y("y:N", title=None, sort=None)
     )
-    figure = style.new_figure(max(5.6, 0.8 * len(names) + 2.2), 0.4 * len(shown) + 1.6)
-    style.heading(figure, "Share of the dropped combinations that hold an operator")
-    axes = figure.add_subplot()
-    most = values.max(initial=0.01)
-    axes.imshow(values, cmap=style.FADE, vmin=0, vmax=most, aspect="auto")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(shown)), list(shown))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(shown) - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white", lw=1.5)
-    axes.tick_params(which="minor", length=0)
-    for row, column in np.ndindex(values.shape):
-        colour = "white" if values[row, column] > 0.5 * most else style.INK
-        text = f"{values[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    return style.to_png(figure)
+    scale = alt.Scale(domain=[0, most], range=style.FADE)
+    dark = f"datum.v > {most / 2}"
+    chart = alt.layer(
+        base.mark_rect(stroke="white").encode(color=alt.Color("v:Q", scale=scale, legend=None)),
+        base.mark_text().encode(
+            text=alt.Text("v:Q", format=".0%"),
+            color=alt.condition(dark, alt.value("@onhigh"), alt.value("@ink")),
+        ),
+    )
+    spec = data.spec(chart.properties(width=alt.Step(60), height=alt.Step(30)))
+    return style.to_png(spec, "Share of the dropped combinations that hold an operator")

@@ -18,7 +18,6 @@ from neas_tf.study.units import Found, Latency, LatencyTable, Lookup, Search, Tr
 TITLE = "Frontier: accuracy against MACs and latency, beside published networks"
 PAPER = "Fig. 1, Table 1"
 _OWN = "searched"
-_COLOURS = (*style.PATHS, style.GREY, style.YELLOW, style.BLACK)
 
 
 def _searches(plan: Plan, seed: int) -> dict[tuple[str, str], Search]:
@@ -145,34 +144,27 @@ def _findings(plan: Plan, summary: Mapping[tuple[str, str], Any]) -> list[str]:
     return texts
 
 
-@style.styled
 def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
-    figure = style.new_figure(9.0, 4.2)
-    style.heading(figure, "Accuracy against cost", "mean and standard deviation over the seeds")
     names = list(dict.fromkeys(name for name, _ in rows))
-    for place, (field, factor, label) in enumerate(
-        (("macs", 1e-6, "million MACs"), ("milliseconds", 1.0, "milliseconds, one thread")), 1
+    panels = []
+    for field, factor, label in (
+        ("macs", 1e-6, "million MACs"),
+        ("milliseconds", 1.0, "milliseconds, one thread"),
     ):
-        axes = figure.add_subplot(1, 2, place)
-        for colour, name in zip(_COLOURS, names, strict=False):
-            points = [
-                (Mean.of([r[field] for r in results]).mean * factor, *_accuracy(results))
-                for (own, _), results in rows.items()
-                if own == name and results and all(r[field] is not None for r in results)
-            ]
-            if points:
-                x, y, spread = zip(*sorted(points), strict=True)
-                look: dict[str, Any] = {"elinewidth": 0.8, "capsize": 2, "ms": 4, "color": colour}
-                look["fmt"] = "-o" if name.startswith(_OWN) else "--o"
-                axes.errorbar(x, y, spread, label=name, **look)
-        axes.set_xlabel(label)
-        axes.set_ylabel("test accuracy")
-        style.percent_axis(axes)
-        axes.grid(True)
-    # Outside: the points of eight models leave no corner free.
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=4)
-    return style.to_png(figure)
+        points = []
+        for (name, _), results in rows.items():
+            if results and all(r[field] is not None for r in results):
+                mean, spread = _accuracy(results)
+                x = Mean.of([r[field] for r in results]).mean * factor
+                span = {"low": mean - spread, "high": mean + spread} if spread else {}
+                points.append({"x": x, "y": mean, "s": name, **span})
+        dashed = [name for name in names if not name.startswith(_OWN)]
+        look: dict[str, Any] = {"lines": True, "dashed": dashed, "palette": style.MANY}
+        panels.append(style.series(points, names, (label, "test accuracy"), (380, 280), **look))
+    chart = style.together(panels, 2, shared=True)
+    return style.to_png(
+        chart, "Accuracy against cost", "mean and standard deviation over the seeds"
+    )
 
 
 def _accuracy(results: list[dict[str, Any]]) -> tuple[float, float]:

@@ -149,18 +149,18 @@ def _table(summary: Mapping[str, Any], num_paths: int) -> Table:
     return Table("Trained from scratch alike; mean ± standard deviation over seeds", header, rows)
 
 
-@style.styled
 def _picture(embeddings: Mapping[str, Any]) -> bytes:
-    rows = len(embeddings)
-    columns = max(len(value["points"]) for value in embeddings.values())
-    figure = style.new_figure(2.6 * columns, 2.4 * rows)
-    style.heading(figure, "t-SNE of the final hidden features")
-    for row, (name, value) in enumerate(embeddings.items()):
+    panels = []
+    for name, value in embeddings.items():
+        names = sorted({str(label) for label in value["labels"]})
         for column, points in enumerate(value["points"]):
-            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
-            x, y = np.array(points).T
-            axes.scatter(x, y, c=value["labels"], s=5, cmap="tab10", vmin=0, vmax=9)
-            axes.set_title(f"{name}, path {column + 1}")
-            axes.set_xticks([])
-            axes.set_yticks([])
-    return style.to_png(figure)
+            rows = [
+                {"x": float(x), "y": float(y), "s": str(label)}
+                for (x, y), label in zip(points, value["labels"], strict=True)
+            ]
+            title = f"{name}, path {column + 1}"
+            look: dict[str, Any] = {"title": title, "palette": style.MANY}
+            panels.append(style.series(rows, names, (None, None), (220, 200), **look))
+    columns = max(len(value["points"]) for value in embeddings.values())
+    chart = style.together(panels, columns, shared=True)
+    return style.to_png(chart, "t-SNE of the final hidden features")

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from neas_tf.report import style
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study.reporting import Report, Table, number, percent
@@ -98,23 +96,29 @@ def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-@style.styled
 def _picture(results: Mapping[int, list[Mapping[str, Any]]]) -> bytes:
-    figure = style.new_figure(4.6, 3.2)
-    style.heading(figure, "Number of paths under one budget")
-    axes = figure.add_subplot()
-    shown = {k: rows for k, rows in results.items() if rows}
-    for place, rows in enumerate(shown.values()):
-        ensembles = [r["ensemble_accuracy"] for r in rows]
-        singles = [a for r in rows for a in r["path_accuracies"]]
-        axes.scatter([place - 0.08] * len(singles), singles, s=12, color=style.SKY, alpha=0.7)
-        axes.scatter([place + 0.08] * len(ensembles), ensembles, s=20, color=style.VERMILION)
-        axes.hlines(np.mean(ensembles), place - 0.25, place + 0.25, color=style.VERMILION)
-    axes.scatter([], [], s=12, color=style.SKY, label="paths alone")
-    axes.scatter([], [], s=20, color=style.VERMILION, label="ensemble")
-    axes.set_xticks(range(len(shown)), [f"K = {k}" for k in shown])
-    axes.set_ylabel("test accuracy")
-    style.percent_axis(axes)
-    axes.grid(True, axis="y")
-    axes.legend()
-    return style.to_png(figure)
+    import altair as alt
+
+    points = []
+    for k, rows in results.items():
+        alone = [a for r in rows for a in r["path_accuracies"]]
+        for series, values in (
+            ("paths alone", alone),
+            ("ensemble", [r["ensemble_accuracy"] for r in rows]),
+        ):
+            points += [{"k": f"K = {k}", "s": series, "a": value} for value in values]
+    names = ["paths alone", "ensemble"]
+    data = style.Rows()
+    base = alt.Chart(data.add(points)).encode(
+        x=alt.X("k:N", title=None, sort=None, axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("s:N", sort=names),
+        color=alt.Color("s:N", title=None, scale=style.colours(names, ("@sky", "@vermilion"))),
+    )
+    y = alt.Y("a:Q", scale=alt.Scale(zero=False), axis=style.percent_axis("test accuracy"))
+    mean = base.transform_filter("datum.s === 'ensemble'")
+    chart = alt.layer(
+        base.mark_point(filled=True, size=40).encode(y=y),
+        mean.mark_tick(thickness=2, size=26).encode(y=alt.Y("mean(a):Q")),
+    )
+    spec = data.spec(chart.properties(width=90 * len(results), height=260))
+    return style.to_png(spec, "Number of paths under one budget")

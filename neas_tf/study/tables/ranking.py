@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from neas_tf.report import style
 from neas_tf.space.architecture import Architecture
@@ -329,27 +327,23 @@ def _table_supernets(by_name: Mapping[str, Any]) -> Table:
     return Table("How well a supernet tells ensembles apart", header, rows)
 
 
-@style.styled
 def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
     shown = {metric: row for metric, row in by_metric.items() if row["scores"]}
-    figure = style.new_figure(3.4 * len(shown), 3.2)
-    style.heading(figure, "Supernet accuracy against training from scratch")
-    for place, (metric, row) in enumerate(shown.items(), 1):
-        axes = figure.add_subplot(1, len(shown), place)
-        for colour, (seed, scores) in zip(
-            itertools.cycle(style.PATHS), row["scores"].items(), strict=False
-        ):
-            keys = [key for key in truth if key in scores]
-            x = [scores[key] for key in keys]
-            y = [truth[key]["accuracy"] for key in keys]
-            axes.scatter(x, y, s=14, color=colour, label=f"seed {seed}", alpha=0.8)
-        axes.set_title(f"{metric}: τ = {number(row['kendall'], 2)}")
-        axes.set_xlabel("supernet, held-out training images")
-        axes.set_ylabel("from scratch, test images")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        style.percent_axis(axes, "x")
-        style.percent_axis(axes, "y")
-        axes.grid(True)
-        if place == 1:
-            axes.legend()
-    return style.to_png(figure)
+    seeds = sorted({seed for row in shown.values() for seed in row["scores"]})
+    titles = ("supernet, held-out training images", "from scratch, test images")
+    panels = []
+    for metric, row in shown.items():
+        points = [
+            {"x": scores[key], "y": truth[key]["accuracy"], "s": f"seed {seed}"}
+            for seed, scores in row["scores"].items()
+            for key in truth
+            if key in scores
+        ]
+        look: dict[str, Any] = {
+            "title": f"{metric}: τ = {number(row['kendall'], 2)}",
+            "percent": "xy",
+        }
+        names = [f"seed {seed}" for seed in seeds]
+        panels.append(style.series(points, names, titles, (250, 220), **look))
+    chart = style.together(panels, len(panels), shared=True)
+    return style.to_png(chart, "Supernet accuracy against training from scratch")

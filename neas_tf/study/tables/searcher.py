@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from neas_tf.report import style
 from neas_tf.study.reporting import Report, Table, number, percent
@@ -100,24 +99,18 @@ def top_curve(result: Result, top: int) -> dict[str, Any]:
     return {**curve, "scored": len(candidates)}
 
 
-@style.styled
 def _picture(curves: Mapping[str, Mapping[int, Any]], top: int) -> bytes:
-    figure = style.new_figure(5.2, 3.4)
-    style.heading(figure, "Evolution against random search")
-    axes = figure.add_subplot()
+    rows: list[dict[str, Any]] = []
+    names, palette = [], []
     for colour, (method, by_seed) in zip(style.PATHS, curves.items(), strict=False):
-        for i, curve in enumerate(by_seed.values()):
-            x = np.arange(1, len(curve["top"]) + 1)
-            low, high = np.array(curve["spread"]).T
-            axes.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
-            axes.plot(x, curve["top"], color=colour, label=None if i else f"{method}, top {top}")
-            axes.plot(
-                x, curve["best"], color=colour, ls=":", label=None if i else f"{method}, best"
-            )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("generation")
-    axes.set_ylabel("supernet accuracy")
-    style.percent_axis(axes)
-    axes.grid(True)
-    axes.legend(loc="lower right")
-    return style.to_png(figure)
+        names += [f"{method}, top {top}", f"{method}, best"]
+        palette += [colour, colour]
+        for seed, curve in by_seed.items():
+            for i, (mean, best) in enumerate(zip(curve["top"], curve["best"], strict=True), 1):
+                low, high = curve["spread"][i - 1]
+                both = {"x": i, "k": str(seed)}
+                rows.append({**both, "y": mean, "s": names[-2], "low": low, "high": high})
+                rows.append({**both, "y": best, "s": names[-1]})
+    look: dict[str, Any] = {"lines": True, "dashed": names[1::2], "palette": palette}
+    chart = style.series(rows, names, ("generation", "supernet accuracy"), (460, 280), **look)
+    return style.to_png(chart, "Evolution against random search")

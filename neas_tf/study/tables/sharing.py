@@ -8,8 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from neas_tf.common import console
 from neas_tf.report import style
 from neas_tf.study.reporting import Report, Table, number, percent
@@ -144,19 +142,12 @@ def _twin_words(plan: Plan, lookup: Lookup) -> list[str]:
     ]
 
 
-@style.styled
 def _picture(results: Mapping[str, list[Mapping[str, Any]]]) -> bytes:
-    figure = style.new_figure(6.6, 3.4)
-    style.heading(figure, "Sharing layers under several budgets")
-    axes = figure.add_subplot()
-    colours = (*style.PATHS, style.GREY, style.YELLOW)
-    for colour, (name, rows) in zip(colours, results.items(), strict=False):
-        if rows:
-            x, y = np.array([[r["macs"] / 1e6, r["ensemble_accuracy"]] for r in rows]).T
-            axes.scatter(x, y, s=20, color=colour, label=name)
-    axes.set_xlabel("million MACs")
-    axes.set_ylabel("test accuracy")
-    style.percent_axis(axes)
-    axes.grid(True)
-    figure.legend(loc="outside right upper")
-    return style.to_png(figure)
+    rows = [
+        {"x": r["macs"] / 1e6, "y": r["ensemble_accuracy"], "s": name}
+        for name, found in results.items()
+        for r in found
+    ]
+    titles = ("million MACs", "test accuracy")
+    chart = style.series(rows, list(results), titles, (560, 280), palette=style.MANY)
+    return style.to_png(chart, "Sharing layers under several budgets")
