@@ -1,9 +1,12 @@
 """What all tests share: the folder of test data, seeds, and quiet, modest libraries."""
 
+import gc
 import os
 import pathlib
 import random
+import shutil
 import sys
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -23,6 +26,20 @@ for _name, _value in {
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# Compiling TensorFlow's sources takes ten seconds of a core, in every process. Whoever asks for no bytecode
+# beside the sources still has it kept, in a folder that `make clean` removes.
+if sys.dont_write_bytecode:
+    sys.pycache_prefix = paths.project_file(".pytest_cache", "bytecode")
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What AutoGraph and tests wrote and loaded there is not loaded a second time.
+    shutil.rmtree(sys.pycache_prefix + tempfile.gettempdir(), ignore_errors=True)
+
+# What the libraries hold stays: nothing looks through it for garbage.
+gc.disable()
+COLLECT_AFTER = (20_000, 20, 20)  # new objects; then younger collections before an older one
 
 SEED = 20210707
 
@@ -68,6 +85,13 @@ def seed() -> int:
 def rng(seed: int) -> np.random.Generator:
     """A generator that starts alike in every test."""
     return np.random.default_rng(seed)
+
+
+def pytest_collection_finish() -> None:
+    """The modules are loaded: collects from here on, less often than usual, and only what comes."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
