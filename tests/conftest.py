@@ -41,6 +41,33 @@ if sys.dont_write_bytecode:
 gc.disable()
 COLLECT_AFTER = (20_000, 20, 20)  # new objects; then younger collections before an older one
 
+# Begun first, so that no process is left alone with one of them at the end.
+LONGEST = [
+    "test_resume",
+    "test_docs",
+    "test_tutorials",
+    "test_export_stage",
+    "test_workers",
+    "test_export_commands",
+    "test_devices",
+    "test_cluster",
+    "test_convert_torch",
+    "test_detection_devices",
+    "test_parity_chain",
+    "test_wheel",
+    "test_study_run",
+    "test_quantized_model",
+    "test_mixed_precision",
+    "test_fine_tuning",
+    "test_detection_task",
+    "test_detection_export",
+    "test_report_browser",
+    "test_evaluate",
+    "test_families",
+    "test_exporting",
+    "test_divergence",
+]
+
 SEED = 20210707
 
 # No deadline: the first example may trace a graph, and machines are shared.
@@ -85,6 +112,12 @@ def seed() -> int:
 def rng(seed: int) -> np.random.Generator:
     """A generator that starts alike in every test."""
     return np.random.default_rng(seed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, the others in their order."""
+    place = {f"{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish() -> None:
