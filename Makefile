@@ -26,7 +26,7 @@ demo: setup ## the whole pipeline on the digits of scikit-learn, into runs/demo 
 	@$(BIN)/python -m neas_tf.train --experiment=neas_quickstart --model_dir=$(MODEL_DIR)
 
 test: setup-dev ## ruff check and all tests (both are run even where the first complains)
-	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist=loadfile || status=1; exit $$status
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder || status=1; exit $$status
 
 soak: setup-dev ## disturb runs in every way for up to two hours, into runs/soak; continues where it stopped
 	@mkdir -p runs/soak

@@ -1,9 +1,12 @@
 """What all tests share: the folder of test data, seeds, and quiet, modest libraries."""
 
+import gc
 import os
 import pathlib
 import random
+import shutil
 import sys
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -23,6 +26,47 @@ for _name, _value in {
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# Compiling TensorFlow's sources takes ten seconds of a core, in every process. Whoever asks for no bytecode
+# beside the sources still has it kept, in a folder that `make clean` removes.
+if sys.dont_write_bytecode:
+    sys.pycache_prefix = paths.project_file(".pytest_cache", "bytecode")
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What AutoGraph and tests wrote and loaded there is not loaded a second time.
+    shutil.rmtree(sys.pycache_prefix + tempfile.gettempdir(), ignore_errors=True)
+
+# What the libraries hold stays: nothing looks through it for garbage.
+gc.disable()
+COLLECT_AFTER = (20_000, 20, 20)  # new objects; then younger collections before an older one
+
+# Begun first, so that no process is left alone with one of them at the end.
+LONGEST = [
+    "test_resume",
+    "test_docs",
+    "test_tutorials",
+    "test_export_stage",
+    "test_workers",
+    "test_export_commands",
+    "test_devices",
+    "test_cluster",
+    "test_convert_torch",
+    "test_detection_devices",
+    "test_parity_chain",
+    "test_wheel",
+    "test_study_run",
+    "test_quantized_model",
+    "test_mixed_precision",
+    "test_fine_tuning",
+    "test_detection_task",
+    "test_detection_export",
+    "test_report_browser",
+    "test_evaluate",
+    "test_families",
+    "test_exporting",
+    "test_divergence",
+]
 
 SEED = 20210707
 
@@ -68,6 +112,19 @@ def seed() -> int:
 def rng(seed: int) -> np.random.Generator:
     """A generator that starts alike in every test."""
     return np.random.default_rng(seed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, the others in their order."""
+    place = {f"{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """The modules are loaded: collects from here on, less often than usual, and only what comes."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -186,6 +186,7 @@ def _load() -> None:
         importlib.import_module(name)
     gc.enable()
     gc.freeze()  # else the first collection of every child copies all of it
+    gc.set_threshold(20_000, 20, 20)  # graphs are many objects and no garbage
 
 
 def _receive(connection: socket.socket) -> tuple[dict, list[int]]:

@@ -69,18 +69,6 @@ def test_to_saved_model_as_a_module_writes_into_the_model_dir(model_dir):
     assert (model_dir / "export" / "saved_model.json").is_file()
 
 
-def test_relative_paths_mean_the_folder_of_the_caller_of_bazel(model_dir, tmp_path):
-    result = run(
-        "-m",
-        "export.to_tflite",
-        f"--model_dir={model_dir.name}",
-        f"--output={tmp_path.name}/m.tflite",
-        BUILD_WORKING_DIRECTORY=str(model_dir.parent),
-    )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "m.tflite").is_file()
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -206,6 +194,7 @@ def test_a_published_architecture_with_weights_from_a_file(tmp_path):
 
 
 def test_int8_and_accuracy_from_the_runs_data(tmp_path):
+    """With relative paths, which mean the folder of the caller of Bazel."""
     from neas_tf.space.architecture import Architecture
     from neas_tf.space.search_space import SearchSpace, Stage
 
@@ -232,15 +221,17 @@ def test_int8_and_accuracy_from_the_runs_data(tmp_path):
     save_model(tmp_path / "retrain" / "model", model, architecture, space, names, normalisation)
     (tmp_path / "params.yaml").write_text("data: {source: digits}\n")
     result = run(
-        "export/to_tflite.py",
-        f"--model_dir={tmp_path}",
-        f"--output={tmp_path / 'm.tflite'}",
+        "-m",
+        "export.to_tflite",
+        f"--model_dir={tmp_path.name}",
+        f"--output={tmp_path.name}/m.tflite",
         "--quantize=int8",
         "--representative_dataset=run",
         "--representative_images=32",
         "--input_type=uint8",
         "--evaluate=50",
         "--norewrite_depthwise",
+        BUILD_WORKING_DIRECTORY=str(tmp_path.parent),
     )
     assert result.returncode == 0, result.stderr
     assert "float islands none" in result.stdout and "50 test images" in result.stdout

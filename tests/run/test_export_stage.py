@@ -19,7 +19,7 @@ from neas_tf.run.pipeline import run_pipeline
 from neas_tf.run.preflight import EXPORT_FORMATS
 from neas_tf.space.architecture import Architecture
 
-ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "k3e2", "k3e1")))
+ARCHITECTURE = Architecture(1, (("k3e1", "k5e1", "skip"), ("k3e1", "k3e2", "skip")))
 FILES = {
     "tflite": "model.tflite",
     "tflite_float16": "model_float16.tflite",
