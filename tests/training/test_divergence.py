@@ -126,10 +126,10 @@ def test_a_rollback_is_resumed_exactly(tiny, tmp_path, monkeypatch, capsys):
     assert "Goes back to step 0 with 0.001 times the learning rate" in capsys.readouterr().err
     with pytest.raises(NeasError, match="on_divergence=rollback"):
         train(tiny, stopped, RATE)  # the same folder may go on the other way
-    for name in ("console.say", "_shrink"):
+    for name in ("console.say", "measure"):
         with monkeypatch.context() as patch:
-            if name == "_shrink":
-                patch.setattr(stage_module, "_shrink", _interrupt)
+            if name == "measure":
+                patch.setattr(stage_module, "measure", _interrupt)
             else:
                 from neas_tf.training import divergence
 
