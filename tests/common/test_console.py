@@ -167,7 +167,7 @@ def test_no_terminal_at_all(monkeypatch):
         (">&- 2>&- <&-", 0, ""),
         ("2>/dev/full", 0, "mean of the paths"),
         ("| head -1", 0, "neas_s"),
-        ("--help | head -1", 1, "Prints what an ensemble is"),
+        ("--help | head -1", 0, "usage: python -m neas_tf.describe"),
         (">/dev/full", 2, "standard output cannot be written (No space left on device)"),
     ],
 )
