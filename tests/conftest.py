@@ -66,6 +66,12 @@ LONGEST = [
     "test_families",
     "test_exporting",
     "test_divergence",
+    "test_training_loop",
+    "test_benchmarks_ensembles",
+    "test_tflite_metadata",
+    "test_tasks",
+    "test_searchable_layer",
+    "test_evaluation",
 ]
 
 SEED = 20210707

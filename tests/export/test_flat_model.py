@@ -67,13 +67,13 @@ def small(*layers):
             lambda: small(
                 tf_keras.layers.ReLU(), tf_keras.layers.BatchNormalization(epsilon=1e-5, name="n")
             ),
-            "'n' does not stand behind a plain convolution",
+            "'n' does not stand after a plain convolution",
         ),
         (
             lambda: small(
                 tf_keras.layers.Conv2D(2, 1), tf_keras.layers.BatchNormalization(name="n")
             ),
-            "'n' does not stand behind a plain convolution",
+            "'n' does not stand after a plain convolution",
         ),
     ],
     ids=["activation", "normalisation", "bias"],
