@@ -19,6 +19,7 @@ from typing import Any
 
 # Package: its modules, each as old=new; without "neas_tf." before the old name, but for others.
 _PACKAGES = {
+    "neas_tf": "families=operators stages=run",
     "neas_tf.common": "errors files differences=files paths yaml_text folder_lock console command_line stopping=command_line normalisation keras_settings class_names",
     "neas_tf.operators": "families.base=base families.mbconv=mbconv families.fused_mbconv=fused_mbconv families.universal_bottleneck=universal_bottleneck",
     "neas_tf.space": "space=search_space architecture zoo shrunk_space sampling",
@@ -55,17 +56,24 @@ def _table() -> dict[str, str]:
 
 
 MOVED = _table()
+# Without those whose old name is a package of today.
+_OLD = {new: old for old, new in MOVED.items() if not new.startswith(f"{old}.")}
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an old name where no module has it, and gives the module of the new one."""
+    """Gives an old name the module of the new one; and a new name what was put under the old one.
+
+    The second is for tests of users that put a substitute into `sys.modules`.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
-        if name not in MOVED:
-            return None
-        return importlib.machinery.ModuleSpec(name, self)
+        if MOVED.get(name) in _OLD or _OLD.get(name) in sys.modules:
+            return importlib.machinery.ModuleSpec(name, self)
+        return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        if spec.name not in MOVED:
+            return sys.modules[_OLD[spec.name]]
         new = MOVED[spec.name]
         warnings.warn(f"{spec.name} is {new} now.", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(new)
@@ -73,15 +81,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """The module ran under its new name; importlib has just overwritten what it said of it."""
+        """It ran under its own name; importlib has just overwritten what it said of itself."""
         assert module.__spec__ is not None
-        module.__spec__ = module.__spec__.loader_state
+        module.__spec__ = module.__spec__.loader_state or module.__spec__
 
 
 def watch() -> None:
-    """Has the import system know the old names; they come after everything that exists."""
+    """Has the import system know the old names."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:

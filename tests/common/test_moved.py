@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -37,6 +38,7 @@ def test_every_old_name_leads_to_a_module():
         ("neas_tf.errors", "neas_tf.common.errors"),
         ("neas_tf.stopping", "neas_tf.common.command_line"),
         ("neas_tf.families.mbconv", "neas_tf.operators.mbconv"),
+        ("neas_tf.stages.search_stage", "neas_tf.run.search_stage"),
         ("neas_tf.data.sources", "neas_tf.data.reading.sources"),
         ("detection.labels", "neas_tf.detection.pictures.labels"),
         ("export.common", "neas_tf.export.commands.common"),
@@ -49,6 +51,17 @@ def test_an_old_name_is_the_module_itself(old, new, monkeypatch):
     with pytest.warns(DeprecationWarning, match=rf"{old} is {new} now"):
         assert importlib.import_module(old) is module
     assert module.__spec__ is spec and module.__name__ == new
+
+
+def test_a_substitute_under_the_old_name_serves_for_the_new_one(monkeypatch):
+    old, new = "neas_tf.tflite_files", "neas_tf.export.tflite.inspection"
+    monkeypatch.delitem(sys.modules, new, raising=False)
+    stub = types.ModuleType(old)
+    monkeypatch.setitem(sys.modules, old, stub)
+    assert importlib.import_module(new) is stub
+    monkeypatch.delitem(sys.modules, old)
+    monkeypatch.delitem(sys.modules, new)
+    assert importlib.import_module(new) is not stub
 
 
 @pytest.mark.parametrize(
