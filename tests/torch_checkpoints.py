@@ -1,4 +1,4 @@
-"""The weights of our models as the authors' checkpoints hold them, without PyTorch."""
+"""The weights of our models as the authors' checkpoints hold them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ def state_dict(
             counter = unused.endswith("num_batches_tracked")
             result[unused] = np.array(7, "<i8") if counter else np.full((3,), np.nan, "<f4")
     return result
+
+
+def write(path, content: dict):
+    """Writes nested dicts of arrays as `torch.save` does, with PyTorch; returns the path."""
+    import torch
+
+    def tensors(value):
+        if isinstance(value, dict):
+            return {key: tensors(inner) for key, inner in value.items()}
+        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+    torch.save(tensors(content), path)
+    return path

@@ -259,10 +259,7 @@ def test_checkpoint_to_phone(phone, monkeypatch):
     state = torch_checkpoints.state_dict(model, architecture, space)
     smaller = SHORTER["checkpoint_to_phone.md"]
     if importlib.util.find_spec("torch"):
-        import torch
-
-        tensors = {name: torch.from_numpy(value) for name, value in state.items()}
-        torch.save({"state_dict": tensors}, walk.folder / "314.pth.tar")
+        torch_checkpoints.write(walk.folder / "314.pth.tar", {"state_dict": state})
     else:  # all but the reading of the file
         monkeypatch.setattr(convert_torch, "load_checkpoint", {"x": {"state_dict": state}}.get)
         labels = tuple(map(str, range(1000)))
