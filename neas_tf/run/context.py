@@ -84,7 +84,7 @@ class Run:
             f"setting in {name!r}": json.dumps(value, sort_keys=True).encode()
             for name, value in sections.items()
         }
-        cluster.barrier(self.cluster.strategy)  # the chief has now written its process number there
+        self.cluster.barrier()  # the chief has now written its process number there
         lock = self.folder(LOCK_FILE)
         chief = cluster.exchange(self.cluster.strategy, [cluster.checksum(_content(lock))])[0, 0]
         end = time.monotonic() + _VISIBLE

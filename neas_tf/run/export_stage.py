@@ -93,7 +93,7 @@ def export(
             if why:
                 console.say(f"   {output} is made again: {why}.")
             loaded = loaded or _load(config, folder, info)
-            reports.append(_export(config, name, output, info, *loaded))
+            reports.append(_export(config, name, model_dir, info, *loaded))
             parity = reports[-1]["parity"]
             console.say(
                 f"   {output}: {reports[-1]['bytes'] / 1e3:,.0f} kB, differs by at most "
@@ -169,13 +169,14 @@ def _load(
 def _export(
     config: NeasConfig,
     name: str,
-    output: Path,
+    model_dir: Path,
     info: DatasetInfo,
     model: Any,
     loaded: model_store.LoadedInfo,
     common: dict[str, Any],
 ) -> dict[str, Any]:
     settings = config.export
+    output = model_dir / "export" / _FILES[name]
     common = common | {"settings": _settings(settings, name)}
     if name == "saved_model":
         return exporting.export_saved_model(model, loaded, output, **common)
@@ -186,7 +187,7 @@ def _export(
         images = export_images.training_pixels(info, settings.calibration_images, config.seed)
         common = common | {"representative": images}
     if quantize in FINE_TUNED:
-        folder = output.parents[1].joinpath(*FINE_TUNING.parts)
+        folder = model_dir / FINE_TUNING
         common = common | {"fine_tuning": _fine_tuning(config, info, folder)}
     if quantize == "pruned":
         quantize, common = "none", common | {"sparsity": settings.sparsity}

@@ -117,7 +117,7 @@ def train_supernet(
             write_json_atomic(path, report)
         # Other workers read the chief's report: rounding on another machine could decide otherwise.
         cluster.barrier()
-        return _read_shrink(path, step, shrunk) if path.exists() else shrunk
+        return _read_shrink(path, index, step, shrunk) if path.exists() else shrunk
 
     def train(rollbacks: tuple[Rollback, ...]) -> ShrunkSpace:
         with cluster.strategy.scope(), safe_switches():
@@ -303,13 +303,12 @@ def _is_due(config: NeasConfig, shrunk: ShrunkSpace) -> bool:
     return settings.metric != "none" and shrunk.num_combinations > settings.min_combinations
 
 
-def _read_shrink(path: Path, step: int, before: ShrunkSpace) -> ShrunkSpace:
+def _read_shrink(path: Path, index: int, step: int, before: ShrunkSpace) -> ShrunkSpace:
     """The space that a shrink left, which depends on the checkpoint of `step` only."""
     report = read_json(path, "shrink report")
     if not isinstance(report, dict) or report.get("step") != step or "alive" not in report:
         raise NeasError(f"shrink report {str(path)!r}: is not the one of step {step}.")
     shrunk = ShrunkSpace.from_dict(report["alive"], before.space)
-    index = int(path.stem.rpartition("_")[2])
     console.say(
         f"   Shrink {index} at step {step:,}: {before.num_combinations:,} -> "
         f"{shrunk.num_combinations:,} combinations."
