@@ -257,14 +257,20 @@ def test_unobserved_pairs_have_no_score():
 
 
 def test_traced_once_for_all_shapes():
+    # Other tests of the process may have traced them as well, with other devices or options.
+    traces = [
+        scoring._estimate.experimental_get_tracing_count,
+        scoring._scores.experimental_get_tracing_count,
+    ]
+    before = [count() for count in traces]
     rng = np.random.default_rng(1)
     for paths, depth, operators, num in [(2, 3, 4, 9), (2, 3, 4, 9), (3, 5, 6, 20), (4, 2, 5, 7)]:
         measurements = random_measurements(rng, num, paths, depth, operators)
         scores = similarity_and_quality(measurements, operators, 1e-3)
         rows = np.array(list(itertools.combinations(range(operators), paths)))
         combination_scores(scores, np.full(len(rows), depth - 1), rows)
-    assert scoring._estimate.experimental_get_tracing_count() == 1
-    assert scoring._scores.experimental_get_tracing_count() == 1
+    after = [count() for count in traces]
+    assert all(b <= a + 1 and b >= 1 for a, b in zip(before, after, strict=True)), (before, after)
 
 
 def test_repeatable_bit_for_bit():
