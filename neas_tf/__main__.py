@@ -31,11 +31,14 @@ _DETECT: dict[str, _Command] = {
 }
 _COMMANDS: dict[str, _Command | dict[str, _Command]] = {
     "train": ("neas_tf.train", "search, retrain and export an ensemble"),
-    "describe": ("neas_tf.describe", "what an ensemble is and costs, without building it"),
-    "evaluate": ("neas_tf.evaluate", "the accuracy of an exported file or of a run"),
+    "describe": ("neas_tf.commands.describe", "what an ensemble is and costs, without building it"),
+    "evaluate": ("neas_tf.commands.evaluate", "the accuracy of an exported file or of a run"),
     "report": ("neas_tf.report", "pictures, summary and page of a run, or of several"),
-    "latency": ("neas_tf.measure_latency", "a table of what every operator takes on a device"),
-    "convert": ("neas_tf.convert_torch", "a model from the authors' PyTorch checkpoint"),
+    "latency": (
+        "neas_tf.commands.measure_latency",
+        "a table of what every operator takes on a device",
+    ),
+    "convert": ("neas_tf.commands.convert_torch", "a model from the authors' PyTorch checkpoint"),
     "study": ("neas_tf.study", "the paper's studies"),
     "export": _EXPORT,
     "detect": _DETECT,

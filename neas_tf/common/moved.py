@@ -42,6 +42,7 @@ _PACKAGES = {
     "neas_tf.detection": "detection.backbone=backbone detection.checks=checks detection.config=config detection.experiments=experiments detection.initialising=initialising detection.levels=levels detection.macs=macs detection.task=task",
     "neas_tf.detection.deployment": "detection.exporting=exporting detection.serving=serving detection.quantizing=quantizing detection.running=running",
     "neas_tf.export.commands": "export.common=common",
+    "neas_tf.commands": "describe evaluate measure_latency convert_torch",
 }
 
 
@@ -68,8 +69,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
         if MOVED.get(name) in _OLD or _OLD.get(name) in sys.modules:
-            return importlib.machinery.ModuleSpec(name, self)
+            found = importlib.util.find_spec(MOVED[name]) if name in MOVED else None
+            return importlib.machinery.ModuleSpec(
+                name, self, origin=found.origin if found else None
+            )
         return None
+
+    def get_code(self, name: str) -> Any:
+        """The code of the new name, for `python -m` of an old one."""
+        spec = importlib.util.find_spec(MOVED[name])
+        return spec.loader.get_code(MOVED[name])  # type: ignore[union-attr]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         if spec.name not in MOVED:

@@ -11,9 +11,9 @@ from official.vision.modeling.backbones import factory
 from small_detection import ENSEMBLE, SPACE
 from small_ensembles import images, randomise
 
+from neas_tf.commands.convert_torch import model_from, read_checkpoint
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
-from neas_tf.convert_torch import model_from, read_checkpoint
 from neas_tf.detection.backbone import NeasBackboneModel, architecture_and_space
 from neas_tf.detection.config import Backbone, NeasBackbone
 from neas_tf.detection.initialising import load_backbone

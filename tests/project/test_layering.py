@@ -20,12 +20,16 @@ PACKAGES = ("neas_tf", "export", "detection")
 ORDER = (
     *("common", "operators", "data", "space", "cost", "ensemble", "supernet", "shrinking"),
     *("search", "report", "config", "training", "export", "latency", "run", "study", "detection"),
+    "commands",
 )
 # Packages that load TensorFlow when they are imported.
 TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_datasets"}
 COMMANDS = {
-    *(f"neas_tf.{name}" for name in ("__main__", "train", "describe", "evaluate")),
-    *(f"neas_tf.{name}" for name in ("convert_torch", "measure_latency")),
+    *(f"neas_tf.{name}" for name in ("__main__", "train")),
+    *(
+        f"neas_tf.commands.{name}"
+        for name in ("describe", "evaluate", "convert_torch", "measure_latency")
+    ),
     *("neas_tf.report.__main__", "neas_tf.study.__main__"),
     *(
         f"neas_tf.detection.commands.{n}"

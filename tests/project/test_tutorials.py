@@ -240,7 +240,7 @@ def test_checkpoint_to_phone(phone, monkeypatch):
     import torch_checkpoints
     from small_ensembles import randomise
 
-    from neas_tf import convert_torch
+    from neas_tf.commands import convert_torch
     from neas_tf.common.files import write_json_atomic
     from neas_tf.common.normalisation import Normalisation
     from neas_tf.ensemble.model import build_ensemble

@@ -18,11 +18,11 @@ import torch_checkpoints
 import warm
 from small_ensembles import ENSEMBLES, SPACE, images, randomise
 
-from neas_tf import convert_torch
+from neas_tf.commands import convert_torch
+from neas_tf.commands.convert_torch import convert, model_from, read_checkpoint
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.common.paths import project_file
-from neas_tf.convert_torch import convert, model_from, read_checkpoint
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import LoadedInfo, load_model
 from neas_tf.ensemble.torch_weight_names import torch_layout
@@ -449,5 +449,5 @@ def test_the_command_tells_mistakes_in_one_line_without_tensorflow(tmp_path):
         assert done.stderr.startswith("neas_tf.convert_torch: ") and said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
-    code = "import sys, neas_tf.convert_torch as c; sys.exit(bool({'tensorflow', 'torch'} & {*sys.modules}))"
+    code = "import sys, neas_tf.commands.convert_torch as c; sys.exit(bool({'tensorflow', 'torch'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=project_file()).returncode == 0

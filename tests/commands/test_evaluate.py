@@ -12,6 +12,13 @@ import warm
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import data
+from neas_tf.commands.evaluate import (
+    check_classes,
+    data_config,
+    evaluate_folder,
+    format_text,
+    model_folder,
+)
 from neas_tf.common.class_names import compare_classes
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
@@ -20,7 +27,6 @@ from neas_tf.data import DataConfig
 from neas_tf.ensemble.confusion import Confusion
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import LoadedInfo, save_model
-from neas_tf.evaluate import check_classes, data_config, evaluate_folder, format_text, model_folder
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.training.accuracy import evaluate
 

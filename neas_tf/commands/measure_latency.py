@@ -15,13 +15,13 @@ from typing import Any
 
 from absl import flags
 
+from neas_tf.commands.describe import parse_size
 from neas_tf.common import command_line, console
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.files import check_writable, told, write_bytes_atomic
 from neas_tf.common.folder_lock import lock_folder
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.cost.latency_table import LatencyTable, milliseconds
-from neas_tf.describe import parse_size
 from neas_tf.latency.measurement import (
     MANIFEST,
     Request,

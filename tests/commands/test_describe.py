@@ -7,10 +7,10 @@ import sys
 import pytest
 from spaces_for_tests import TOY, all_ensembles, some_shrunk
 
+from neas_tf.commands.describe import describe, format_text, load_space, parse_size
 from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.describe import describe, format_text, load_space, parse_size
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -42,7 +42,7 @@ def test_the_command_prints_the_golden_numbers_without_tensorflow(tmp_path):
     assert done.stdout == ""
     assert done.stderr.startswith("neas_tf.describe: architecture: received 'neas_xl'")
     assert done.stderr.count("\n") == 1
-    code = "import sys, neas_tf.describe; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, neas_tf.commands.describe; sys.exit('tensorflow' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=project_file(), check=False).returncode
         == 0
