@@ -26,8 +26,7 @@ def read_recipe(path: str | os.PathLike[str]) -> NeasConfig:
     """
     config = NeasConfig()
     settings = parse.load_file(os.fspath(path))
-    parse.check_known(settings, config)
-    parse.apply_override(config, parse.with_stage_shapes(settings))
+    parse.put_settings(config, settings)
     return config
 
 

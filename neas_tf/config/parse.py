@@ -20,6 +20,7 @@ from neas_tf.common.yaml_text import (
     load_yaml,
     load_yaml_file,
 )
+from neas_tf.cost.quantities import with_quantities
 from neas_tf.space.search_space import stage_fields
 
 _MOST_ASSIGNMENTS = 1000
@@ -268,9 +269,19 @@ def load_config(
 
     config = experiments.find(experiment)
     for override in read_overrides(config_files, params_override):
-        check_known(override, config)
-        apply_override(config, with_stage_shapes(override))
+        put_settings(config, override)
     return config
+
+
+def put_settings(config: Any, settings: Mapping[str, Any]) -> None:
+    """Puts nested settings into a run's config.
+
+    Raises:
+      NeasError: for an unknown key (with the nearest known one) or a value of the wrong kind.
+    """
+    settings = with_quantities(settings)
+    check_known(settings, config)
+    apply_override(config, with_stage_shapes(settings))
 
 
 def read_overrides(

@@ -200,8 +200,9 @@ class SearchConfig(hyperparams.Config):
       even_splits: random ensembles spread evenly over the split points that fit the budget;
         otherwise as in training, which under a tight budget gives hardly any early split.
       seed: −1 takes the run's.
-      max_macs, min_macs: multiply-accumulates of the whole ensemble, a plain count; 0 is no bound.
-      max_params: trainable parameters, a plain count; 0 is no bound.
+      max_macs, min_macs: multiply-accumulates of the whole ensemble, a count (`60M` is read too); 0
+        is no bound.
+      max_params: trainable parameters, a count; 0 is no bound.
       max_latency_ms: milliseconds that `latency_table` predicts for one image; 0 is no bound.
       latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
       calibration_images: training images for the BN recalculation.

@@ -9,7 +9,7 @@ from typing import Any
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
-from neas_tf.config.parse import apply_override, check_known, read_overrides, with_stage_shapes
+from neas_tf.config.parse import put_settings, read_overrides
 from neas_tf.config.settings import NeasConfig
 from neas_tf.latency.timing import describe_machine
 from neas_tf.run.context import Run
@@ -61,8 +61,7 @@ def load_settings(
     settings = StudySettings.from_dict(sections)
     config = experiments.find(settings.experiment, "study.experiment")
     for override in overrides:
-        check_known(override, config)
-        apply_override(config, with_stage_shapes(override))
+        put_settings(config, override)
     return config, settings
 
 

@@ -19,7 +19,7 @@ from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json, write_bytes_atomic, write_json_atomic
 from neas_tf.common.paths import project_file
-from neas_tf.config.parse import apply_override, check_known, with_stage_shapes
+from neas_tf.config.parse import apply_override, put_settings
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import METRIC as LATENCY
@@ -128,8 +128,7 @@ class Runner:
         if not budget:
             apply_override(config, {"search": _NO_BUDGET})
         for settings in (json.loads(unit.settings), override or {}):
-            check_known(settings, config)
-            apply_override(config, with_stage_shapes(settings))
+            put_settings(config, settings)
         return self._open(config, self._store.work(unit))
 
     def _supernet(self, unit: units.Supernet) -> dict[str, Any]:
