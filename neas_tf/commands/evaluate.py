@@ -83,6 +83,8 @@ def data_config(
             config.override(value, is_strict=True)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NeasError(f"data: {' '.join(str(error).split())}.") from None
+    if not any("test_fraction" in value for value in given[starts[-1] :]):
+        config.test_fraction = 0.0  # a folder of pictures that nobody has trained on
     space, size = info.space, list(config.input_size)
     wanted = list(space.input_size)
     check(size in ([], wanted), "data.input_size", size, f"the model's {wanted} or none")

@@ -104,6 +104,10 @@ def _nested(settings: Mapping[Any, Any], what: str) -> dict[Any, Any]:
     return result
 
 
+# Mappings whose keys are names of the data, which may have dots.
+_BY_NAME = ("data.class_weights",)
+
+
 def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") -> None:
     """Puts a value into nested mappings; raises where it would replace another one."""
     if isinstance(key, str) and key.count(".") > _MOST_LEVELS:
@@ -111,7 +115,7 @@ def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") 
     name, dot, rest = key.partition(".") if isinstance(key, str) else (key, "", "")
     inner = {rest: value} if dot else value
     path = f"{path}.{name}" if path else str(name)
-    if not isinstance(inner, Mapping):
+    if not isinstance(inner, Mapping) or path in _BY_NAME:
         if name in node:
             raise NeasError(f"{what}: received {path!r} twice, expected each setting once.")
         node[name] = inner

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import math
 
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.config.parse import apply_override
 from neas_tf.config.settings import NeasConfig, StageConfig, search_space
+from neas_tf.cost.space_fitting import AUTO, fit_space
 from neas_tf.data import DatasetInfo
 from neas_tf.space.search_space import SearchSpace
 
@@ -24,6 +26,8 @@ def resolve_space(config: NeasConfig, info: DatasetInfo) -> SearchSpace:
         space.input_channels = channels
     if not space.num_classes:
         space.num_classes = info.num_classes
+    if space.scale == AUTO:
+        _fit(config)
     result = search_space(space)
     shape = (*result.input_size, result.input_channels)
     check(shape == info.input_shape, "space.input_size", shape, f"the data's {info.input_shape}")
@@ -34,6 +38,25 @@ def resolve_space(config: NeasConfig, info: DatasetInfo) -> SearchSpace:
         f"the data's {info.num_classes} classes",
     )
     return result
+
+
+def _fit(config: NeasConfig) -> None:
+    """Replaces `space` by one that fits the search's bounds."""
+    space, search = config.space, config.search
+    given = {"macs": search.max_macs, "params": search.max_params}
+    bounds = {metric: value for metric, value in given.items() if value}
+    if not bounds:
+        fail("space.scale", AUTO, "search.max_macs or search.max_params beside it")
+    fit = fit_space(
+        (space.input_size[0], space.input_size[1]),
+        space.input_channels,
+        space.num_classes,
+        config.num_paths,
+        bounds,
+        config.heterogeneous,
+    )
+    settings = {**fit.space.to_dict(), "activation": space.activation, "scale": "fitted"}
+    apply_override(config, {"space": settings})
 
 
 def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:

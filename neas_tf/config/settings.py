@@ -12,10 +12,13 @@ from typing import Any
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams, optimization
 
+from neas_tf.common.errors import check
 from neas_tf.data.data_config import DataConfig
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space.search_space import PAPER_STAGES, SearchSpace
+
+SCALES = ("", "auto", "fitted")
 
 
 @dataclasses.dataclass
@@ -34,8 +37,15 @@ class StageShape(hyperparams.Config):
 
 @dataclasses.dataclass
 class SpaceConfig(hyperparams.Config):
-    """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0."""
+    """`SearchSpace` as a config; see there. Classes and input size come from `data` where 0.
 
+    Attributes:
+      scale: `auto` chooses depth and widths, so that the search's upper bounds of MACs and parameters
+        lie well inside what ensembles can have; name, stages, operators, split points and channels
+        are then replaced, and `scale` becomes `fitted`. Empty takes them as they are.
+    """
+
+    scale: str = ""
     name: str = SearchSpace.name
     input_size: Any = dataclasses.field(default_factory=list)
     input_channels: int = 0
@@ -351,4 +361,7 @@ class NeasConfig(hyperparams.Config):
 
 def search_space(config: SpaceConfig) -> SearchSpace:
     """The space that a (resolved) config describes."""
-    return SearchSpace.from_dict(config.as_dict())
+    values = config.as_dict()
+    check(config.scale in SCALES, "space.scale", config.scale, "'auto', or nothing")
+    del values["scale"]
+    return SearchSpace.from_dict(values)

@@ -42,11 +42,11 @@ def quantity(value: Any, field: str, units: Mapping[str, float]) -> float:
     whole = units is COUNT or units is BYTES
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value)
-        unit = match[3].lower() if match else None
-        if match is None or unit not in units:
+        factor = units.get(match[3].lower()) if match else None
+        if match is None or factor is None:
             fail(field, value, _EXAMPLES[id(units)])
         # A unit multiplies the digits as they stand: 1.2G are 1,200,000,000 and not one less.
-        exact = float(match[1].replace(",", "").replace("_", "") + (match[2] or "")) * units[unit]
+        exact = float(match[1].replace(",", "").replace("_", "") + (match[2] or "")) * factor
         value = math.floor(round(exact, 6)) if whole else exact
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:

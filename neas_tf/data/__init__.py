@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from neas_tf.data.loading import load
     from neas_tf.data.pipeline import make_dataset
     from neas_tf.data.reading.contents import changed_since
-    from neas_tf.data.subsets import make_arrays
+    from neas_tf.data.subsets import class_weights, make_arrays
 
 __all__ = [
     "PARTS",
@@ -24,6 +24,7 @@ __all__ = [
     "DatasetInfo",
     "batches_of",
     "changed_since",
+    "class_weights",
     "failures",
     "load",
     "make_arrays",
@@ -39,6 +40,6 @@ __getattr__ = face(
         "neas_tf.data.loading": "load",
         "neas_tf.data.pipeline": "make_dataset",
         "neas_tf.data.reading.contents": "changed_since",
-        "neas_tf.data.subsets": "make_arrays",
+        "neas_tf.data.subsets": "class_weights make_arrays",
     },
 )

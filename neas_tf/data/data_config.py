@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 from official.modeling import hyperparams
 
@@ -15,6 +17,7 @@ SOURCES = ("digits", "tfds", "image_folder", "tfrecord")
 AUGMENTATIONS = ("none", "crop_flip", "imagenet")
 CACHES = ("auto", "memory", "none")
 ON_BAD_RECORD = ("skip", "stop")
+CLASS_WEIGHTS = ("none", "balanced")
 POLICIES = ("v0", "reduced_cifar10", "reduced_imagenet", "svhn", "simple", "vit")
 
 
@@ -25,7 +28,8 @@ class DataConfig(hyperparams.Config):
     Attributes:
       source: `digits` (8×8 grey digits that ship inside scikit-learn), `tfds` (a prepared
         TensorFlow data set), `image_folder` (`train/<class>/*.jpg`, and the same under `test` or
-        `val`) or `tfrecord` (records as Model Garden writes them for ImageNet).
+        `val`; or `<class>/*.jpg` alone) or `tfrecord` (records as Model Garden writes them for
+        ImageNet).
       name: name of the TFDS set, such as `cifar10`; for other sources a name for reports.
       data_dir: folder of the data; for `tfds`, empty means `$TFDS_DATA_DIR` or TFDS's default.
         Relative paths mean the caller's folder.
@@ -41,7 +45,11 @@ class DataConfig(hyperparams.Config):
       input_channels: 1 or 3; 0 takes the data set's own. Grey images are repeated into three
         channels, colour images are turned into grey.
       search_fraction: part of the *training* split that is held out for the search, in [0, 1).
-      split_seed: draws the held-out part.
+      test_fraction: part of every class that is the test where a folder has no test pictures of
+        its own, in (0, 1).
+      split_seed: draws the held-out parts.
+      class_weights: of the loss in training: `none`; `balanced` (every class counts the same,
+        whatever the number of its images); or a mapping {name of a class: weight}, 1 for the others.
       mean, std: per channel, of images scaled to 0..1; empty takes the data set's own.
       augment: `none`; `crop_flip` (shift by up to `crop_padding` pixels into black, flip);
         `imagenet` (random crop of `crop_area`, resized, flip).
@@ -76,7 +84,9 @@ class DataConfig(hyperparams.Config):
     input_size: list[int] = dataclasses.field(default_factory=list)
     input_channels: int = 0
     search_fraction: float = 0.1
+    test_fraction: float = 0.2
     split_seed: int = 0
+    class_weights: Any = "none"
     mean: list[float] = dataclasses.field(default_factory=list)
     std: list[float] = dataclasses.field(default_factory=list)
     augment: str = "none"
@@ -131,8 +141,10 @@ class DataConfig(hyperparams.Config):
             for side in self.input_size:
                 check_int("data.input_size", side, 1, 1 << 13)
         self._check_real("search_fraction", 0.0, 1.0, open_end=True)
+        self._check_real("test_fraction", 0.0, 1.0, open_end=True)
         self._check_real("center_crop_fraction", 0.05, 1.0)
         self._check_real("rand_augment_magnitude", 0.0, 10.0)
+        self._check_class_weights()
         area = self.crop_area
         ok = len(area) == 2 and all(isinstance(v, numbers.Real) for v in area)
         check(ok and 0 < area[0] <= area[1] <= 1, "data.crop_area", area, "[smallest, largest] ≤ 1")
@@ -158,6 +170,26 @@ class DataConfig(hyperparams.Config):
                     bool(values[field]), f"data.{field}", values[field], "a glob of TFRecord files"
                 )
         return self
+
+    @property
+    def weight_setting(self) -> Any:
+        """`class_weights` as it was given: Model Garden makes a config of its own of a mapping."""
+        given = self.class_weights
+        return given.as_dict() if isinstance(given, hyperparams.Config) else given
+
+    def _check_class_weights(self) -> None:
+        """Whether the names are those of classes shows when the data are open."""
+        given = self.weight_setting
+        if isinstance(given, str):
+            if given not in CLASS_WEIGHTS:
+                unknown_name("data.class_weights", given, CLASS_WEIGHTS)
+            return
+        ok = isinstance(given, Mapping) and all(
+            isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < 1e6
+            for w in given.values()
+        )
+        expected = "none, balanced or {name of a class: weight of 0 or more}"
+        check(ok and bool(given), "data.class_weights", given, expected)
 
     def _check_real(self, field: str, low: float, high: float, open_end: bool = False) -> None:
         value = getattr(self, field)

@@ -58,6 +58,7 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     source = open_source(config, test_only)
     shape = _input_shape(config, source)
     names = _class_names(config, source)
+    splits.loss_weights(np.ones(len(names)), names, config.weight_setting)  # are these classes?
     inspect(_stores_by_field(config, source, test_only), len(names))
     if test_only:
         return _test_only(config, source, shape, names)

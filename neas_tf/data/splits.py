@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+
+from neas_tf.common.errors import check, unknown_name
 
 
 def stratified_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -47,6 +51,22 @@ def balanced_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -
     return _draw(labels, classes, _round_to(level, sizes, count, rng), rng)
 
 
+def test_indices(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Draws a test part: the same share of each class, at least one of every class with two.
+
+    Args:
+      labels: int (n,).
+      fraction: share of each class, in (0, 1).
+      rng: source of randomness.
+
+    Returns:
+      int64, ascending; leaves every class at least one example.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    quotas = np.clip(np.round(sizes * fraction).astype(np.int64), 1, sizes - 1)
+    return _draw(labels, classes, quotas, rng)
+
+
 def random_indices(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draws `count` of `size` examples, whatever their class; int64 (count,), ascending."""
     return np.sort(rng.permutation(size)[:count]).astype(np.int64)
@@ -57,6 +77,36 @@ def complement(size: int, indices: np.ndarray) -> np.ndarray:
     keep = np.ones(size, bool)
     keep[indices] = False
     return np.flatnonzero(keep).astype(np.int64)
+
+
+def loss_weights(
+    counts: np.ndarray, names: Sequence[str], setting: str | Mapping[str, float]
+) -> np.ndarray | None:
+    """The weight of each class in the loss, with a mean of 1 over all examples.
+
+    Args:
+      counts: int (classes,), training examples of each class.
+      names: of the classes.
+      setting: `data.class_weights`.
+
+    Returns:
+      float32 (classes,), 0 for a class without examples; None where all count the same.
+
+    Raises:
+      NeasError: for the name of no class, or weights that leave nothing to learn.
+    """
+    if setting == "none":
+        return None
+    if isinstance(setting, str):  # balanced
+        raw = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
+    else:
+        for name in setting:
+            if name not in names:
+                unknown_name("data.class_weights", name, names)
+        raw = np.array([float(setting.get(name, 1.0)) for name in names])
+    total = float((raw * counts).sum())
+    check(total > 0, "data.class_weights", setting, "a weight above 0 for a class with images")
+    return (raw * (counts.sum() / total)).astype(np.float32)
 
 
 def _round_to(

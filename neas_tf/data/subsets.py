@@ -68,6 +68,35 @@ def make_arrays(
     return images.astype(np.float32) * scale + offset, labels.astype(np.int32)
 
 
+def class_weights(info: DatasetInfo, part: str) -> np.ndarray | None:
+    """What an example of each class weighs in the loss (`data.class_weights`).
+
+    Records are read once for their labels.
+
+    Returns:
+      float32 (classes,) with a mean of 1 over the part; None where all weigh the same.
+
+    Raises:
+      NeasError: for the name of no class, or an empty part.
+    """
+    setting, source = info.config.weight_setting, info.part(part)
+    if setting == "none":
+        return None
+    labels = source.labels
+    if labels is None:
+        assert isinstance(source.store, RecordStore)
+        records = source.store.records().map(
+            lambda index, record: (index, source.store.parse_label(record)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        with failures():
+            labels = np.array([v for _, v in records.as_numpy_iterator()], np.int32)
+        labels = labels if source.indices is None else labels[source.indices]
+        labels = labels[(labels >= 0) & (labels < info.num_classes)]
+    counts = np.bincount(labels, minlength=info.num_classes)
+    return splits.loss_weights(counts, info.class_names, setting)
+
+
 def _from_records(
     info: DatasetInfo, part: Part, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:

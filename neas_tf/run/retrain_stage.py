@@ -216,7 +216,14 @@ def _loop(
     rollbacks: tuple[Rollback, ...],
 ) -> TrainingLoop:
     """The ensemble's training, at the newest checkpoint of its folder."""
-    task = EnsembleTask(EnsembleTaskConfig(), architecture, space, stage, seed=config.seed)
+    task = EnsembleTask(
+        EnsembleTaskConfig(),
+        architecture,
+        space,
+        stage,
+        seed=config.seed,
+        class_weights=data.class_weights(info, "train"),
+    )
     model = task.build_model()
     optimizer = averaging.create_optimizer(
         stage.trainer.optimizer_config,

@@ -161,6 +161,7 @@ def _loop(
         capacity=min(total, _MAX_DRAWS),
         heterogeneous=config.heterogeneous,
         seed=config.seed,
+        class_weights=data.class_weights(info, part),
     )
     model = task.build_model()
     optimizer = task.create_masked_optimizer(

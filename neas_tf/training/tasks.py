@@ -84,22 +84,34 @@ class DrawTable(tf.Module):
 class _ClassificationTask(base_task.Task):
     """K logits an image: loss Σ_i CE(path i) (section 3.4), accuracy of paths and ensemble."""
 
-    def __init__(self, params, stage: SupernetConfig | RetrainConfig, num_paths: int, **kwargs):
+    def __init__(
+        self,
+        params,
+        stage: SupernetConfig | RetrainConfig,
+        num_paths: int,
+        class_weights: np.ndarray | None = None,
+        **kwargs,
+    ):
         super().__init__(params, **kwargs)
-        self.stage, self.num_paths = stage, num_paths
+        self.stage, self.num_paths, self.class_weights = stage, num_paths, class_weights
 
     def build_inputs(self, params, input_context=None):
         """Unused: the stages hand their datasets to the trainer."""
         raise NotImplementedError("The stage passes train_dataset to the trainer.")
 
     def build_losses(self, labels, model_outputs, aux_losses=None) -> tf.Tensor:
-        """Σ over the paths of the mean cross-entropy. Labels (B,), logits (K, B, classes)."""
+        """Σ over the paths of the mean cross-entropy. Labels (B,), logits (K, B, classes).
+
+        With `class_weights` (classes,), each image's is multiplied by the weight of its class.
+        """
         logits = tf.cast(model_outputs, tf.float32)
         target = tf.one_hot(labels, logits.shape[-1])
         smoothing = self.stage.label_smoothing
         target = target * (1.0 - smoothing) + smoothing / logits.shape[-1]
         target = tf.broadcast_to(target, tf.shape(logits))
         loss = tf.nn.softmax_cross_entropy_with_logits(target, logits)
+        if self.class_weights is not None:
+            loss *= tf.gather(tf.constant(self.class_weights), labels)
         return tf.reduce_sum(tf.reduce_mean(loss, 1))
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
@@ -141,6 +153,7 @@ class SupernetTask(_ClassificationTask):
     Args:
       params: the registry's key.
       space, num_paths, heterogeneous, stage, seed: what is trained and how.
+      class_weights: float32 (classes,) of the loss, by keyword; None weighs all the same.
       capacity: steps that one draw table holds.
     """
 
@@ -227,6 +240,7 @@ class EnsembleTask(_ClassificationTask):
     Args:
       params: the registry's key.
       architecture, space, stage: what is trained and how.
+      class_weights: float32 (classes,) of the loss, by keyword; None weighs all the same.
     """
 
     def __init__(

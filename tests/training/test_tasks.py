@@ -68,6 +68,21 @@ def test_direct_step_equals_the_trainer_and_counts_the_loss_of_all_paths(tmp_pat
             np.testing.assert_allclose(found[kind][name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_classes_weigh_what_they_are_told_in_the_loss():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 6, SPACE.num_classes)).astype(np.float32)  # (K, B, classes)
+    labels = np.array([0, 1, 1, 2, 0, 2])
+    weights = np.linspace(0, 2, SPACE.num_classes).astype(np.float32)
+    task = make_task()
+    smoothing = task.stage.label_smoothing
+    target = np.eye(SPACE.num_classes)[labels] * (1 - smoothing) + smoothing / SPACE.num_classes
+    each = -(target * tf.nn.log_softmax(logits).numpy()).sum(-1)  # (K, B)
+    assert float(task.build_losses(labels, logits)) == pytest.approx(each.mean(1).sum(), rel=1e-5)
+    task.class_weights = weights
+    expected = (each * weights[labels]).mean(1).sum()
+    assert float(task.build_losses(labels, logits)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_running_statistics_move_towards_the_moments():
     task = make_task()
     model = task.build_model()

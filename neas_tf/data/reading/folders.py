@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import unicodedata
 
 import numpy as np
 from absl import logging
 
-from neas_tf.common.errors import NeasError, shown
+from neas_tf.common.errors import NeasError, check, shown
+from neas_tf.data import splits
 from neas_tf.data.reading import pictures
 from neas_tf.data.stores import FileStore
 
@@ -16,23 +18,32 @@ TEST_FOLDERS = ("test", "val", "validation")
 _FIELD = "data.data_dir"
 
 
-def open_both(root: str) -> tuple[FileStore, FileStore, tuple[str, ...]]:
-    """Training and test images of `root`, and the classes of train/.
+def open_both(
+    root: str, test_fraction: float = 0.2, seed: int = 0
+) -> tuple[FileStore, FileStore, tuple[str, ...]]:
+    """Training and test images of `root`, and the classes.
+
+    Where the folder has no test pictures of its own, some of each class are held out.
+
+    Args:
+      root: folder with `train/<class>/` and `test/<class>/` (or val, validation), with `train/`
+        alone, or with the classes themselves.
+      test_fraction: of each class, where it is split here.
+      seed: of that split.
 
     Raises:
       NeasError: when a folder is missing, empty, unreadable or contradicts another one.
     """
     if not _is_folder(root):
         raise NeasError(
-            f"{_FIELD}: there is no folder {root!r}; expected one with train/<class>/*.jpg "
-            "and test/<class>/*.jpg."
+            f"{_FIELD}: there is no folder {root!r}; expected one with <class>/*.jpg, or with "
+            "train/<class>/*.jpg and test/<class>/*.jpg."
         )
-    inside = _names_of_folders(root)
+    inside = _parts(root)
     tests = [name for name in TEST_FOLDERS if name in inside]
     if not tests:
-        raise NeasError(
-            f"{_FIELD}: {root!r} holds none of the folders {', '.join(TEST_FOLDERS)}; one "
-            "with test images is needed."
+        return _divided(
+            os.path.join(root, "train") if "train" in inside else root, test_fraction, seed
         )
     if "train" not in inside:
         raise NeasError(f"{_FIELD}: {root!r} holds no folder 'train' with training images.")
@@ -66,7 +77,7 @@ def open_test(root: str) -> tuple[FileStore, tuple[str, ...]]:
             f"{_FIELD}: there is no folder {root!r}; expected one with test/<class>/*.jpg or "
             "<class>/*.jpg."
         )
-    inside = _names_of_folders(root)
+    inside = _parts(root)
     path = next((os.path.join(root, name) for name in TEST_FOLDERS if name in inside), root)
     folders = _classes(path)
     names = set(folders)
@@ -84,8 +95,61 @@ def _is_folder(path: str) -> bool:
     return os.path.isdir(path)
 
 
-def _names_of_folders(path: str) -> list[str]:
-    return [name for name, kind in pictures.entries(path, _FIELD) if kind == "folder"]
+def has_test(root: str) -> bool:
+    """Whether a folder has test pictures of its own."""
+    return any(name in _parts(root) for name in TEST_FOLDERS)
+
+
+def _parts(root: str) -> list[str]:
+    """Those folders of `root` that are a part of the data; one with pictures alone is a class."""
+    known = ("train", *TEST_FOLDERS)
+    return [n for n in _folders(root) if n in known and _folders(os.path.join(root, n))]
+
+
+def _folders(path: str) -> list[str]:
+    return [
+        name
+        for name, kind in pictures.entries(path, _FIELD)
+        if kind == "folder" and not pictures.is_hidden(name)
+    ]
+
+
+def _divided(
+    path: str, test_fraction: float, seed: int
+) -> tuple[FileStore, FileStore, tuple[str, ...]]:
+    """Training and test images of a folder of classes, the same share of each."""
+    classes = _classes(path)
+    names = tuple(classes)
+    if len(names) < 2:
+        raise NeasError(
+            f"{_FIELD}: {path!r} holds one folder, {names[0]!r}; expected one for each of two "
+            "classes or more."
+        )
+    store = _store(path, names, classes)
+    check(
+        test_fraction > 0,
+        "data.test_fraction",
+        test_fraction,
+        f"a share above 0, since {path!r} has no test pictures of its own",
+    )
+    test = splits.test_indices(store.labels, test_fraction, np.random.default_rng(seed))
+    if not len(test):
+        raise NeasError(
+            f"{_FIELD}: no class of {path!r} has more than one picture; expected two of a class "
+            "at least, one of them for the test."
+        )
+    logging.warning(
+        "%s: %r has no test pictures of its own: %d of its %d pictures, the same share of each "
+        "class, are held out as the test (data.test_fraction %s, data.split_seed %s).",
+        *(_FIELD, path, len(test), store.size, test_fraction, seed),
+    )
+    rest = splits.complement(store.size, test)
+    return _some_of(store, rest), _some_of(store, test, unusable=()), names
+
+
+def _some_of(store: FileStore, indices: np.ndarray, **changes) -> FileStore:
+    paths = tuple(store.paths[i] for i in indices)
+    return dataclasses.replace(store, paths=paths, labels=store.labels[indices], **changes)
 
 
 def _classes(path: str, quiet: bool = False) -> dict[str, str]:

@@ -88,11 +88,11 @@ def _open_digits(config: DataConfig, _: bool) -> Source:
 
 def _open_folder(config: DataConfig, test_only: bool) -> Source:
     root = resolve_user_path(config.data_dir)
-    if test_only:
+    if test_only and (not config.test_fraction or folders.has_test(root)):
         test, names = folders.open_test(root)
         train = test
     else:
-        train, test, names = folders.open_both(root)
+        train, test, names = folders.open_both(root, config.test_fraction, config.split_seed)
     name = config.name or os.path.basename(os.path.normpath(root))
     return Source(name, train, test, names, None, 3)
 
