@@ -169,7 +169,7 @@ class _Bar(tqdm):
 
 def bar(
     title: str,
-    total: int,
+    total: int | None,
     unit: str,
     initial: int = 0,
     leave: bool = True,
@@ -179,7 +179,7 @@ def bar(
 
     Args:
       title: in front.
-      total: units altogether.
+      total: units altogether; None where nobody knows.
       unit: what is counted, in the plural.
       initial: units that were done before.
       leave: whether it stays on the terminal after its end.

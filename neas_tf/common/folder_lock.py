@@ -23,7 +23,7 @@ _WAIT = 0.1  # seconds; who asks `is_at_work` is in the way for microseconds
 # Names of what is renamed when it is whole: files of `neas_tf.common.files`, model and export folders,
 # and the shards of a checkpoint.
 _LEFTOVER = re.compile(
-    r"\..+\.[a-z0-9_]{8}\.tmp|\.(model|saved_model|model(_[a-z0-9_]+)?\.(tflite|keras))\.[a-z0-9_]{8}"
+    r"\..+\.[a-z0-9_]{8}\.tmp|\.(data|model|saved_model|model(_[a-z0-9_]+)?\.(tflite|keras))\.[a-z0-9_]{8}"
     r"|ckpt-\d+_temp|ckpt-\d+(\.\S+)?\.tempstate\d+"
 )
 _FOLDERS: tuple[str, ...] = ("", "supernet", "shrink", "search", "retrain", "export", "report")

@@ -57,7 +57,7 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
     config.check()
     source = open_source(config, test_only)
     shape = _input_shape(config, source)
-    names = _class_names(config, source)
+    names = class_names_of(config, source)
     splits.loss_weights(np.ones(len(names)), names, config.weight_setting)  # are these classes?
     inspect(_stores_by_field(config, source, test_only), len(names))
     if test_only:
@@ -141,7 +141,7 @@ def _input_shape(config: DataConfig, source: Source) -> tuple[int, int, int]:
     return int(height), int(width), channels
 
 
-def _class_names(config: DataConfig, source: Source) -> tuple[str, ...]:
+def class_names_of(config: DataConfig, source: Source) -> tuple[str, ...]:
     found = len(source.class_names) if source.class_names else 0
     wanted = config.num_classes or found or len(config.class_names)
     if not wanted:
@@ -154,7 +154,7 @@ def _class_names(config: DataConfig, source: Source) -> tuple[str, ...]:
     if config.class_names:
         return tuple(config.class_names)
     names = source.class_names or tuple(str(label) for label in range(wanted))
-    return check_class_names(names, f"data: classes of {source.name!r}")
+    return checkclass_names_of(names, f"data: classes of {source.name!r}")
 
 
 def _wants_memory(config: DataConfig, source: Source, shape: tuple[int, int, int]) -> bool:

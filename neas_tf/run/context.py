@@ -162,7 +162,7 @@ def open_run(
         would refuse, a folder that is not writable or belongs to something else.
     """
     # The chief may be writing the folder's first files while the other workers look.
-    folder = _check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
+    folder = check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
     # The sections are filled in and checked; the caller's config stays as it is.
     config = copy.deepcopy(config)
     info = info or data.load(config.data)
@@ -182,7 +182,7 @@ def _content(path: Path) -> bytes:
         return b"missing"
 
 
-def _check_folder(model_dir: str, foreign: bool = False) -> Path:
+def check_folder(model_dir: str, foreign: bool = False) -> Path:
     """The folder, absolute; it may be missing, empty, or a run's. `foreign` files are another
     worker's.
     """
@@ -212,7 +212,8 @@ def _check_folder(model_dir: str, foreign: bool = False) -> Path:
 
 def _is_unused(folder: Path) -> bool:
     """Whether a folder holds nothing but what a run that was killed at its start leaves."""
-    return all(path.name == LOCK_FILE or is_leftover(path) for path in folder.iterdir())
+    own = (LOCK_FILE, "data", "plan.json")  # what `neas.search` leaves before the run begins
+    return all(path.name in own or is_leftover(path) for path in folder.iterdir())
 
 
 def settings_file(folder: Path) -> Path | None:

@@ -1,0 +1,173 @@
+"""`neas.search`: from data and a budget to a trained, exported ensemble, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neas_tf.api import plan as plans
+from neas_tf.api.inputs import data_settings, facts_of
+from neas_tf.api.result import Result
+from neas_tf.common import console
+from neas_tf.common.errors import NeasError, fail, unknown_name
+from neas_tf.common.files import told, write_json_atomic
+from neas_tf.common.paths import check_local_path, resolve_user_path
+from neas_tf.config.parse import apply_override, load_config, parse_override, put_settings
+from neas_tf.config.settings import NeasConfig
+from neas_tf.cost.quantities import with_quantities
+
+RECIPE = "neas_own_data"
+FORMAT = "neas-plan/1"
+# Sections whose settings may be named without their section, where only one of them has the name.
+_SHORT = ("search", "data", "space")
+
+
+def search(
+    data: Any,
+    *,
+    test: Any = None,
+    validation: Any = None,
+    model_dir: str | os.PathLike[str] = "neas_run",
+    params_override: str | Mapping[str, Any] = "",
+    **settings: Any,
+) -> Result:
+    """Finds, trains and exports an ensemble for these data under a budget.
+
+    What is left open follows from the data and the budget; it is printed with its reason before the
+    work and kept in `model_dir/plan.json`. A call that was interrupted continues with the same line.
+
+    Args:
+      data: a folder of pictures (`<class>/*.jpg`, or `train/<class>/` and `test/<class>/`); the name
+        of a TFDS set; (images, labels) as arrays; or a `tf.data.Dataset` of (image, label), batched
+        or not. Pixels are 0..255 or 0..1, labels class numbers or names.
+      test: images that judge the result, as arrays or a dataset; without it some of each class are
+        held out.
+      validation: another name of `test`; beside a `test` its images are trained on, and the search
+        is judged by some of all of them.
+      model_dir: folder of the run.
+      params_override: further settings, as `neas train` takes them.
+      **settings: bounds (`max_macs="60M"`, `max_params`, `max_latency_ms` with `latency_table`),
+        `num_paths`, `seed`, any other setting of `search`, `data` or `space` by its name, and whole
+        sections as mappings: `retrain={"epochs": 60}`.
+
+    Returns:
+      The result: `.model`, `.accuracy`, `.cost`, `.architecture`, `.history`, `.report`, `.export()`.
+
+    Raises:
+      NeasError: for a setting, data or a folder that cannot be; in one sentence, before the work.
+    """
+    given = given_settings(settings, params_override)
+    text = os.fspath(model_dir)
+    check_local_path("model_dir", text)
+    folder = Path(resolve_user_path(text)).absolute()
+    config, plan = prepare(data, test, validation, folder, given)
+    from neas_tf.run.pipeline import run_pipeline
+
+    with told(f"model_dir {str(folder)!r}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(
+            folder / "plan.json",
+            {
+                "format": FORMAT,
+                "reasons": [list(pair) for pair in plan.reasons],
+                "warnings": plan.warnings,
+                "settings": plan.settings,
+                "given": given,
+            },
+        )
+    run_pipeline(config, str(folder))
+    return Result(folder)
+
+
+def prepare(
+    data: Any, test: Any, validation: Any, folder: Path, given: Mapping[str, Any]
+) -> tuple[NeasConfig, plans.Plan]:
+    """The settings of a run, and the plan that they come from; says what was decided.
+
+    Raises:
+      NeasError: for data or settings that cannot be, before anything but a store is written.
+    """
+    from neas_tf.run.context import check_folder
+
+    check_folder(str(folder))
+    config = load_config(RECIPE)
+    source = data_settings(data, test, validation, folder, given.get("data") or {})
+    own = given.get("data") or {}
+    apply_override(config.data, _without(source, own))
+    put_settings(config, given)
+    if "input_size" not in own and "input_size" not in source:
+        config.data.input_size = []
+    facts = facts_of(config.data)
+    known = {**given, "data": {**_without(source, own), **own}}
+    plan = plans.make_plan(facts, known)
+    put_settings(config, {"data": _without(source, own)})
+    put_settings(config, plan.settings)
+    put_settings(config, given)
+    if "max_macs" not in plan.settings.get("search", {}) and "max_macs" not in (
+        given.get("search") or {}
+    ):
+        config.search.max_macs = 0  # another bound is given
+    counts = f"{facts.train:,} training images of {facts.classes} classes"
+    console.heading(f"Plan for {facts.name}", counts, *plan.lines())
+    for warning in plan.warnings:
+        console.say(f"Warning: {warning}")
+    return config, plan
+
+
+def given_settings(
+    settings: Mapping[str, Any], params_override: str | Mapping[str, Any] = ""
+) -> dict[str, Any]:
+    """Keywords and overrides of a call as nested settings.
+
+    Raises:
+      NeasError: for an unknown name (with the nearest known one), or one that several sections have.
+    """
+    result = parse_override(params_override)
+    config = NeasConfig()
+    whole = {field.name for field in dataclasses.fields(config)}
+    homes: dict[str, list[str]] = {}
+    for section in _SHORT:
+        for field in dataclasses.fields(getattr(config, section)):
+            homes.setdefault(field.name, []).append(section)
+    stages = {f.name for n in ("supernet", "retrain") for f in dataclasses.fields(getattr(config, n))}
+    for name, value in settings.items():
+        if name in whole:
+            part = {name: value}
+        elif name in stages or len(homes.get(name, ())) > 1:
+            where = [*homes.get(name, ()), *(["supernet", "retrain"] if name in stages else [])]
+            raise NeasError(
+                f"{name}: received {value!r}, expected the section beside it, such as "
+                f"{where[-1]}={{{name!r}: …}}: {', '.join(where)} have this setting."
+            )
+        elif name in homes:
+            part = {homes[name][0]: {name: value}}
+        else:
+            unknown_name("neas.search", name, [*whole, *homes])
+        for key, inner in part.items():
+            before = result.get(key)
+            if isinstance(before, Mapping) and isinstance(inner, Mapping):
+                result[key] = {**before, **inner}
+            else:
+                result[key] = inner
+    result = with_quantities(result)
+    put_settings(NeasConfig(), result)  # refuses unknown names inside, and values of a wrong kind
+    size = (result.get("data") or {}).get("input_size")
+    if isinstance(size, int):
+        result["data"] = {**result["data"], "input_size": [size, size]}
+    if (result.get("search") or {}).get("max_latency_ms") and not result["search"].get(
+        "latency_table"
+    ):
+        fail(
+            "max_latency_ms",
+            result["search"]["max_latency_ms"],
+            "a latency_table beside it, measured on the target with `neas latency`",
+        )
+    return result
+
+
+def _without(source: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the data that the user has not set."""
+    return {key: value for key, value in source.items() if key not in own or key == "source"}
