@@ -17,7 +17,7 @@ PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip
 	|| echo "$$(cat $(VENV)/.base) -m pip --python $(BIN)/python") install $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format setup setup-dev lock audit clean clean-venv
+.PHONY: help demo test soak lint format docs wheel setup setup-dev setup-cuda lock audit clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,9 +39,19 @@ format: setup-dev ## write the formatting and what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: setup-dev ## the site of all pages and of the code's reference, into site/; a wrong link or name is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html is the first page."
+
+wheel: setup-dev ## the wheel, into dist/
+	@$(BIN)/python -m build --no-isolation --wheel
+
 setup: $(VENV)/.package ## make .venv from requirements.lock, with the command neas in .venv/bin
 
 setup-dev: $(VENV)/.stamp-dev $(VENV)/.package ## the same, with what the tests need
+
+setup-cuda: setup ## add CUDA's libraries for NVIDIA GPUs (about 4 GB; the driver is the machine's own)
+	@$(PIP) --no-compile -r requirements-cuda.lock
 
 # .base: the Python that .venv was made from; .base.part: the making was interrupted.
 $(VENV)/.base:
@@ -85,13 +95,14 @@ $(VENV)/.package: pyproject.toml setup.py $(VENV)/.stamp
 LOCK = $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: setup ## write the locks again from requirements*.in (minutes)
+lock: setup ## write the locks again from requirements*.in (minutes; a quarter of an hour for new versions of CUDA)
 	@$$(cat $(VENV)/.base) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet pip-tools==7.6.2
 	@$(LOCK) --output-file=requirements.lock requirements.in
 	@$(LOCK) --output-file=requirements-dev.lock requirements-dev.in
+	@$(LOCK) --output-file=requirements-cuda.lock requirements-cuda.in
 
 audit: setup-dev ## look up the locked packages in a database of known vulnerabilities; fails where one is found, or none is reached
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off -r requirements.lock -r requirements-dev.lock \
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off -r requirements.lock -r requirements-dev.lock -r requirements-cuda.lock \
 	  > $(VENV)/audit.txt 2> $(VENV)/audit.log; status=$$?; cat $(VENV)/audit.txt; \
 	if [ $$status = 0 ]; then echo "audit: no known vulnerability in the locked packages."; \
 	elif [ -s $(VENV)/audit.txt ]; then echo "audit: known vulnerabilities, see above." >&2; \
@@ -99,7 +110,7 @@ audit: setup-dev ## look up the locked packages in a database of known vulnerabi
 	exit $$status
 
 clean: ## remove caches and Bazel's links; .venv and runs stay
-	@rm -rf .pytest_cache .ruff_cache .hypothesis build ./*.egg-info bazel-*
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build site ./*.egg-info bazel-*
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-venv: ## remove .venv

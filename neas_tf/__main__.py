@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import neas_tf
-from neas_tf.common import command_line, console
 from neas_tf.common.errors import NeasError, unknown_name
+
+try:
+    from neas_tf.common import command_line, console
+except ModuleNotFoundError as _error:  # not even the small libraries are there
+    sys.exit(f"neas: {_error.name} is not installed; 'pip install neas-tf' installs what it needs.")
 
 # Name: module and summary; a group has such commands of its own.
 _Command = tuple[str, str]
@@ -40,6 +44,7 @@ _COMMANDS: dict[str, _Command | dict[str, _Command]] = {
     ),
     "convert": ("neas_tf.commands.convert_torch", "a model from the authors' PyTorch checkpoint"),
     "study": ("neas_tf.study", "the paper's studies"),
+    "doctor": ("neas_tf.commands.doctor", "whether a search can run here, and what is missing"),
     "export": _EXPORT,
     "detect": _DETECT,
 }

@@ -59,6 +59,13 @@ def check_backend(keras: ModuleType) -> None:
         )
 
 
+def overridden() -> list[str]:
+    """The settings of the user that count for nothing here, one text each."""
+    backend = os.environ.get(_BACKEND, "tensorflow")
+    odd = [] if backend == "tensorflow" else [f"{_BACKEND} is {backend!r}, set to 'tensorflow'"]
+    return odd + _odd(os.environ.get(_HOME))
+
+
 def _import(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
     with _sound_environment():
         execute(module)
@@ -78,11 +85,7 @@ def _set(module: ModuleType) -> None:
 def _sound_environment() -> Iterator[None]:
     """The environment of an import: unsound settings would end it, or choose another backend."""
     before = {name: os.environ.get(name) for name in (_BACKEND, _HOME)}
-    with (
-        tempfile.TemporaryDirectory()
-        if _is_odd(before[_HOME])
-        else contextlib.nullcontext() as home
-    ):
+    with tempfile.TemporaryDirectory() if _odd(before[_HOME]) else contextlib.nullcontext() as home:
         os.environ[_BACKEND] = "tensorflow"
         if home:
             os.environ[_HOME] = home
@@ -95,18 +98,21 @@ def _sound_environment() -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _is_odd(home: str | None) -> bool:
-    """Whether there is a keras.json that says anything else than what is needed."""
-    path = Path(
-        os.path.expanduser(os.path.join(home if home is not None else "~/.keras", "keras.json"))
-    )
+def _odd(home: str | None) -> list[str]:
+    """What a keras.json says that is anything else than what is needed; none where there is none."""
+    folder = home if home is not None else "~/.keras"
+    path = Path(os.path.expanduser(os.path.join(folder, "keras.json")))
     try:
         if not path.exists():
-            return False
+            return []
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return True
+        return [f"{path}: not JSON that can be read"]
+    if not isinstance(found, dict):
+        return [f"{path}: no mapping"]
     needed = {**_VALUES, "backend": "tensorflow", "nnx_enabled": False}
-    return not isinstance(found, dict) or any(
-        found.get(name, value) != value for name, value in needed.items()
-    )
+    return [
+        f"{path}: {name} is {found[name]!r}, set to {value!r}"
+        for name, value in needed.items()
+        if found.get(name, value) != value
+    ]

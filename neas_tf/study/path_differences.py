@@ -72,7 +72,7 @@ def embed(model: Any, info: data.DatasetInfo, images: int, seed: int) -> dict[st
       seed: of the t-SNE.
 
     Returns:
-      `points` [path][image] → [x, y], and the images' `labels`.
+      `points[path][image]`, as [x, y], and the images' `labels`.
     """
     forward = tf.function(tf_keras.Model(model.input, _features(model)), autograph=False)
     rows, labels, count = [], [], 0

@@ -319,7 +319,7 @@ class OfTraining(Unit):
 class Embedding(OfTraining):
     """t-SNE of the final hidden features on test images, all paths in one plane (paper Fig. 4).
 
-    Result: `points` [path][image] → [x, y], `labels`.
+    Result: `points[path][image]`, as [x, y], `labels`.
 
     Attributes:
       images: the first so many of the test split.

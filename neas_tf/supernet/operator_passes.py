@@ -25,8 +25,8 @@ class Kept(NamedTuple):
       norms: what the gradient of a batch normalisation needs besides.
 
     Of MBConv k3e4 (expand, depthwise, squeeze-excite, project): maps are
-    [expand: conv, gate, out] [depthwise: conv, gate, out] [squeeze-excite: mean, hidden, gate, out]
-    [project: conv, out], norms three tensors for each of the three normalisations.
+    (expand: conv, gate, out), (depthwise: conv, gate, out), (squeeze-excite: mean, hidden, gate,
+    out), (project: conv, out), norms three tensors for each of the three normalisations.
     """
 
     maps: list[tf.Tensor]

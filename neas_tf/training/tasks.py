@@ -153,7 +153,7 @@ class SupernetTask(_ClassificationTask):
     Args:
       params: the registry's key.
       space, num_paths, heterogeneous, stage, seed: what is trained and how.
-      class_weights: float32 (classes,) of the loss, by keyword; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
       capacity: steps that one draw table holds.
     """
 
@@ -240,7 +240,7 @@ class EnsembleTask(_ClassificationTask):
     Args:
       params: the registry's key.
       architecture, space, stage: what is trained and how.
-      class_weights: float32 (classes,) of the loss, by keyword; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
     """
 
     def __init__(

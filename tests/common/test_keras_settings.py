@@ -55,9 +55,9 @@ def test_both_libraries_are_set(tmp_path):
     ],
 )
 def test_which_files_are_passed_over(tmp_path, text, odd):
-    assert not keras_settings._is_odd(str(tmp_path))
+    assert not keras_settings._odd(str(tmp_path))
     (tmp_path / "keras.json").write_text(text, encoding="latin-1")
-    assert keras_settings._is_odd(str(tmp_path)) == odd
+    assert bool(keras_settings._odd(str(tmp_path))) == odd
 
 
 def test_another_backend_is_refused():

@@ -12,7 +12,7 @@ COMMANDS = (
     *(("-m", f"neas_tf.{name}") for name in ("convert_torch", "report", "study")),
     *((f"export/{name}.py",) for name in ("to_tflite", "to_saved_model", "to_keras")),
     *(("-m", f"detection.{name}") for name in ("export", "predict", "evaluate", "compare")),
-    *(("-m", "neas_tf", *words) for words in (("latency",), ("detect", "predict"))),
+    *(("-m", "neas_tf", *words) for words in (("latency",), ("detect", "predict"), ("doctor",))),
 )
 
 

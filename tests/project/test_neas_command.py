@@ -50,6 +50,15 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"neas-tf {neas_tf.__version__}\n")
 
 
+def test_without_its_libraries():
+    command = [sys.executable, "-S", "-m", "neas_tf", "doctor"]  # -S: no site-packages
+    done = subprocess.run(
+        command, cwd=project_file(), env={}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("neas: absl is not installed; ")
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [

@@ -185,7 +185,7 @@ def test_messages_carry_no_control_characters():
 
 def test_the_locks_are_exact_and_hashed():
     """What pip-audit looks up, and pip installs, is one version with its hashes."""
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-dev.lock", "requirements-cuda.lock"):
         text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert lines
