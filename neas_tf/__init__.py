@@ -3,11 +3,14 @@
 Importing the package loads nothing heavy: the names below are imported when they are asked for.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from neas_tf.common import keras_settings, moved
 
 if TYPE_CHECKING:
+    from neas_tf.api.result import Result, load
+    from neas_tf.api.search import search
     from neas_tf.config.parse import load_config
     from neas_tf.cost.budget import Budget
     from neas_tf.cost.budget_sampling import BudgetSampler
@@ -34,12 +37,14 @@ __all__ = [
     "BudgetSampler",
     "CostTable",
     "Operator",
+    "Result",
     "SearchSpace",
     "ShrunkSpace",
     "Stage",
     "Supernet",
     "build_ensemble",
     "inherited_ensemble",
+    "load",
     "load_architecture",
     "load_config",
     "load_model",
@@ -51,14 +56,16 @@ __all__ = [
     "register",
     "run_pipeline",
     "save_model",
+    "search",
     "write_report",
 ]
 
 keras_settings.settle()
 moved.watch()
-__getattr__ = moved.face(
+_find = moved.face(
     __name__,
     {
+        "neas_tf.api.result": "Result load",
         "neas_tf.config.parse": "load_config",
         "neas_tf.cost.budget": "Budget",
         "neas_tf.cost.budget_sampling": "BudgetSampler",
@@ -78,3 +85,9 @@ __getattr__ = moved.face(
         "neas_tf.supernet.model": "Supernet",
     },
 )
+
+
+def __getattr__(name: str) -> object:
+    if name == "search":  # the package, which can be called
+        return importlib.import_module("neas_tf.search")
+    return _find(name)

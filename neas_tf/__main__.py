@@ -34,6 +34,7 @@ _DETECT: dict[str, _Command] = {
     "compare": ("neas_tf.detection.commands.compare", "a table of finished runs"),
 }
 _COMMANDS: dict[str, _Command | dict[str, _Command]] = {
+    "search": ("neas_tf.commands.search", "from your pictures and a budget to a trained ensemble"),
     "train": ("neas_tf.train", "search, retrain and export an ensemble"),
     "describe": ("neas_tf.commands.describe", "what an ensemble is and costs, without building it"),
     "evaluate": ("neas_tf.commands.evaluate", "the accuracy of an exported file or of a run"),

@@ -245,9 +245,7 @@ def _released(waiting: list[tuple], reading: Reading) -> Iterator[Example]:
         brightest = max((image for image, _, _ in waiting), key=lambda image: float(image.max()))
         reading.images(brightest)
     for image, label, first in waiting:
-        yield from zip(
-            reading.images(image, first), reading.labels(label, len(image)), strict=True
-        )
+        yield from zip(reading.images(image, first), reading.labels(label, len(image)), strict=True)
     waiting.clear()
 
 

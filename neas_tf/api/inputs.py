@@ -59,7 +59,10 @@ def _of_name(text: str) -> dict[str, Any]:
     """A folder, or the name of a TFDS set."""
     path = resolve_user_path(text)
     if os.path.isdir(path) or "://" in text:
-        return {"source": "image_folder", "data_dir": str(path if "://" in text else Path(path).absolute())}
+        return {
+            "source": "image_folder",
+            "data_dir": str(path if "://" in text else Path(path).absolute()),
+        }
     if os.path.exists(path):
         fail("data", text, "a folder of pictures, and this is a file")
     import tensorflow_datasets as tfds

@@ -197,15 +197,15 @@ def _lengths(
         own = given.get(name) or {}
         batch = int(own.get("batch_size") or _power_of_two(min(128, max(8, images // 2))))
         batch = min(batch, images) if "batch_size" not in own else batch
-        epochs = float(
-            own.get("epochs") or min(most, max(most // 8, round(seen / max(images, 1))))
-        )
+        epochs = float(own.get("epochs") or min(most, max(most // 8, round(seen / max(images, 1)))))
         warmup = min(5.0, round(epochs / 20, 2))
         rate = round(0.2 * (batch / 128) ** 0.67, 4)
         schedule = {"supernet": "polynomial", "retrain": "cosine"}[name]
         values: dict[str, Any] = {"batch_size": batch, "epochs": epochs, "warmup_epochs": warmup}
         if "trainer" not in own:
-            optimizer = {"learning_rate": {schedule: {"initial_learning_rate": rate}}}
+            optimizer: dict[str, Any] = {
+                "learning_rate": {schedule: {"initial_learning_rate": rate}}
+            }
             if name == "retrain":
                 steps = epochs * images / batch
                 decay = round(min(0.999, max(0.9, 1 - 20 / max(steps, 21))), 4)
@@ -232,7 +232,9 @@ def _lengths(
         plan.put("search", population=24, parents=8, generations=12)
     if given.get("data", {}).get("crop_padding") is None:
         plan.put("data", crop_padding=max(1, min(size) // 8))
-    plan.put("export", calibration_images=min(256, facts.train), parity_examples=min(64, facts.train))
+    plan.put(
+        "export", calibration_images=min(256, facts.train), parity_examples=min(64, facts.train)
+    )
     plan.put("export", fine_tune_batch=min(128, _power_of_two(facts.train)))
 
 

@@ -132,7 +132,9 @@ def given_settings(
     for section in _SHORT:
         for field in dataclasses.fields(getattr(config, section)):
             homes.setdefault(field.name, []).append(section)
-    stages = {f.name for n in ("supernet", "retrain") for f in dataclasses.fields(getattr(config, n))}
+    stages = {
+        f.name for n in ("supernet", "retrain") for f in dataclasses.fields(getattr(config, n))
+    }
     for name, value in settings.items():
         if name in whole:
             part = {name: value}

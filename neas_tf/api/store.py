@@ -253,9 +253,7 @@ def _classes(
         if len(numbers) < count and count > 2 * len(numbers) + 8:
             few = ", ".join(map(str, numbers[:5]))
             fail("data labels", f"{few}, … up to {numbers[-1]}", "class numbers from 0, or names")
-        known = check_class_names(
-            names or tuple(str(i) for i in range(count)), "class_names"
-        )
+        known = check_class_names(names or tuple(str(i) for i in range(count)), "class_names")
         index = {number: number - offset for number in numbers}
     if len(labels) < 2:
         raise NeasError(
@@ -281,8 +279,6 @@ def _number_labels(path: Path, index: dict[int | str, int]) -> None:
             example = tf.train.Example.FromString(content)
             feature = example.features.feature[_KEYS[1]]
             name = feature.bytes_list.value[0].decode()
-            feature.CopyFrom(
-                tf.train.Feature(int64_list=tf.train.Int64List(value=[index[name]]))
-            )
+            feature.CopyFrom(tf.train.Feature(int64_list=tf.train.Int64List(value=[index[name]])))
             writer.write(example.SerializeToString())
     renamed.rename(path)

@@ -138,6 +138,22 @@ def face(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     return find
 
 
+def make_callable(package: str, module: str, function: str) -> None:
+    """Has a package's own name be a function too, which is imported when it is called.
+
+    Args:
+      package: such as `neas_tf.search`, of which the import system makes an attribute of `neas_tf`.
+      module: that holds the function.
+      function: its name.
+    """
+
+    class Package(ModuleType):
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            return getattr(importlib.import_module(module), function)(*arguments, **keywords)
+
+    sys.modules[package].__class__ = Package
+
+
 def command(name: str, module: str) -> None:
     """A command's file in `detection` or `export`: run, it is the command; imported, its module.
 

@@ -142,6 +142,11 @@ def _input_shape(config: DataConfig, source: Source) -> tuple[int, int, int]:
 
 
 def class_names_of(config: DataConfig, source: Source) -> tuple[str, ...]:
+    """Names of the classes, in the order of the labels.
+
+    Raises:
+      NeasError: where the data or the settings name none, or contradict each other.
+    """
     found = len(source.class_names) if source.class_names else 0
     wanted = config.num_classes or found or len(config.class_names)
     if not wanted:
@@ -154,7 +159,7 @@ def class_names_of(config: DataConfig, source: Source) -> tuple[str, ...]:
     if config.class_names:
         return tuple(config.class_names)
     names = source.class_names or tuple(str(label) for label in range(wanted))
-    return checkclass_names_of(names, f"data: classes of {source.name!r}")
+    return check_class_names(names, f"data: classes of {source.name!r}")
 
 
 def _wants_memory(config: DataConfig, source: Source, shape: tuple[int, int, int]) -> bool:

@@ -20,7 +20,7 @@ PACKAGES = ("neas_tf", "export", "detection")
 ORDER = (
     *("common", "operators", "data", "space", "cost", "ensemble", "supernet", "shrinking"),
     *("search", "report", "config", "training", "export", "latency", "run", "study", "detection"),
-    "commands",
+    *("api", "commands"),
 )
 # Packages that load TensorFlow when they are imported.
 TENSORFLOW = {"tensorflow", "tf_keras", "official", "orbit", "tensorflow_datasets"}
@@ -28,7 +28,7 @@ COMMANDS = {
     *(f"neas_tf.{name}" for name in ("__main__", "train")),
     *(
         f"neas_tf.commands.{name}"
-        for name in ("describe", "doctor", "evaluate", "convert_torch", "measure_latency")
+        for name in ("describe", "doctor", "evaluate", "convert_torch", "measure_latency", "search")
     ),
     *("neas_tf.report.__main__", "neas_tf.study.__main__"),
     *(

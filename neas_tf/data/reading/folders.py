@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import unicodedata
 
@@ -138,13 +139,19 @@ def _divided(
             f"{_FIELD}: no class of {path!r} has more than one picture; expected two of a class "
             "at least, one of them for the test."
         )
-    logging.warning(
-        "%s: %r has no test pictures of its own: %d of its %d pictures, the same share of each "
-        "class, are held out as the test (data.test_fraction %s, data.split_seed %s).",
-        *(_FIELD, path, len(test), store.size, test_fraction, seed),
+    _warn_once(
+        f"{_FIELD}: {path!r} has no test pictures of its own: {len(test)} of its {store.size} "
+        "pictures, the same share of each class, are held out as the test (data.test_fraction "
+        f"{test_fraction}, data.split_seed {seed})."
     )
     rest = splits.complement(store.size, test)
     return _some_of(store, rest), _some_of(store, test, unusable=()), names
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A plan opens the data before the run does."""
+    logging.warning("%s", text)
 
 
 def _some_of(store: FileStore, indices: np.ndarray, **changes) -> FileStore:
