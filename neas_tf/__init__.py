@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from neas_tf.common import keras_settings, moved
 
 if TYPE_CHECKING:
+    from neas_tf import applications
     from neas_tf.config.parse import load_config
     from neas_tf.cost.budget import Budget
     from neas_tf.cost.budget_sampling import BudgetSampler
@@ -38,6 +39,7 @@ __all__ = [
     "ShrunkSpace",
     "Stage",
     "Supernet",
+    "applications",
     "build_ensemble",
     "inherited_ensemble",
     "load_architecture",
@@ -59,6 +61,7 @@ moved.watch()
 __getattr__ = moved.face(
     __name__,
     {
+        "neas_tf.applications": "applications",
         "neas_tf.config.parse": "load_config",
         "neas_tf.cost.budget": "Budget",
         "neas_tf.cost.budget_sampling": "BudgetSampler",
