@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from neas_tf.common import keras_settings, moved
 
 if TYPE_CHECKING:
+    from neas_tf import applications
     from neas_tf.api.result import Result, load
     from neas_tf.api.search import search
     from neas_tf.config.parse import load_config
@@ -42,6 +43,7 @@ __all__ = [
     "ShrunkSpace",
     "Stage",
     "Supernet",
+    "applications",
     "build_ensemble",
     "inherited_ensemble",
     "load",
@@ -65,6 +67,7 @@ moved.watch()
 _find = moved.face(
     __name__,
     {
+        "neas_tf.applications": "applications",
         "neas_tf.api.result": "Result load",
         "neas_tf.config.parse": "load_config",
         "neas_tf.cost.budget": "Budget",

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from neas_tf.common import console
+from neas_tf.common import console, keras_settings
 from neas_tf.common.errors import NeasError, WorkerLost
 from neas_tf.common.files import system_fault
 
@@ -53,6 +53,7 @@ def run(
 def start(work: Callable[[], Any], printed: bool = False) -> NoReturn:
     """As `run`, for a command that reads its arguments itself; `work` returns the exit code."""
     _use_utf8()
+    keras_settings.use_tensorflow()
     console.mend_streams()
     try:
         code = work()

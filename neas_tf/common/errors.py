@@ -104,6 +104,12 @@ def is_number(value: object) -> bool:
         return False
 
 
+def check_rate(field: str, value: object) -> None:
+    """Raises `NeasError` unless a value is a rate from 0 to below 1."""
+    inside = is_number(value) and 0.0 <= value < 1.0  # type: ignore[operator]
+    check(inside, field, value, "a rate in [0, 1)")
+
+
 def check_share(field: str, value: float) -> None:
     """Raises `NeasError` unless a value is a share above 0 and below 1."""
     check(0.0 < value < 1.0, field, value, "a share above 0 and below 1")

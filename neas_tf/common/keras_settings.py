@@ -1,5 +1,7 @@
 """What tf_keras and Keras 3 must be set to, whatever keras.json and KERAS_BACKEND say.
 
+Of these only the backend of Keras 3 is the user's choice, outside of the project's commands.
+
 Importing the package `neas_tf` calls `settle`, before any of its modules can import either library.
 """
 
@@ -9,6 +11,7 @@ import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import sys
@@ -18,13 +21,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from neas_tf.common.errors import NeasError
-
 _BACKEND = "KERAS_BACKEND"
 _HOME = "KERAS_HOME"
+# Backends that train, by the name of their package.
+_BACKENDS = ("tensorflow", "jax", "torch")
 _VALUES = {"image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-07}
 # Where each library keeps these settings; TensorFlow's own old copy reads keras.json too.
 _PLACES = {"keras": "config", "tf_keras": "backend", "tensorflow.python.keras.backend": ""}
+
+_tensorflow_only = False
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -50,13 +55,28 @@ def settle() -> None:
             _set(sys.modules[name])
 
 
-def check_backend(keras: ModuleType) -> None:
-    """Raises where Keras 3 was imported before this package, with another backend."""
-    if (found := keras.backend.backend()) != "tensorflow":
-        raise NeasError(
-            f"{_BACKEND}: Keras runs on {found!r} in this process, expected is 'tensorflow'; import "
-            "neas_tf before keras."
-        )
+def use_tensorflow() -> None:
+    """Has Keras 3 run on TensorFlow, as the project's own commands need it, whatever the user set."""
+    global _tensorflow_only
+    _tensorflow_only = True
+
+
+def _backend() -> str:
+    """What Keras 3 runs on: as the user says in KERAS_BACKEND, else in keras.json.
+
+    It must be installed and train; anything else would end the import, or every `fit`.
+    """
+    if _tensorflow_only:
+        return "tensorflow"
+    wanted = os.environ.get(_BACKEND)
+    if not wanted:
+        try:
+            found = json.loads(_json_file(os.environ.get(_HOME)).read_text("utf-8"))
+            wanted = found.get("backend") if isinstance(found, dict) else None
+        except (OSError, ValueError, RecursionError):
+            wanted = None
+    installed = wanted in _BACKENDS and importlib.util.find_spec(wanted) is not None
+    return wanted if wanted is not None and installed else "tensorflow"
 
 
 def overridden() -> list[str]:
@@ -85,8 +105,9 @@ def _set(module: ModuleType) -> None:
 def _sound_environment() -> Iterator[None]:
     """The environment of an import: unsound settings would end it, or choose another backend."""
     before = {name: os.environ.get(name) for name in (_BACKEND, _HOME)}
+    backend = _backend()
     with tempfile.TemporaryDirectory() if _odd(before[_HOME]) else contextlib.nullcontext() as home:
-        os.environ[_BACKEND] = "tensorflow"
+        os.environ[_BACKEND] = backend
         if home:
             os.environ[_HOME] = home
         try:
@@ -98,10 +119,15 @@ def _sound_environment() -> Iterator[None]:
                     os.environ[name] = value
 
 
+def _json_file(home: str | None) -> Path:
+    return Path(
+        os.path.expanduser(os.path.join(home if home is not None else "~/.keras", "keras.json"))
+    )
+
+
 def _odd(home: str | None) -> list[str]:
     """What a keras.json says that is anything else than what is needed; none where there is none."""
-    folder = home if home is not None else "~/.keras"
-    path = Path(os.path.expanduser(os.path.join(folder, "keras.json")))
+    path = _json_file(home)
     try:
         if not path.exists():
             return []

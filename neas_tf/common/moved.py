@@ -24,7 +24,7 @@ _PACKAGES = {
     "neas_tf.operators": "families.base=base families.mbconv=mbconv families.fused_mbconv=fused_mbconv families.universal_bottleneck=universal_bottleneck",
     "neas_tf.space": "space=search_space architecture zoo shrunk_space sampling",
     "neas_tf.cost": "cost=cost_table budget budget_sampling latency_table latency_plan",
-    "neas_tf.ensemble": "ensemble=model blocks=layers rewrites model_store=store confusion torch_names=torch_weight_names torch_file graph_memory",
+    "neas_tf.ensemble": "ensemble=model blocks=layers rewrites model_store=store confusion torch_names=torch_weight_names torch_file graph_memory detection.levels=levels",
     "neas_tf.supernet": "supernet=model searchable_layer supernet_layers=fixed_layers row_layout operator_program=layer_program operator_passes functional convolutions masked_sgd inherit=inheritance grappler",
     "neas_tf.shrinking": "measurements scoring=diversity shrinking=drops shrink_stage=shrink",
     "neas_tf.search": "evolution variation pareto search_state=history evaluation prefix_tree layer_functions racing",
@@ -39,7 +39,7 @@ _PACKAGES = {
     "neas_tf.study": "study.running=runner study.trained=path_differences",
     "neas_tf.study.tables": "study.catalogue=catalogue study.names=names study.plan=plan study.correlations=correlations study.diversity=diversity study.frontier=frontier study.homogeneous=homogeneous study.paths=paths study.ranking=ranking study.searcher=searcher study.sharing=sharing",
     "neas_tf.detection.pictures": "detection.annotations=annotations detection.records=records detection.labels=labels detection.letterbox=letterbox detection.drawing=drawing detection.matching=matching detection.evaluations=evaluations",
-    "neas_tf.detection": "detection.backbone=backbone detection.checks=checks detection.config=config detection.experiments=experiments detection.initialising=initialising detection.levels=levels detection.macs=macs detection.task=task",
+    "neas_tf.detection": "detection.backbone=backbone detection.checks=checks detection.config=config detection.experiments=experiments detection.initialising=initialising detection.macs=macs detection.task=task",
     "neas_tf.detection.deployment": "detection.exporting=exporting detection.serving=serving detection.quantizing=quantizing detection.running=running",
     "neas_tf.export.commands": "export.common=common",
     "neas_tf.commands": "describe evaluate measure_latency convert_torch",
@@ -124,14 +124,15 @@ def face(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
       package: such as `neas_tf`.
-      names: by module, with spaces between them.
+      names: by module, with spaces between them; a package's own name is the package.
     """
     homes = {name: module for module, text in names.items() for name in text.split()}
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        module = importlib.import_module(homes[name])
+        value = module if homes[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

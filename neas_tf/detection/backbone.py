@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -14,13 +13,12 @@ import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.backbones import factory
 
-from neas_tf.common.errors import check, check_int, unknown_name
-from neas_tf.common.paths import resolve_user_path
-from neas_tf.detection.config import MERGES, NeasBackbone
-from neas_tf.detection.levels import check_levels, level_layers
-from neas_tf.ensemble.layers import LayerFactory, searchable_layer, separable_block, stem
-from neas_tf.ensemble.store import MODEL_FILE, RUN_MODEL, read_info
-from neas_tf.operators import Operator
+from neas_tf.common.errors import check_int, check_rate, unknown_name
+from neas_tf.detection.config import NeasBackbone
+from neas_tf.ensemble.layers import LayerFactory
+from neas_tf.ensemble.levels import MERGES, check_levels, level_layers, merged
+from neas_tf.ensemble.model import path_maps
+from neas_tf.ensemble.store import model_folder, read_info
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.zoo import load_architecture
@@ -78,16 +76,16 @@ class NeasBackboneModel(tf_keras.Model):
         architecture.check_in(space)
         if merge not in MERGES:
             unknown_name("backbone.neas.merge", merge, MERGES)
-        check(0.0 <= drop_path < 1.0, "backbone.neas.drop_path", drop_path, "a rate in [0, 1)")
+        check_rate("backbone.neas.drop_path", drop_path)
         check_int("backbone.neas.frozen_layers", frozen_layers, -1, space.num_layers)
         check_levels("backbone.neas.min_level", min_level, space, name)
         make = LayerFactory(tf_keras, momentum=norm_momentum, synchronized=synchronized, seed=seed)
         shape = (*space.input_size, space.input_channels)
         image = tf_keras.Input(shape, batch_size=batch_size, name="input")
         levels = {n: level for level, n in level_layers(space).items() if level >= min_level}
-        taps = _taps(make, image, architecture, space, drop_path, set(levels))
+        _, taps = path_maps(make, image, architecture, space, drop_path, levels)
         outputs = {
-            str(levels[n]): _merged(make, maps, merge, f"level{levels[n]}")
+            str(levels[n]): merged(make, maps, merge, f"level{levels[n]}_{merge}")
             for n, maps in sorted(taps.items())
         }
         super().__init__(inputs=image, outputs=outputs, name="neas_backbone")
@@ -142,46 +140,6 @@ def _penalty(regularizer: Any, layer: Any) -> tf.Tensor:
     return regularizer(layer.kernel)
 
 
-def _taps(
-    make: LayerFactory,
-    x: Any,
-    architecture: Architecture,
-    space: SearchSpace,
-    drop_path: float,
-    wanted: set[int],
-) -> dict[int, list]:
-    """Maps after the wanted layers: one from the trunk, K after the split."""
-    activation = space.activation
-    x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
-    if space.block_channels:
-        x = separable_block(make, x, space.block_channels, space.block_stride, activation)
-    taps: dict[int, list] = {}
-
-    def layers(x, part: str, names: tuple[str, ...], first: int):
-        for number, operator in enumerate(names, first + 1):
-            prefix = f"{part}_l{number:02d}_{operator}"
-            rate = drop_path * number / space.num_layers
-            layer = space.layers[number - 1]
-            x = searchable_layer(make, x, prefix, layer, Operator.parse(operator), rate)
-            if number in wanted:
-                taps.setdefault(number, []).append(x)
-        return x
-
-    split = architecture.split_point
-    trunk = layers(x, "trunk", architecture.shared, 0)
-    for k, row in enumerate(architecture.paths, 1):
-        layers(trunk, f"path{k}", row[split:], split)
-    return taps
-
-
-def _merged(make: LayerFactory, maps: list, merge: str, name: str):
-    """K maps (b, h, w, c) to one (b, h, w, c), or (b, h, w, K·c) where they are concatenated."""
-    if len(maps) == 1:
-        return maps[0]
-    kinds = {"mean": "Average", "sum": "Add", "concat": "Concatenate"}
-    return getattr(make.keras.layers, kinds[merge])(name=f"{name}_{merge}")(maps)
-
-
 def architecture_and_space(config: NeasBackbone) -> tuple[Architecture, SearchSpace]:
     """What a backbone's settings name.
 
@@ -198,15 +156,6 @@ def architecture_and_space(config: NeasBackbone) -> tuple[Architecture, SearchSp
             del values[field]
     space = SearchSpace.from_dict(values)
     return load_architecture(config.architecture, space), space
-
-
-def model_folder(path: str) -> Path | None:
-    """The model folder that a path is or, as a run's, has; None where there is none."""
-    folder = Path(resolve_user_path(path))
-    for candidate in (folder, folder / RUN_MODEL):
-        if (candidate / MODEL_FILE).is_file():
-            return candidate
-    return None
 
 
 @factory.register_backbone_builder("neas")

@@ -16,10 +16,10 @@ from neas_tf.config.parse import apply_override, check_known, load_file, read_ov
 from neas_tf.detection import experiments
 from neas_tf.detection.backbone import architecture_and_space
 from neas_tf.detection.initialising import check_modules, find_checkpoint, newest_checkpoint
-from neas_tf.detection.levels import check_levels, level_layers
 from neas_tf.detection.pictures import annotations as boxes_of_coco
 from neas_tf.detection.pictures.records import check_content
 from neas_tf.detection.task import padded_size
+from neas_tf.ensemble.levels import check_levels, level_layers
 from neas_tf.ensemble.store import read_info
 
 PARAMS = "params.yaml"

@@ -9,8 +9,6 @@ from official.vision.configs import backbones, retinanet
 
 from neas_tf.config.settings import SpaceConfig
 
-MERGES = ("mean", "sum", "concat")
-
 
 @dataclasses.dataclass
 class NeasBackbone(hyperparams.Config):

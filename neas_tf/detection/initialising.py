@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import literal_path, resolve_user_path
-from neas_tf.detection.backbone import NeasBackboneModel, model_folder
-from neas_tf.ensemble.store import LoadedInfo, load_model, read_info
+from neas_tf.detection.backbone import NeasBackboneModel
+from neas_tf.ensemble.store import LoadedInfo, load_model, model_folder, read_info
 from neas_tf.space.search_space import SearchSpace
 
 _FIELD = "task.init_checkpoint"

@@ -191,6 +191,30 @@ class LayerFactory:
         return self.keras.layers.Add(name=f"{prefix}_add", **self._options)([x, shortcut])
 
 
+def pixel_input(
+    keras: Any,
+    shape: tuple[int | None, int | None, int],
+    scale: Any,
+    offset: Any,
+    *,
+    batch_size: int | None = None,
+) -> tuple[Any, Any]:
+    """The input `image` of a network that takes pixels, and those normalised.
+
+    Args:
+      keras: the Keras module.
+      shape: (height, width, channels).
+      scale, offset: so that normalised = image · scale + offset, for pixels in 0..255.
+      batch_size: fixed batch size; None leaves it open.
+
+    Returns:
+      float32 (batch, height, width, channels) twice: as it comes in, and normalised.
+    """
+    image = keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
+    layer = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")
+    return image, layer(image)
+
+
 class OperatorLayers:
     """The `Maker` of a stand-alone network: an operator's steps as Keras layers.
 
@@ -255,6 +279,12 @@ def searchable_layer(
     return make.residual(y, x, prefix, drop_path) if layer.keeps_shape else y
 
 
+def head_map(make: LayerFactory, x, prefix: str, channels: int, activation="swish"):
+    """The convolution of a path's head with BN and activation, (b, h, w, c) to (b, h, w, channels)."""
+    x = make.batch_norm(make.conv(x, f"{prefix}_head_conv", channels), f"{prefix}_head_bn")
+    return make.activate(x, f"{prefix}_head", activation)
+
+
 def head_features(
     make: LayerFactory, x, prefix: str, channels: int, features: int, activation="swish"
 ):
@@ -262,7 +292,6 @@ def head_features(
 
     (b, h, w, c) to (b, 1, 1, features).
     """
-    x = make.batch_norm(make.conv(x, f"{prefix}_head_conv", channels), f"{prefix}_head_bn")
-    x = make.pool(make.activate(x, f"{prefix}_head", activation), f"{prefix}_head_pool")
+    x = make.pool(head_map(make, x, prefix, channels, activation), f"{prefix}_head_pool")
     x = make.conv(x, f"{prefix}_feature", features, bias=True)
     return make.activate(x, f"{prefix}_feature", activation)

@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import tf_keras
-
-from neas_tf.common.errors import NeasError, check, unknown_name
+from neas_tf.common.errors import NeasError, check, check_rate, unknown_name
 from neas_tf.ensemble.layers import (
     BATCH_NORM_EPSILON,
     LayerFactory,
@@ -60,7 +58,7 @@ def build_ensemble(
     architecture: Architecture,
     space: SearchSpace,
     *,
-    keras: Any = tf_keras,
+    keras: Any = None,
     dropout: float = 0.2,
     drop_path: float = 0.0,
     batch_norm_momentum: float = 0.99,
@@ -81,7 +79,7 @@ def build_ensemble(
     Args:
       architecture: lies in `space`; a skip adds no layer.
       space: gives all widths, strides, the input size and the number of classes.
-      keras: the Keras module to build with.
+      keras: the Keras module to build with; None is `tf_keras`.
       dropout: rate in front of the classifiers.
       drop_path: rate of stochastic depth at the last searchable layer; it grows linearly with the
         layer's number. Only residual layers take part.
@@ -104,13 +102,14 @@ def build_ensemble(
     Raises:
       NeasError: when the architecture is not in the space or an argument is out of range.
     """
+    keras = keras or _tf_keras()
     architecture.check_in(space)
     if outputs not in OUTPUTS:
         unknown_name("outputs", outputs, OUTPUTS)
     check(not deploy or outputs == "logits", "outputs", outputs, "'logits' when deploy=True")
     check(deploy or rewrites == NO_REWRITES, "rewrites", rewrites, "none when deploy=False")
     for field, rate in (("dropout", dropout), ("drop_path", drop_path)):
-        check(0.0 <= rate < 1.0, field, rate, "a rate in [0, 1)")
+        check_rate(field, rate)
     make = LayerFactory(
         keras,
         momentum=batch_norm_momentum,
@@ -120,64 +119,113 @@ def build_ensemble(
         rewrites=rewrites,
     )
     image = keras.Input((*space.input_size, space.input_channels), name="input")
-    maps = _maps(make, image, architecture, space, None if deploy else drop_path)
+    maps, _ = path_maps(make, image, architecture, space, None if deploy else drop_path)
     if outputs == "maps":
         return keras.Model(image, maps, name=name)
-    result = _head(make, maps, space, outputs, deploy, dropout)
-    return keras.Model(image, result, name=name)
+    if deploy:
+        return keras.Model(image, _fused_head(make, maps, space), name=name)
+    return keras.Model(image, path_heads(make, maps, space, outputs, dropout), name=name)
 
 
-def _maps(
-    make: LayerFactory, x, architecture: Architecture, space: SearchSpace, drop_path: float | None
-):
-    """Trunk once, then each path's searchable layers: K maps (b, h, w, out_channels)."""
+def _tf_keras() -> Any:
+    """What trains; loaded when it is needed, as Keras 3 also runs without TensorFlow."""
+    import tf_keras
+
+    return tf_keras
+
+
+def path_maps(
+    make: LayerFactory,
+    x: Any,
+    architecture: Architecture,
+    space: SearchSpace,
+    drop_path: float | None,
+    tapped: Collection[int] = (),
+) -> tuple[list, dict[int, list]]:
+    """Adds the trunk once, then each path's searchable layers.
+
+    Args:
+      make: of the network.
+      x: normalised images (b, h, w, c); the height and width need not be the space's.
+      architecture: lies in `space`.
+      space: gives widths and strides.
+      drop_path: see `build_ensemble`; None leaves the layers out.
+      tapped: numbers of searchable layers (1-based) whose maps are wanted too.
+
+    Returns:
+      K maps (b, h, w, out_channels); and by number those after the tapped layers: one where the
+      layer is shared, K after the split.
+    """
+    taps: dict[int, list] = {}
     activation = space.activation
     x = stem(make, x, space.stem_channels, space.stem_kernel, space.stem_stride, activation)
     if space.block_channels:
         x = separable_block(make, x, space.block_channels, space.block_stride, activation)
 
     def layers(x, part: str, names: tuple[str, ...], first: int):
-        for i, operator in enumerate(names, first):
-            rate = None if drop_path is None else drop_path * (i + 1) / space.num_layers
-            prefix = f"{part}_l{i + 1:02d}_{operator}"
-            layer = space.layers[i]
+        for number, operator in enumerate(names, first + 1):
+            rate = None if drop_path is None else drop_path * number / space.num_layers
+            prefix = f"{part}_l{number:02d}_{operator}"
+            layer = space.layers[number - 1]
             x = searchable_layer(make, x, prefix, layer, Operator.parse(operator), rate)
+            if number in tapped:
+                taps.setdefault(number, []).append(x)
         return x
 
     split = architecture.split_point
     trunk = layers(x, "trunk", architecture.shared, 0)
-    return [
+    maps = [
         layers(trunk, f"path{k}", row[split:], split) for k, row in enumerate(architecture.paths, 1)
+    ]
+    return maps, taps
+
+
+def _head_features(make: LayerFactory, maps: list, space: SearchSpace) -> list:
+    """K of (b, 1, 1, feature_channels)."""
+    widths = space.head_channels, space.feature_channels
+    return [
+        head_features(make, x, f"path{k}", *widths, space.activation) for k, x in enumerate(maps, 1)
     ]
 
 
-def _head(make: LayerFactory, maps: list, space: SearchSpace, outputs: str, deploy: bool, dropout):
-    """K maps to the output that `build_ensemble` names."""
+def _fused_head(make: LayerFactory, maps: list, space: SearchSpace):
+    """K maps to the mean of the logits, (b, classes), with one matrix product."""
     layers = make.keras.layers
-    widths = space.head_channels, space.feature_channels
-    features = [
-        head_features(make, x, f"path{k}", *widths, space.activation) for k, x in enumerate(maps, 1)
-    ]  # K of (b, 1, 1, f)
-    if deploy:
-        x = features[0]
-        if len(features) > 1:
-            x = layers.Concatenate(name="features")(features)  # (b, 1, 1, K·f)
-        x = layers.Flatten(name="features_flat")(x)
-        return make.dense(x, "classifier", space.num_classes, "float32")
+    features = _head_features(make, maps, space)
+    x = features[0]
+    if len(features) > 1:
+        x = layers.Concatenate(name="features")(features)  # (b, 1, 1, K·f)
+    x = layers.Flatten(name="features_flat")(x)
+    return make.dense(x, "classifier", space.num_classes, "float32")
+
+
+def path_heads(make: LayerFactory, maps: list, space: SearchSpace, outputs: str, dropout: float):
+    """K maps to logits, mean or features, as `build_ensemble` describes them."""
+    layers = make.keras.layers
     rows, units = [], space.feature_channels
-    for k, x in enumerate(features, 1):
+    for k, x in enumerate(_head_features(make, maps, space), 1):
         if outputs != "features":
             units = space.num_classes
             x = layers.Flatten(name=f"path{k}_feature_flat")(x)
             x = make.dropout(x, f"path{k}_dropout", dropout)
             x = make.dense(x, f"path{k}_classifier", units, "float32")
-        rows.append(layers.Reshape((1, units), name=f"path{k}_row", dtype="float32")(x))
-    stacked = rows[0]
-    if len(rows) > 1:
-        stacked = layers.Concatenate(axis=1, name="paths", dtype="float32")(rows)
+        rows.append(x)
+    stacked = stacked_paths(make, rows, units)
     if outputs == "mean":
         return layers.GlobalAveragePooling1D(name="mean", dtype="float32")(stacked)
-    return stacked  # (b, K, units)
+    return stacked
+
+
+def stacked_paths(make: LayerFactory, rows: list, units: int):
+    """K of (b, …) with `units` numbers an image each, to float32 (b, K, units)."""
+    layers = make.keras.layers
+    rows = [
+        layers.Reshape((1, units), name=f"path{k}_row", dtype="float32")(x)
+        for k, x in enumerate(rows, 1)
+    ]
+    if len(rows) == 1:
+        return rows[0]
+    return layers.Concatenate(axis=1, name="paths", dtype="float32")(rows)
 
 
 def fold_for_deployment(
@@ -185,7 +233,7 @@ def fold_for_deployment(
     architecture: Architecture,
     space: SearchSpace,
     *,
-    keras: Any = tf_keras,
+    keras: Any = None,
     rewrites: Rewrites = NO_REWRITES,
     input_scale: Sequence[float] | None = None,
 ):
@@ -198,7 +246,7 @@ def fold_for_deployment(
       model: built by `build_ensemble(architecture, space, outputs='logits' or 'mean')`.
       architecture: of the model.
       space: of the model.
-      keras: module to build the fused form with; it need not be the one of `model`.
+      keras: module to build the fused form with, None is `tf_keras`; it need not be that of `model`.
       rewrites: for small devices.
       input_scale: with `rewrites.normalisation`: factor per channel that the input then lacks.
 

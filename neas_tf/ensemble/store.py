@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from neas_tf.common.files import (
     write_json_atomic,
 )
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import resolve_user_path
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 
@@ -157,6 +159,15 @@ def read_info(folder: str | os.PathLike[str]) -> LoadedInfo:
     )
 
 
+def model_folder(path: str | os.PathLike[str]) -> Path | None:
+    """The model folder that a path is or, as a run's, has; None where there is none."""
+    folder = Path(resolve_user_path(path))
+    for candidate in (folder, folder / RUN_MODEL):
+        if (candidate / MODEL_FILE).is_file():
+            return candidate
+    return None
+
+
 def load_model(folder: str | os.PathLike[str]) -> tuple[Any, LoadedInfo]:
     """Reads a model folder.
 
@@ -172,9 +183,18 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Any, LoadedInfo]:
 
 
 def load_weights(
-    architecture: Architecture, space: SearchSpace, weights: str | os.PathLike[str]
+    architecture: Architecture,
+    space: SearchSpace,
+    weights: str | os.PathLike[str],
+    keras: Any = None,
 ) -> Any:
     """Builds the trainable form of an architecture (float32) with weights from a file.
+
+    Args:
+      architecture: lies in `space`.
+      space: of the weights.
+      weights: a `.weights.h5` file of either Keras.
+      keras: module to build with; None is `tf_keras`.
 
     Raises:
       NeasError: when there is no `.weights.h5` file or it is another model's.
@@ -185,9 +205,12 @@ def load_weights(
     path = str(weights)
     check(path.endswith(".weights.h5"), "weights", path, "a file that ends with '.weights.h5'")
     check(os.path.isfile(path), "weights", path, "an existing file")
-    model = build_ensemble(architecture, space, dtype="float32")
+    model = build_ensemble(architecture, space, keras=keras, dtype="float32")
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras 3 would remark on every container that tf_keras's files do not have.
+            warnings.filterwarnings("ignore", "Skipping nested container")
+            model.load_weights(path)
     except (ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise NeasError(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from neas_tf.common import keras_settings
 from neas_tf.common.errors import NeasError, fail
 from neas_tf.ensemble.model import build_ensemble, model_slots
 from neas_tf.ensemble.rewrites import MOBILE_REWRITES, Rewrites
@@ -169,7 +168,6 @@ def export_keras(
     import keras
     from keras.src.saving import saving_lib  # the public one writes to paths only
 
-    keras_settings.check_backend(keras)
     check_ending(output, "keras")
     whole = str(output).endswith(".keras")
 

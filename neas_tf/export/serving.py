@@ -11,6 +11,7 @@ import tf_keras
 
 from neas_tf.common.files import write_text_atomic
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.layers import pixel_input
 from neas_tf.ensemble.model import fold_for_deployment
 from neas_tf.ensemble.rewrites import NO_REWRITES, Rewrites, input_constants
 from neas_tf.ensemble.store import LoadedInfo
@@ -43,9 +44,8 @@ def serving_model(
     """
     shape = fused.input_shape[1:]
     normalisation.check_channels(shape[-1])
-    image = keras.Input(shape, batch_size=batch_size, name="image", dtype="float32")
-    scale, offset = input_constants(normalisation.scale, normalisation.offset, shape[1], rewrites)
-    x = keras.layers.Rescaling(scale, offset, name="normalisation", dtype="float32")(image)
+    constants = input_constants(normalisation.scale, normalisation.offset, shape[1], rewrites)
+    image, x = pixel_input(keras, shape, *constants, batch_size=batch_size)
     outputs = {"logits": fused(x)}
     if probabilities:
         softmax = keras.layers.Softmax(name="probabilities", dtype="float32")

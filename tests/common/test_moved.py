@@ -16,7 +16,9 @@ from neas_tf.common.paths import project_file
 
 @pytest.mark.parametrize("name", sorted(set(neas_tf.__all__)))
 def test_every_name_of_the_face_is_there(name):
-    assert getattr(neas_tf, name).__module__.startswith("neas_tf.")
+    found = getattr(neas_tf, name)
+    home = found.__name__ if isinstance(found, types.ModuleType) else found.__module__
+    assert home.startswith("neas_tf.")
 
 
 def test_names_of_the_data_package():

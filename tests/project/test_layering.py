@@ -18,7 +18,17 @@ from neas_tf.common.paths import project_file
 PACKAGES = ("neas_tf", "export", "detection")
 # In the order of docs/architecture.md: a package imports itself and those before it.
 ORDER = (
-    *("common", "operators", "data", "space", "cost", "ensemble", "supernet", "shrinking"),
+    *(
+        "common",
+        "operators",
+        "data",
+        "space",
+        "cost",
+        "ensemble",
+        "applications",
+        "supernet",
+        "shrinking",
+    ),
     *("search", "report", "config", "training", "export", "latency", "run", "study", "detection"),
     *("api", "commands"),
 )

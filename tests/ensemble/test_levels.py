@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
-from neas_tf.detection.levels import check_levels, level_layers
+from neas_tf.ensemble.levels import check_levels, level_layers
 from neas_tf.space.search_space import SearchSpace, Stage
 
 PAPER = SearchSpace()

@@ -1,9 +1,15 @@
-"""Which layer of a space gives which level of a feature pyramid (docs/detection.md)."""
+"""Which layer of a space gives which level of a feature pyramid (docs/detection.md), and its map."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from neas_tf.common.errors import NeasError
+from neas_tf.ensemble.layers import LayerFactory
 from neas_tf.space.search_space import SearchSpace
+
+# How the K maps of a level after the split become one: their class of layer.
+MERGES = {"mean": "Average", "sum": "Add", "concat": "Concatenate"}
 
 
 def level_layers(space: SearchSpace) -> dict[int, int]:
@@ -46,3 +52,15 @@ def check_levels(field: str, wanted: int, space: SearchSpace, name: str) -> None
             f"{field}: received {wanted}, but {name} in space {space.name!r} has the levels "
             f"{listed} only."
         )
+
+
+def merged(make: LayerFactory, maps: list, merge: str, name: str) -> Any:
+    """K maps (b, h, w, c) to one (b, h, w, c), or (b, h, w, K·c) where they are concatenated.
+
+    Args:
+      make: of the network.
+      maps: of the trunk (one) or of the paths.
+      merge: one of `MERGES`.
+      name: of the layer; one map needs none.
+    """
+    return maps[0] if len(maps) == 1 else getattr(make.keras.layers, MERGES[merge])(name=name)(maps)
