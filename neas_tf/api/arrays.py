@@ -118,6 +118,8 @@ class Reading:
           NeasError: for another number than there are images, or anything that is no label.
         """
         what = f"{self.field} labels"
+        if isinstance(batch, list | tuple) and any(isinstance(v, str | bytes) for v in batch):
+            batch = np.array(batch, dtype=object)  # numbers among them stay numbers
         labels = np.asarray(batch)
         if labels.ndim == 0:
             labels = labels[None]
@@ -169,7 +171,13 @@ def examples_of(data: Any, reading: Reading) -> Iterator[Example]:
     """
     field = reading.field
     if isinstance(data, tuple | list) and len(data) == 2 and _is_array(data[0]):
-        yield from _of_arrays(np.asarray(data[0]), data[1], reading)
+        try:
+            images = np.asarray(data[0])
+        except ValueError:  # a list of images of several sizes
+            labels = reading.labels(data[1], len(data[0]))
+            yield from _of_batches(zip(data[0], labels, strict=True), reading)
+        else:
+            yield from _of_arrays(images, data[1], reading)
         return
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         _endless(field)
@@ -187,7 +195,9 @@ def _is_array(value: Any) -> bool:
 
 
 def _of_arrays(images: np.ndarray, labels: Any, reading: Reading) -> Iterator[Example]:
-    if images.ndim in (3, 4) and images.dtype.kind == "f" and images.size:
+    if not images.size:
+        fail(f"{reading.field} images", f"an array of shape {images.shape}", "one image at least")
+    if images.ndim in (3, 4) and images.dtype.kind == "f":
         brightest = float(images.max())  # of all: NaN leaves it at 1, and is named below
         if 0 < brightest <= 1:
             reading.scale = 255.0

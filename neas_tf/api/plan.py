@@ -13,8 +13,8 @@ from typing import Any
 
 from neas_tf.cost.space_fitting import fit_space
 
-SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)
-_MACS_PER_PIXEL = 6000  # of MobileNets at 224²; above, a larger image buys more
+SIDES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
+_MACS_PER_PIXEL = 2500  # of MobileNets at 224²: 1,100 (V3 small) to 6,000 (V2)
 # The side of a square image up to which a budget is taken where none is given.
 _BUDGETS = {16: 3_000_000, 32: 20_000_000, 64: 30_000_000, 96: 60_000_000, 128: 100_000_000}
 _LARGEST_BUDGET = 300_000_000  # NEAS-S
@@ -191,8 +191,8 @@ def _lengths(
     """Passes over the data, batches and rates; smaller data are seen more often."""
     trained = max(1, facts.train - held_out)
     for name, most, images, seen in (
-        ("supernet", 100, trained, 600_000),
-        ("retrain", 150, facts.train, 1_200_000),
+        ("supernet", 80, trained, 600_000),
+        ("retrain", 120, facts.train, 1_200_000),
     ):
         own = given.get(name) or {}
         batch = int(own.get("batch_size") or _power_of_two(min(128, max(8, images // 2))))

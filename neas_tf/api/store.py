@@ -78,6 +78,7 @@ def settings_of(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """The section `data` of a run's settings that reads a store."""
     settings: dict[str, Any] = {
         "source": "tfrecord",
+        "name": "own_data",
         "data_dir": str(folder),
         "train_pattern": "train-*.tfrecord",
         "test_pattern": "test-*.tfrecord",

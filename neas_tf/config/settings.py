@@ -361,7 +361,5 @@ class NeasConfig(hyperparams.Config):
 
 def search_space(config: SpaceConfig) -> SearchSpace:
     """The space that a (resolved) config describes."""
-    values = config.as_dict()
     check(config.scale in SCALES, "space.scale", config.scale, "'auto', or nothing")
-    del values["scale"]
-    return SearchSpace.from_dict(values)
+    return SearchSpace.from_dict(config.as_dict())

@@ -230,8 +230,10 @@ class SearchSpace:
           NeasError: for an unknown key or a value out of range.
         """
         check(isinstance(config, Mapping), "space", config, "a mapping")
-        check_keys("space", config, [f.name for f in dataclasses.fields(cls)])
         values = dict(config)
+        scale = values.pop("scale", "")  # of a run's settings; "fitted" says who chose the rest
+        check(scale in ("", "fitted"), "space.scale", scale, "nothing where no budget is known")
+        check_keys("space", values, [f.name for f in dataclasses.fields(cls)])
         if "input_size" in values:
             size = values["input_size"]
             sizes = (size, size) if isinstance(size, int) else size
