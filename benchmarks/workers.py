@@ -81,9 +81,7 @@ class Worker:
         return self._stderr.read().decode(errors="replace").strip()[-_TAIL:] or "it said nothing."
 
     def close(self) -> None:
-        """Ends the process; a second time does nothing."""
-        if self._process.stdin.closed:
-            return
+        """Ends the process."""
         self._process.stdin.close()
         try:
             self._process.wait(timeout=20)

@@ -17,6 +17,10 @@ stratum.
 *When a comparison is decided.* When the difference exceeds z standard errors, z by Bonferroni over
 the looks: in a normal approximation, `error` bounds the chance that a candidate which in the end is
 no worse than another is called worse at any look.
+
+*What it saves.* Over a supernet of digits, 1.31 times the validation work at an error of 0.001 and 1.38
+at 0.01, with the same winner in ten of ten searches; half of it would need candidates that differ by
+more than the images' sampling error (docs/benchmarks.md#racing).
 """
 
 from __future__ import annotations
