@@ -73,6 +73,12 @@ class Table:
             size = len(self.columns)
             check(len(row) == size, f"table {self.title!r}: row", row, f"{size} cells")
 
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """From rows by column."""
+        columns = tuple(rows[0]) if rows else ()
+        return cls(title, columns, tuple(tuple(row[name] for name in columns) for row in rows))
+
 
 def make_page(
     runs: Sequence[RunFiles],
