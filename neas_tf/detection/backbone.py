@@ -91,19 +91,6 @@ class NeasBackboneModel(tf_keras.Model):
         super().__init__(inputs=image, outputs=outputs, name="neas_backbone")
         self.architecture, self.space = architecture, space
         self._output_specs = {level: x.get_shape() for level, x in outputs.items()}
-        self._config = {
-            "architecture": architecture.to_dict(),
-            "space": space.to_dict(),
-            "merge": merge,
-            "min_level": min_level,
-            "drop_path": drop_path,
-            "frozen_layers": frozen_layers,
-            "norm_momentum": norm_momentum,
-            "synchronized": synchronized,
-            "kernel_regularizer": kernel_regularizer,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
         if kernel_regularizer is not None:
             self._regularise(kernel_regularizer)
         self._freeze(frozen_layers)
@@ -123,17 +110,6 @@ class NeasBackboneModel(tf_keras.Model):
     def output_specs(self) -> Mapping[str, tf.TensorShape]:
         """Shape of every level."""
         return self._output_specs
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor, architecture and space as JSON."""
-        return dict(self._config)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None):
-        """Builds the same network, with fresh weights."""
-        values = dict(config)
-        architecture = Architecture.from_dict(values.pop("architecture"))
-        return cls(architecture, SearchSpace.from_dict(values.pop("space")), **values)
 
 
 def _penalty(regularizer: Any, layer: Any) -> tf.Tensor:

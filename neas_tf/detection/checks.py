@@ -15,7 +15,12 @@ from neas_tf.common.errors import NeasError, check, unknown_name
 from neas_tf.config.parse import apply_override, check_known, load_file, read_overrides
 from neas_tf.detection import experiments
 from neas_tf.detection.backbone import architecture_and_space
-from neas_tf.detection.initialising import check_modules, find_checkpoint, newest_checkpoint
+from neas_tf.detection.initialising import (
+    check_modules,
+    check_same_ensemble,
+    find_checkpoint,
+    newest_checkpoint,
+)
 from neas_tf.detection.pictures import annotations as boxes_of_coco
 from neas_tf.detection.pictures.records import check_content
 from neas_tf.detection.task import padded_size
@@ -239,15 +244,9 @@ def check_initial(task: Any) -> None:
     if not isinstance(found, Path):
         return
     check_modules(task.init_checkpoint_modules)
-    theirs = read_info(found).architecture
     backbone = task.model.backbone
     ours = architecture_and_space(backbone.neas)[0] if backbone.type == "neas" else None
-    if ours != theirs:
-        name = (ours.name or ours.key) if ours else backbone.type
-        raise NeasError(
-            f"task.init_checkpoint: {str(found)!r} holds the weights of "
-            f"{theirs.name or theirs.key!r}, but the backbone is {name!r}."
-        )
+    check_same_ensemble(found, read_info(found), ours, backbone.type)
 
 
 def check_same_model(task: Any, model_dir: str) -> None:
