@@ -94,21 +94,14 @@ def measure(
 ) -> dict[str, Any]:
     """Converts what is not in the cache, and measures the networks against each other.
 
-    Args:
-      chosen: networks to compare.
-      cache: folder of converted files.
-      formats: of `benchmarks.networks.FORMATS`.
-      rounds, runs: as for `timing.interleaved`.
-      threads: of LiteRT; with more than one, the time is that on the clock.
+    `rounds` and `runs` are those of `timing.interleaved`; with more than one of LiteRT's threads the time
+    is that on the clock.
 
     Returns:
       The report: `networks` in the order given, each with its size, MACs, parameters and, for each
       format, `ms` (median over the rounds) with 10th and 90th percentile, file size, XNNPACK
       partitions and `ratio` to EfficientNet-B0 in that format, and the `int8_speedup`; machine,
       versions and settings.
-
-    Raises:
-      NeasError: when a network cannot be converted.
     """
     files = _files(chosen, formats, cache)
     calls = {key: caller(found["paths"], threads) for key, found in files.items()}

@@ -58,19 +58,16 @@ class NeasBackboneModel(tf_keras.Model):
         """Builds the network with fresh weights.
 
         Args:
-          architecture: lies in `space`.
-          space: gives widths, strides and the input size.
+          architecture, space: the ensemble; the space also gives the input size.
           merge, min_level, drop_path, frozen_layers: see `NeasBackbone`.
           norm_momentum: of the BN averages; their epsilon is the classifier's.
           synchronized: batch moments over all replicas.
           kernel_regularizer: of the dense convolutions; as with Model Garden's mobile backbones
             the depthwise ones have none.
-          batch_size: fixed batch size; None leaves it open.
-          seed: makes the initial weights reproducible.
+          batch_size: None leaves it open.
 
         Raises:
-          NeasError: when the architecture is not in the space, a value is out of range, or the
-            network has no such level.
+          NeasError: for a value out of range, or a network without such a level.
         """
         name = architecture.name or architecture.key
         architecture.check_in(space)

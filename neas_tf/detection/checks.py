@@ -70,18 +70,14 @@ def _without_stages(override: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_experiment(config: Any, mode: str, model_dir: str) -> boxes_of_coco.Annotations | None:
-    """Checks sizes, levels, files, what they hold, and the folder.
+    """Checks sizes, levels, files, what they hold, and the folder, which may hold an earlier session.
 
     Args:
       config: of `load_experiment`.
       mode: of Model Garden's flag; `train…` needs the training records, `…eval…` the others.
-      model_dir: of the run; may hold an earlier session of the same model.
 
     Returns:
       The annotations that evaluation will judge by, where there are any.
-
-    Raises:
-      NeasError: names the setting and what was wrong with it.
     """
     task = config.task
     check_sizes(task)
@@ -200,11 +196,9 @@ def check_records(
     num_classes: int | None = None,
     boxes: boxes_of_coco.Annotations | None = None,
 ) -> None:
-    """Checks that patterns match files, and looks into them.
+    """Checks that the patterns of `task.train_data` or `task.validation_data` match files, and looks into them.
 
     Args:
-      field: `task.train_data` or `task.validation_data`.
-      data: its settings.
       num_classes: of the detector; None looks into none.
       boxes: of `check_annotations`, where there are any.
 

@@ -21,14 +21,7 @@ _FREE = ("name", "input_size", "num_classes", "head_channels", "feature_channels
 
 
 def load_backbone(backbone: Any, folder: Path) -> LoadedInfo:
-    """Copies a retrained ensemble's weights, BN statistics included, into a backbone.
-
-    Args:
-      backbone: `NeasBackboneModel`, of any input size.
-      folder: model folder, as the retraining stage and `convert_torch` write it.
-
-    Returns:
-      What the folder says about its model.
+    """Copies the weights of a model folder, BN statistics included, into a `NeasBackboneModel`.
 
     Raises:
       NeasError: when it is another architecture's or space's; the backbone then keeps its weights.

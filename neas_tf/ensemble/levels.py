@@ -31,19 +31,13 @@ def level_layers(space: SearchSpace) -> dict[int, int]:
 
 
 def check_levels(field: str, wanted: int, space: SearchSpace, name: str) -> None:
-    """Checks that a network has the finest level of a pyramid.
+    """Checks that a network (`name`, in `space`) has the finest level of a pyramid.
 
     The coarser levels follow without a gap (no layer strides by more than 2), and after the
     network's last one the pyramid makes its own.
 
-    Args:
-      field: where the level was asked for.
-      wanted: level, so that its stride is 2^wanted.
-      space: of the network.
-      name: of the network, for the message.
-
     Raises:
-      NeasError: when no layer has that stride.
+      NeasError: when no layer has the stride 2^wanted.
     """
     levels = sorted(level_layers(space))
     if wanted not in levels:

@@ -157,9 +157,7 @@ def describe_export(
     """The report of an export.
 
     Args:
-      info: what the model is.
-      output: where the export will lie.
-      new: where it lies now.
+      output, new: where the export will lie, and where it lies now.
       kind: 'tflite', 'saved_model' or 'keras'.
       result: of the parity check.
       found: what the writer knows; takes precedence. For graphs it has `ops`.

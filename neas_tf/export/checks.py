@@ -172,15 +172,12 @@ class Job:
     def run(
         self, model: Any, write: Callable[[Path], dict[str, Any]], network: Any = None
     ) -> dict[str, Any]:
-        """Writes an export.
+        """Writes an export, and returns its report.
 
         Args:
           model: tf_keras, trainable form; what the export must agree with.
           write: writes its argument, and returns its part of the report.
           network: flat graph with fake quantization that the export was converted from.
-
-        Returns:
-          The whole report.
         """
         check_output(self.output, self.overwrite)
         with console.native_noise_off():

@@ -146,13 +146,9 @@ class QuantizationTask(EnsembleTask):
 
 
 def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> FineTuned:
-    """Trains an ensemble on while its smallest weights become zero.
+    """Trains an ensemble on while its smallest weights become zero; the model is left as it is.
 
-    Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what it is.
-      tuning: settings and data.
-      sparsity: share of zeros in each pruned kernel.
+    `sparsity` is the share of zeros in each pruned kernel.
 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
@@ -188,14 +184,8 @@ def quantize(
 ) -> FineTuned:
     """Trains the deployed form of an ensemble with int8's rounding in it.
 
-    Batch normalisation is folded beforehand, so that what is trained is what the device runs.
-
-    Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what it is.
-      tuning: settings and data.
-      rewrites: of the deployed form.
-      keep_zeros: whether zeros of the kernels stay zeros, for a pruned model.
+    Batch normalisation is folded beforehand, so that what is trained is what the device runs. The model
+    is left as it is; with `keep_zeros` zeros of the kernels stay zeros, for a pruned model.
 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.

@@ -86,14 +86,8 @@ def write_saved_model(
 ) -> dict[str, int]:
     """Writes a SavedModel with the signatures `serving_default` and `class_names`.
 
-    Args:
-      serving: a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone.
-      info: what the model is.
-      target: folder to write.
-      batch_size: fixed batch size; None leaves it open.
-
-    Returns:
-      The operations of the graph, counted.
+    `serving` is a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone. Returns the
+    operations of the graph, counted.
     """
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"

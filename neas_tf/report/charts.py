@@ -193,12 +193,8 @@ def search_picture(
 ) -> dict[str, Any]:
     """Two panels: accuracy against cost by generation, and accuracy by number of candidates.
 
-    Args:
-      candidates: at least one.
-      winner: canonical string of the winner.
-      budget: `max_macs` and so on, drawn as lines when they lie near.
-      cost: `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate
-        has none of it, MACs.
+    `cost` is `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate has
+    none of it, MACs. Bounds of `budget` near the candidates are drawn as lines.
     """
     metric = cost or "latency_ns"
     if any(metric not in c.costs for c in candidates):
@@ -287,12 +283,7 @@ def _curves(row: str, series: Mapping[str, np.ndarray], marks: Sequence[int]) ->
 def curves_picture(
     metrics: Mapping[str, Sequence[Mapping[str, Any]]], marks: Sequence[int]
 ) -> dict[str, Any]:
-    """One column a stage, rows for what was logged: loss, accuracy, learning rate.
-
-    Args:
-      metrics: log lines by stage.
-      marks: steps of the shrinks, in the column of the supernet.
-    """
+    """One column a stage, rows for what was logged; `marks` are the steps of the shrinks."""
     found = {
         stage: curve_charts(lines, marks if stage == "supernet" else ())
         for stage, lines in metrics.items()

@@ -105,11 +105,7 @@ class RunFiles:
 
 
 def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None) -> RunFiles:
-    """Reads all files of a run that are there.
-
-    Args:
-      model_dir: as `neas_tf.train` writes it.
-      space: the search space; by default key `space` of `params.yaml`.
+    """Reads all files of a run that are there; `space` is by default that of `params.yaml`.
 
     Raises:
       NeasError: when `model_dir` is no folder.

@@ -23,11 +23,7 @@ _LABEL = 27  # characters of the first column in plain text
 def summarise(
     model_dir: str | os.PathLike[str] | RunFiles, space: SearchSpace | None = None
 ) -> dict[str, Any]:
-    """Numbers of a run; a key whose files are missing is None or empty.
-
-    Args:
-      model_dir: folder of the run, or what `read_run` returned.
-      space: search space; by default key `space` of `params.yaml`.
+    """Numbers of a run's folder, or of what `read_run` returned; what is missing is None or empty.
 
     Returns:
       A JSON object `neas-summary/1` with keys `name`, `space`, `architecture`, `accuracy`, `cost`,
@@ -364,12 +360,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def format_markdown(summary: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """The summary as Markdown tables, with the pictures (file names beside it) below.
-
-    Args:
-      summary: from `summarise`.
-      pictures: file names of those that were drawn.
-    """
+    """The summary as Markdown tables, with the pictures (file names beside it) below."""
     lines = [f"# NEAS: {summary['name']}", ""]
     for heading, rows in sections(summary):
         lines += [f"## {heading}", "", "| | |", "|---|---|"]

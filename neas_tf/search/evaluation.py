@@ -97,12 +97,7 @@ class CandidateEvaluator:
     def evaluate_all(
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
     ) -> list[Score]:
-        """Accuracies of several ensembles, in their order.
-
-        Args:
-          architectures: of the supernet's space and number of paths.
-          progress: called with the share of the work that is done, 0 to 1, now and then.
-        """
+        """Accuracies of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
         return [_accuracies(rows) for rows in self.correct(architectures, progress)]
 
     def correct(

@@ -175,11 +175,7 @@ def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
 
 
 def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
-    """(candidates, the bytes of their lines, what a crash left of one more line).
-
-    Args:
-      content: of a history.
-      path: of it, for messages.
+    """(candidates, the bytes of their lines, what a crash left of one more line) of a history's content.
 
     Raises:
       NeasError: names the first line that is no candidate.

@@ -72,17 +72,7 @@ def run_studies(
     model_dir: str,
     options: Options | None = None,
 ) -> schedule.Progress:
-    """Runs studies as far as they get, and writes their reports.
-
-    Args:
-      names: of `catalogue.STUDIES`.
-      config: base settings.
-      settings: sizes.
-      model_dir: folder of the studies.
-      options: how to go about it.
-
-    Returns:
-      How far the units are.
+    """Runs studies as far as they get, writes their reports, and says how far the units are.
 
     Raises:
       NeasError: for settings, data or a folder that cannot be used; then nothing is written.

@@ -27,20 +27,11 @@ RIVALS = load_yaml_file(config_file("studies", "rivals.yaml"), "rivals")
 
 
 def scaled(name: str, like: SearchSpace, width: float, depth: float) -> tuple[SearchSpace, str]:
-    """A rival for the images of a space.
+    """The space and the ensemble's key of a rival, for the images of a space.
 
     Its stem has the stride of the space's, and its later strides go so that it shrinks the image
     as often as the space does. Channels are multiplied by `width` (multiples of 4, at least 4),
     the layers of each row by `depth` (rounded up).
-
-    Args:
-      name: of `RIVALS`.
-      like: gives input, classes and the total stride.
-      width: multiple of all channels.
-      depth: multiple of the layers.
-
-    Returns:
-      Its space and the ensemble's key.
     """
     if name not in RIVALS:
         unknown_name("study.rivals", name, RIVALS)

@@ -50,16 +50,12 @@ def read_run(folder: Path, annotations: str | None, unfinished: bool) -> dict[st
     """What a run's files say.
 
     Args:
-      folder: model_dir.
       annotations: a part of the annotation file's name, or None for the last evaluation.
       unfinished: whether a run with steps to go is allowed.
 
     Returns:
       `run`, `step`, `steps`, `annotations`, the settings `backbone` and `init_checkpoint`, and
       the metrics by their name in Table 6, in percent (None where the COCO API has none).
-
-    Raises:
-      NeasError: when the folder has no such evaluation, or the run is not finished.
     """
     from neas_tf.config.parse import load_file  # loads TensorFlow
 

@@ -55,12 +55,9 @@ def export(
       model: Model Garden's `RetinaNetModel`.
       task: settings of the run.
       output: file or folder; the report and the class names lie beside it.
-      quantize: of a TFLite file; `int8` needs `calibration`.
-      pictures: RGB uint8 (h, w, 3), for the comparison.
-      calibration: likewise, for the ranges of int8.
+      pictures, calibration: RGB uint8 (h, w, 3), for the comparison and for the ranges of int8.
       names: of the classes, by id.
       score_threshold: boxes below it are dropped in the graph; None takes the run's.
-      overwrite: whether an earlier export may be replaced.
 
     Returns:
       The report, with what `matching.compare` found under `parity`.

@@ -47,14 +47,11 @@ def read_config(model_dir: str) -> cfg.ExperimentConfig:
 
 
 def load_detector(model_dir: str, checkpoint: str = "") -> tuple[Any, cfg.ExperimentConfig]:
-    """A detector with the weights of a run.
+    """Model Garden's `RetinaNetModel` with the weights of a run, and the run's settings.
 
     Args:
       model_dir: of the run.
       checkpoint: prefix or folder of a checkpoint; '' takes the run's last.
-
-    Returns:
-      Model Garden's `RetinaNetModel`, and the settings of the run.
 
     Raises:
       NeasError: when there is no checkpoint, or it is another model's.
@@ -228,13 +225,8 @@ class Detector:
 def keras_detections(model: Any, detector: Detector, frames: Sequence[np.ndarray]) -> list[dict]:
     """What the Keras model itself finds, with Model Garden's own decoding and suppression.
 
-    Args:
-      model: `RetinaNetModel`, with `nms_version` `batched`, `v1` or `v2`.
-      detector: made of it.
-      frames: float32 (height, width, 3) in 0..255.
-
-    Returns:
-      Per frame `boxes`, `classes` and `scores`, in pixels of the frame.
+    `nms_version` must be `batched`, `v1` or `v2`; frames are float32 (height, width, 3) in 0..255.
+    Returns per frame `boxes`, `classes` and `scores`, in pixels of the frame.
     """
     result = []
     for frame in frames:

@@ -41,11 +41,7 @@ class Annotations:
 
 
 def read(path: str | Path, field: str = "annotations") -> Annotations:
-    """Reads a file.
-
-    Args:
-      path: of the JSON file.
-      field: begins the message of an error, such as "task.annotation_file".
+    """Reads a JSON file; `field` begins the message of an error.
 
     Raises:
       NeasError: when it cannot be read, or holds no COCO annotations of boxes.

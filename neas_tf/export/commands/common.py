@@ -48,10 +48,7 @@ def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
 
 
 def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
-    """Finds the model that the flags name, without loading TensorFlow.
-
-    Returns:
-      What the model is, and a function that loads it.
+    """What the model that the flags name is, and a function that loads it, without TensorFlow.
 
     Raises:
       NeasError: when the flags name none or two, or what they name is not there.

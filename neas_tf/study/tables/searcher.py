@@ -76,11 +76,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def top_curve(result: Result, top: int) -> dict[str, Any]:
-    """After each generation, the best candidates so far.
-
-    Args:
-      result: of a search.
-      top: how many count.
+    """The best candidates of a search's result after each generation.
 
     Returns:
       By generation `top` (mean accuracy of the best `top` so far), `spread` (their worst and
