@@ -269,6 +269,8 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
 
 def finite(value: Any) -> Any:
     """The value as plain JSON, with None for what is no finite number."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

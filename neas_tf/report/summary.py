@@ -76,26 +76,16 @@ def second_objective(params: Mapping[str, Any]) -> str | None:
 def _space(run: RunFiles) -> dict[str, Any] | None:
     if run.space is None:
         return None
-    return {
-        "name": run.space.name,
-        "fingerprint": run.space.fingerprint(),
-        "num_layers": run.space.num_layers,
-        "input_size": list(run.space.input_size),
-        "num_classes": run.space.num_classes,
-    }
+    space = run.space
+    value = {"name": space.name, "fingerprint": space.fingerprint(), "num_layers": space.num_layers}
+    return value | {"input_size": list(space.input_size), "num_classes": space.num_classes}
 
 
 def _architecture(run: RunFiles) -> dict[str, Any] | None:
-    found = run.architecture
-    if found is None:
+    if run.architecture is None:
         return None
-    return {
-        "name": found.name,
-        "key": found.key,
-        "split_point": found.split_point,
-        "num_paths": found.num_paths,
-        "num_layers": found.num_layers,
-    }
+    names = ("name", "key", "split_point", "num_paths", "num_layers")
+    return {name: getattr(run.architecture, name) for name in names}
 
 
 def _accuracy(run: RunFiles) -> dict[str, Any] | None:

@@ -166,12 +166,7 @@ def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
     Raises:
       NeasError: for an unreadable file, or naming the first line that is no candidate.
     """
-    return _parse(Path(path))[0]
-
-
-def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
-    """(candidates, the bytes of their lines, what a crash left of one more line)."""
-    return parse_history(files.read_bytes(path, "search history"), path)
+    return parse_history(files.read_bytes(path, "search history"), Path(path))[0]
 
 
 def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
@@ -261,7 +256,8 @@ class History:
             return state
         if not begun:
             return state
-        candidates, content, tail = _parse(self.path)
+        content = files.read_bytes(self.path, "search history")
+        candidates, content, tail = parse_history(content, self.path)
         for candidate in candidates:
             where = f"search history {str(self.path)!r}, line {candidate.number + 1}"
             reason = why_not(candidate.architecture)

@@ -62,7 +62,7 @@ def write(folder: Path, header: Header, report: Report) -> None:
         "study": header.name,
         "done": len(header.done),
         "missing": list(header.missing),
-        "values": plain(report.values),
+        "values": page.finite(report.values),
         "sentences": list(report.sentences),
     }
     write_json_atomic(folder / "results.json", value)
@@ -122,19 +122,6 @@ def _markdown(table: Table) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|" + "---|" * len(table.columns))
     return "\n".join([f"**{table.title}**", "", *lines]) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """JSON types: means as mappings, NaN as null, keys as strings."""
-    if isinstance(value, Mean):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def percent(value: Mean | float, digits: int = 2) -> str:

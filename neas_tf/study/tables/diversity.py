@@ -17,7 +17,7 @@ from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean
 from neas_tf.study.tables.correlations import difference, kendalls, mean_truth, scores_of
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Found, Lookup, Search, Supernet, Training, Unit, found
+from neas_tf.study.units import Lookup, Search, Supernet, Unit, found
 
 TITLE = "Diversity: what the settings of shrinking remove, and what that costs"
 PAPER = "section 3.2 and 4.1 (our question)"
@@ -37,10 +37,6 @@ def _search(plan: Plan, name: str, seed: int) -> Search:
     return plan.search(_supernet(plan, name, seed))
 
 
-def _training(plan: Plan, name: str, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, name, seed)))
-
-
 def _names(plan: Plan) -> tuple[str, ...]:
     return (_BASE, *plan.settings.shrinks)
 
@@ -51,7 +47,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
     return [
         [
             *(plan.scores(_supernet(plan, name, seed)) for name in names),
-            *(_training(plan, name, seed) for name in names),
+            *(plan.retrained(_search(plan, name, seed)) for name in names),
         ]
         for seed in plan.seeds
     ]
@@ -123,7 +119,7 @@ def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
         history = found(_search(plan, name, seed), lookup)
         if history is not None:
             supernet.append(history["candidates"][history["best"]][1])
-        training = found(_training(plan, name, seed), lookup)
+        training = found(plan.retrained(_search(plan, name, seed)), lookup)
         if training is not None:
             trained.append(training)
     return {

@@ -12,7 +12,7 @@ from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
+from neas_tf.study.units import Lookup, Search, Unit, found
 
 TITLE = "Paths: ensembles of different numbers of paths under one budget"
 PAPER = "Table 5"
@@ -33,13 +33,11 @@ def _search(plan: Plan, num_paths: int, seed: int) -> Search:
     return plan.search(plan.supernet(seed, num_paths=num_paths, shrink=shrink))
 
 
-def _training(plan: Plan, num_paths: int, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, num_paths, seed)))
-
-
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
-    return [[_training(plan, k, seed) for k in plan.settings.paths] for seed in plan.seeds]
+    return [
+        [plan.retrained(_search(plan, k, seed)) for k in plan.settings.paths] for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
@@ -49,8 +47,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     for k in plan.settings.paths:
         results[k], scores[k] = [], []
         for seed in plan.seeds:
-            trained = found(_training(plan, k, seed), lookup)
-            history = found(_search(plan, k, seed), lookup)
+            search = _search(plan, k, seed)
+            trained, history = found(plan.retrained(search), lookup), found(search, lookup)
             if history is not None:
                 scores[k].append(history["candidates"][history["best"]][1])
             if trained is not None:

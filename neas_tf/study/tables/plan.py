@@ -65,6 +65,10 @@ class Plan:
         """A training from scratch with these settings over the base's."""
         return Training(seed, settings_text(self._new(settings)), ensemble)
 
+    def retrained(self, search: Search) -> Training:
+        """The ensemble that a search finds, from scratch."""
+        return self.training(search.seed, Found(search))
+
     def random_ensembles(self) -> tuple[str, ...]:
         """Keys of different ensembles, drawn as a training step draws from the whole space.
 

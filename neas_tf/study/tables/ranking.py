@@ -23,7 +23,7 @@ from neas_tf.study.tables.correlations import (
     scores_of,
 )
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Found, Lookup, Result, Search, Supernet, Training, Unit, found
+from neas_tf.study.units import Lookup, Result, Search, Supernet, Training, Unit, found
 
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
 PAPER = "Table 2"
@@ -56,10 +56,6 @@ def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
 
-def _retrained(plan: Plan, metric: str, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, metric, seed)))
-
-
 def _truth(plan: Plan, seed: int) -> list[Training]:
     return [plan.training(seed, key) for key in plan.random_ensembles()]
 
@@ -71,7 +67,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
     for number_, seed in enumerate(plan.seeds):
         metrics = plan.settings.metrics
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
-        own: list[Unit] = [_retrained(plan, metric, seed) for metric in metrics]
+        own: list[Unit] = [plan.retrained(_search(plan, metric, seed)) for metric in metrics]
         own += [plan.scores(_longer(plan, *kind, seed)) for kind in _longer_kinds(plan)]
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
     for truth in truths[len(result) :]:
@@ -156,7 +152,7 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         history = found(_search(plan, metric, seed), lookup)
         if history is not None:
             last.append(_last_generation(history))
-        trained = found(_retrained(plan, metric, seed), lookup)
+        trained = found(plan.retrained(_search(plan, metric, seed)), lookup)
         if trained is not None:
             retrained.append(trained["ensemble_accuracy"])
             macs.append(trained["macs"])

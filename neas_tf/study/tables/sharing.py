@@ -27,7 +27,7 @@ def _search(plan: Plan, budget: int, seed: int) -> Search:
 
 
 def _found(plan: Plan, budget: int, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, budget, seed)))
+    return plan.retrained(_search(plan, budget, seed))
 
 
 def _twin(plan: Plan, budget: int, seed: int) -> Training:
