@@ -32,13 +32,7 @@ class Turn(NamedTuple):
 
 
 class Worker:
-    """A child process that serves calls.
-
-    Args:
-      module: to be run, `python -m module arguments`; it ends in `serve`.
-      arguments: of the command.
-      threads: of the worker's libraries.
-    """
+    """A child process, `python -m module arguments`, that serves calls; the module ends in `serve`."""
 
     def __init__(self, module: str, arguments: Sequence[str] = (), threads: int = 1):
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

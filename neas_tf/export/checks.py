@@ -87,9 +87,7 @@ def accuracy(
 ) -> dict[str, Any]:
     """Share of test images whose first class is right, before and after the export.
 
-    Args:
-      model, exported, normalisation: as for `parity`.
-      test: images (n, h, w, c) in 0..255 and labels (n,).
+    `test` are images (n, h, w, c) in 0..255 and labels (n,); the rest is as for `parity`.
     """
     images, labels = test
     check(len(images) == len(labels) > 0, "test", len(labels), "as many images as labels, n ≥ 1")

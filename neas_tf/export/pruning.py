@@ -69,15 +69,10 @@ def unwrapped(layer: Any) -> Any:
 
 
 def sparsity_report(kernels: Iterable[tuple[str, np.ndarray]], weights: int) -> dict[str, Any]:
-    """How many weights are zero.
+    """How many weights of the pruned kernels (name, values) are zero.
 
-    Args:
-      kernels: name and values of each pruned kernel.
-      weights: trainable weights of the whole model.
-
-    Returns:
-      `layers`: share of zeros by layer; `pruned_layers`: share over all of them; `all_weights`:
-      share of zeros there in all trainable weights.
+    `layers` is the share of zeros by layer, `pruned_layers` that over all of them, `all_weights` their
+    share in all trainable weights.
     """
     counts = {name: (int(np.sum(value == 0)), value.size) for name, value in kernels}
     zeros = sum(zero for zero, _ in counts.values())

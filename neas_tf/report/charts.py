@@ -72,10 +72,7 @@ def scatter_chart(
 ) -> dict[str, Any]:
     """Accuracy against a cost. Its parameters: `chosen`, a number; `pick`, the point clicked at.
 
-    Args:
-      metric: one of the costs.
-      rows: of `candidate_rows`; the chart refers to them as the data `candidates`.
-      budget: `max_macs` and so on; bounds near the candidates are drawn.
+    It refers to the rows (`candidate_rows`) as the data `candidates`; bounds near them are drawn.
     """
     import altair as alt
 
@@ -225,11 +222,7 @@ def curve_charts(lines: Sequence[Mapping[str, Any]], marks: Sequence[int] = ()) 
     """The charts of a stage's log, of those of loss, accuracy and learning rate that it has.
 
     A chart's data have `x` step, `s` series, `v` its running mean (of long logs) and `r` the value as
-    logged. Its parameter `cursor` is a step to mark.
-
-    Args:
-      lines: by step; a line has `step` and numbers.
-      marks: steps of the shrinks.
+    logged. Its parameter `cursor` is a step to mark; `marks` are the steps of the shrinks.
     """
     series: dict[str, dict[str, np.ndarray]] = {row: {} for row in ROWS}
     keys = sorted(

@@ -234,9 +234,7 @@ def _digest(text: str) -> str:
 def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, Any]:
     """Everything that the page shows of one run; numbers that are not finite become None.
 
-    Args:
-      run: from `read_run`.
-      max_candidates: of a search with more, the Pareto fronts, the best and evenly spread others.
+    Of a search with more candidates: the Pareto fronts, the best and evenly spread others.
     """
     summary = summarise(run)
     problems = list(summary["problems"])

@@ -96,9 +96,7 @@ def together(
 def to_png(spec: Mapping[str, Any], title: str = "", note: str | list[str] = "") -> bytes:
     """PNG bytes of a chart, light, at twice its size; the same chart gives the same bytes.
 
-    Args:
-      spec: Vega-Lite, with colours by name or as they are.
-      title: of the whole picture, with lines of facts, `note`, below it.
+    Below the title of the whole picture stand lines of facts, `note`.
     """
     import vl_convert
 

@@ -117,11 +117,8 @@ class CandidateEvaluator:
     ) -> list[Score]:
         """As `evaluate_all`, but who will not be among the best `parents` stops early (`racing`).
 
-        Args:
-          architectures, progress: see `evaluate_all`.
-          settings: of the race.
-          references: the best of the generations before, which saw all images; evaluated again
-            where this object does not know them.
+        `references` are the best of the generations before, which saw all images; they are evaluated again
+        where this object does not know them.
         """
         unknown = [a for a in references if a.key not in self._known]
         if unknown:
@@ -235,13 +232,7 @@ def _ignore(share: _Share, images: int) -> None:
 
 
 class _Share:
-    """The candidates that one device evaluates.
-
-    Args:
-      functions: the supernet's parts on the device.
-      architectures: all candidates.
-      numbers: those of the device.
-    """
+    """The candidates `numbers` of all `architectures`, which one device evaluates."""
 
     def __init__(
         self,

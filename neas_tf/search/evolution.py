@@ -78,8 +78,6 @@ def propose(
     """(origin, ensemble) of the next generation: at most `population` new, admitted ones.
 
     Args:
-      settings: see there.
-      shrunk: the space.
       sample: draws a random ensemble; it should know the budget, for what `admits` refuses is
         only drawn again.
       admits: whether an ensemble is inside the budget.

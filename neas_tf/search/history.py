@@ -214,9 +214,7 @@ class History:
     ) -> None:
         """Binds a folder (it may not exist yet); nothing is read or written before `open`.
 
-        Args:
-          directory: such as `model_dir/search`.
-          costs: gives the costs that a line records; 'macs' at least.
+        `costs` gives the costs that a line records; 'macs' at least.
         """
         self.directory = Path(directory)
         self.path = self.directory / "history.jsonl"
@@ -280,11 +278,7 @@ class History:
         return state
 
     def check(self, search: Mapping[str, Any]) -> dict[str, Any]:
-        """Refuses a folder that holds another search (see `open`), and changes nothing.
-
-        Returns:
-          The state that the folder holds; empty where there is none.
-        """
+        """Refuses a folder of another search (see `open`), and changes nothing; its state, or an empty one."""
         begun = self._begun()
         if not self.state_path.exists():
             if begun:

@@ -89,13 +89,9 @@ class Race:
         return correct @ self._weights(correct.shape[-1])
 
     def stopped(self, correct: np.ndarray) -> np.ndarray:
-        """Which of the ongoing candidates stop now.
+        """Which of the ongoing candidates stop now, bool (C,).
 
-        Args:
-          correct: bool (C, n), whether a candidate is right about each of the first n of `order`.
-
-        Returns:
-          bool (C,).
+        `correct` is bool (C, n): whether a candidate is right about each of the first n of `order`.
         """
         count, n = correct.shape
         strata, seen = self._strata[:n], np.bincount(self._strata[:n], minlength=len(_VOTES))

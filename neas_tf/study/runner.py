@@ -49,10 +49,7 @@ _NO_BUDGET = {"max_macs": 0, "min_macs": 0, "max_params": 0, "max_latency_ms": 0
 class Runner:
     """Does units, each by the method of its kind; an object of it is what `schedule.work` calls.
 
-    Args:
-      base: settings that the units' settings override.
-      store: of the results; units' runs live in its folder.
-      strategy: of distribution.
+    The units' settings override `base`; their runs live in the folder of the `store`.
     """
 
     def __init__(self, base: NeasConfig, store: Store, strategy: tf.distribute.Strategy):

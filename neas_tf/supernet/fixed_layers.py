@@ -20,15 +20,7 @@ SQUEEZE = ("se_reduce/kernel", "se_reduce/bias", "se_expand/kernel", "se_expand/
 def initial_value(
     seed: int, name: str, shape: tuple[int, ...], kind: str, count: int = 1
 ) -> np.ndarray:
-    """Initial weights (count, *shape), a function of the seed and the name.
-
-    Args:
-      seed: of all weights.
-      name: of the weight.
-      shape: of one weight.
-      kind: conv, dense, zeros or ones.
-      count: how many are drawn, each initialised by itself.
-    """
+    """`count` initial weights (count, *shape) of a kind (conv, dense, zeros, ones), by seed and name."""
     full = (count, *shape)
     if kind not in ("conv", "dense"):
         return np.full(full, float(kind == "ones"), np.float32)
@@ -43,11 +35,7 @@ def initial_value(
 
 
 class FixedLayer(tf_keras.layers.Layer):
-    """A layer without a choice: its weights, by role.
-
-    Args:
-      seed: of the initial weights, which depend on it, the layer's name and the role only.
-    """
+    """A layer without a choice: its weights by role, which begin as the seed, its name and the role say."""
 
     def __init__(self, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)

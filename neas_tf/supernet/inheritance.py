@@ -17,16 +17,14 @@ from neas_tf.supernet.model import Supernet
 def inherited_ensemble(
     supernet: Supernet, architecture: Architecture, statistics: Any
 ) -> tf_keras.Model:
-    """Builds the ensemble and fills it with the supernet's slice.
+    """The ensemble with the supernet's slice: it computes what the supernet does for this architecture.
 
     Args:
-      supernet: the trained supernet.
-      architecture: the ensemble, of the supernet's space and number of paths.
+      architecture: of the supernet's space and number of paths.
       statistics: its BN statistics, from `CandidateEvaluator.statistics`.
 
     Returns:
-      A tf_keras model (batch, h, w, c) → (batch, K, classes) that computes what the supernet
-      does for this architecture.
+      A tf_keras model (batch, h, w, c) → (batch, K, classes).
     """
     architecture.check_in(supernet.space)
     model = build_ensemble(architecture, supernet.space)

@@ -37,12 +37,8 @@ class SupernetOutput(NamedTuple):
 class Supernet(tf_keras.Model):
     """One weight set per (layer, operator), K heads.
 
-    Args:
-      space: the search space.
-      num_paths: K.
-      heterogeneous: whether a combination must hold K different operators.
-      momentum: of the running BN statistics.
-      seed: of the initial weights.
+    `heterogeneous` says whether a combination must hold K different operators, `momentum` is that of the
+    running BN statistics.
     """
 
     def __init__(

@@ -139,10 +139,7 @@ class SearchableLayer(FixedLayer):
     def update_moving(self, moments, momentum, operators=None) -> None:
         """Moves the statistics of the drawn rows only; all other rows keep every bit.
 
-        Args:
-          moments: K tuples as `call` returns them.
-          momentum: of the running average.
-          operators: int32 (K,).
+        `moments` are K tuples as `call` returns them, `operators` int32 (K,).
         """
         values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
         # (rows, K): which path drew which row; skip has none. Paths that drew the same row share it:

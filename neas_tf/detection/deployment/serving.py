@@ -197,9 +197,7 @@ class Detector:
     def save(self, folder: str, *, fixed: bool) -> None:
         """Writes a SavedModel with its weights as constants.
 
-        Args:
-          folder: to write.
-          fixed: whether the signature is `detect` (for TFLite) or `detect_picture`.
+        Its signature is `detect` where the frame is `fixed` (for TFLite), else `detect_picture`.
         """
         if fixed:
             call, spec = self.detect, tf.TensorSpec((1, *self.frame, 3), tf.float32, "image")

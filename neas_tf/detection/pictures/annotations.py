@@ -234,9 +234,7 @@ def outside(box: Sequence[float], image: Mapping[str, Any]) -> str:
 def segmentation_box(value: object, image: Mapping[str, Any]) -> list[float] | None:
     """[x, y, width, height] of polygons or of a run-length encoded mask; None when it is neither.
 
-    Args:
-      value: `segmentation` of an annotation.
-      image: with `width` and `height` where they are known, which a mask must have too.
+    A mask must have the image's `width` and `height`, where they are known.
     """
     if isinstance(value, list):
         polygons = [value] if value and all(map(is_number, value)) else value

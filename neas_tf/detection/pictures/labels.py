@@ -26,12 +26,7 @@ def read_labels(path: str | None = None) -> list[str]:
 
 
 def names_of_categories(categories: Iterable[Mapping[str, Any]], num_classes: int) -> list[str]:
-    """Names by class id; ids in place of names where there are none.
-
-    Args:
-      categories: of clean annotations (`annotations.read`).
-      num_classes: of the detector, the background among them.
-    """
+    """Names by class id, of clean annotations; ids in place of names where there are none."""
     names = [BACKGROUND, *map(str, range(1, num_classes))]
     for category in categories:
         if category["name"] and 0 < category["id"] < num_classes:
