@@ -121,12 +121,9 @@ def check_annotations(task: Any) -> boxes_of_coco.Annotations:
             "into the file."
         )
     ids = [category["id"] for category in boxes.value["categories"]]
-    check(
-        max(ids) < task.model.num_classes,
-        "task.model.num_classes",
-        task.model.num_classes,
-        f"at least {max(ids) + 1}, the largest class id of task.annotation_file plus 1",
-    )
+    classes = task.model.num_classes
+    expected = f"at least {max(ids) + 1}, the largest class id of task.annotation_file plus 1"
+    check(max(ids) < classes, "task.model.num_classes", classes, expected)
     if min(row["category_id"] for row in boxes.value["annotations"]) < 1:
         raise NeasError(
             f"{field}: {path!r} has boxes of category {min(ids)}; expected ids from 1, as 0 is the "
@@ -141,29 +138,18 @@ def check_annotations(task: Any) -> boxes_of_coco.Annotations:
 
 def check_sizes(task: Any) -> None:
     """Checks that the pyramid fits the images."""
-    model, size = task.model, task.model.input_size
+    model, size, top = task.model, task.model.input_size, task.model.max_level
     good = len(size) == 3 and all(isinstance(n, int) and n > 0 for n in size)
     check(good and size[2] == 3, "task.model.input_size", size, "[height, width, 3]")
-    check(
-        1 <= model.min_level <= model.max_level <= 10,
-        "task.model.max_level",
-        model.max_level,
-        f"a level from task.model.min_level ({model.min_level}) to 10",
+    expected = f"a level from task.model.min_level ({model.min_level}) to 10"
+    check(1 <= model.min_level <= top <= 10, "task.model.max_level", top, expected)
+    fits = all(n % 2**top == 0 for n in padded_size(task))
+    expected = (
+        f"multiples of {2**top} (stride of max_level {top}) where task.train_data.parser.pad "
     )
-    stride = 2**model.max_level
-    check(
-        all(n % stride == 0 for n in padded_size(task)),
-        "task.model.input_size",
-        size,
-        f"multiples of {stride} (stride of max_level {model.max_level}) where "
-        "task.train_data.parser.pad is off",
-    )
-    check(
-        task.train_data.parser.pad == task.validation_data.parser.pad,
-        "task.validation_data.parser.pad",
-        task.validation_data.parser.pad,
-        "the value of task.train_data.parser.pad",
-    )
+    check(fits, "task.model.input_size", size, f"{expected}is off")
+    pad, expected = task.validation_data.parser.pad, "the value of task.train_data.parser.pad"
+    check(task.train_data.parser.pad == pad, "task.validation_data.parser.pad", pad, expected)
     classes = model.num_classes
     check(classes > 1, "task.model.num_classes", classes, "the largest class id plus 1")
 
@@ -175,19 +161,12 @@ def check_backbone(task: Any) -> None:
         return
     architecture, space = architecture_and_space(backbone.neas)
     name = architecture.name or architecture.key
-    check_levels("task.model.min_level", task.model.min_level, space, name)
-    check(
-        backbone.neas.min_level <= task.model.min_level,
-        "task.model.backbone.neas.min_level",
-        backbone.neas.min_level,
-        f"at most task.model.min_level, which is {task.model.min_level}",
-    )
-    check(
-        task.model.max_level >= min(max(level_layers(space)), task.model.min_level),
-        "task.model.max_level",
-        task.model.max_level,
-        "at least task.model.min_level",
-    )
+    own, low, high = backbone.neas.min_level, task.model.min_level, task.model.max_level
+    check_levels("task.model.min_level", low, space, name)
+    expected = f"at most task.model.min_level, which is {low}"
+    check(own <= low, "task.model.backbone.neas.min_level", own, expected)
+    reaches = high >= min(max(level_layers(space)), low)
+    check(reaches, "task.model.max_level", high, "at least task.model.min_level")
 
 
 def check_records(

@@ -113,13 +113,9 @@ class Candidate:
         check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
         check(is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
         paths = value["path_accuracies"]
-        paths_ok = isinstance(paths, list) and len(paths) == architecture.num_paths
-        check(
-            paths_ok and all(map(is_number, paths)),
-            "path_accuracies",
-            paths,
-            f"{architecture.num_paths} finite numbers",
-        )
+        count = architecture.num_paths
+        fine = isinstance(paths, list) and len(paths) == count and all(map(is_number, paths))
+        check(fine, "path_accuracies", paths, f"{count} finite numbers")
         return cls(
             check_int("candidate", value["candidate"], 0),
             check_int("generation", value["generation"], 0),

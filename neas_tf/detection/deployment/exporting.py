@@ -68,12 +68,8 @@ def export(
     lite = output.suffix == ".tflite"
     check_format(output, quantize, bool(calibration))
     check_output(output, overwrite)
-    check(
-        len(names) == task.model.num_classes,
-        "labels",
-        len(names),
-        f"{task.model.num_classes} names",
-    )
+    classes = task.model.num_classes
+    check(len(names) == classes, "labels", len(names), f"{classes} names")
     detector = Detector(model, task, score_threshold=score_threshold)
     # The Keras model drops what the graph drops.
     generator = model.detection_generator.get_config()

@@ -106,12 +106,8 @@ def test_images(info: LoadedInfo) -> dict[str, Any]:
     from neas_tf.export.images import RUN, open_data, test_pixels
 
     name = FLAGS.evaluation_dataset or RUN
-    check(
-        name != RUN or bool(FLAGS.model_dir),
-        "--evaluate",
-        FLAGS.evaluate,
-        "0 without --model_dir, or name an --evaluation_dataset",
-    )
+    known, other = name != RUN or bool(FLAGS.model_dir), "name an --evaluation_dataset"
+    check(known, "--evaluate", FLAGS.evaluate, f"0 without --model_dir, or {other}")
     dataset = open_data(name, info, FLAGS.model_dir or "", FLAGS.data_dir or "")
     return {"test": test_pixels(dataset, FLAGS.evaluate, info)}
 
