@@ -99,7 +99,7 @@ def run_studies(
             console.say("The time limit is reached; the same command continues from here.")
     for name in names:
         folder = _write_report(name, plan, store, run)
-        console.say(f"{STUDIES[name].title}: {folder / 'README.md'}")
+        console.say(f"{STUDIES[name].TITLE}: {folder / 'README.md'}")
     console.say(schedule.describe(now))
     return now
 
@@ -129,8 +129,8 @@ def _write_report(name: str, plan: Plan, store: Store, run: Run) -> Path:
     missing = [unit for unit in own if unit not in set(done)]
     header = reporting.Header(
         name,
-        study.title,
-        study.paper,
+        study.TITLE,
+        study.PAPER,
         _facts(plan, run),
         [unit.title for unit in done],
         [unit.title for unit in missing],

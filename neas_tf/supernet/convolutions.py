@@ -132,13 +132,7 @@ def _kernel_gradient_by_columns(x: tf.Tensor, size: int, dy: tf.Tensor) -> tf.Te
     padded = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
 
     def gradient(x, taken, padding):
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=x,
-            filter_sizes=[size, taken, x.shape[3], 1],
-            out_backprop=dy,
-            strides=[1] * 4,
-            padding=padding,
-        )
+        return _library_kernel_gradient(x, [size, taken, x.shape[3], 1], 1, dy, padding)
 
     def from_padded(first, last):
         parts = []

@@ -50,7 +50,7 @@ def test_reports_of_whole_and_half_studies(name, share, tmp_path):
         lookup = lookup_of(done)
     report = study.report(PLAN, lookup)
     missing = ["a unit"] if share != "all" else []
-    header = reporting.Header(name, study.title, study.paper, ["a fact"], [], missing, 1.5)
+    header = reporting.Header(name, study.TITLE, study.PAPER, ["a fact"], [], missing, 1.5)
     reporting.write(tmp_path, header, report)
     value = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert value["study"] == name and value["values"]
