@@ -151,12 +151,9 @@ def _parameters(model: Any) -> int:
 
 
 def prepare(network: Network, format: str, cache: Path) -> dict[str, Any]:
-    """The TFLite files of a network in a format, converted where they are not there yet.
+    """The TFLite files of a network in one of `FORMATS`, converted where they are not there yet.
 
-    Args:
-      network: what to convert.
-      format: one of `FORMATS`; int8 is full-integer after training, float32 at both ends.
-      cache: folder of the files.
+    int8 is full-integer after training, float32 at both ends.
 
     Returns:
       `paths`, and, summed over the files: `bytes`, `params`, `macs` (of the graph's convolutions

@@ -65,8 +65,6 @@ def export_saved_model(
 
     Args:
       model: tf_keras, trainable form.
-      info: what the model is.
-      output: folder to write.
       **checks: of `checks.Job`: images, tolerance, overwrite, test, settings.
 
     Returns:
@@ -107,9 +105,6 @@ def export_tflite(
     differences, but must be finite.
 
     Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what the model is.
-      output: file to write.
       rewrites: exact ones for small devices.
       quantize: one of `quantizing.QUANTIZATIONS`.
       representative: for int8, (n, h, w, c) in 0..255.

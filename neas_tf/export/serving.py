@@ -28,13 +28,10 @@ def serving_model(
     probabilities: bool = True,
     keras: Any = tf_keras,
 ):
-    """Wraps a fused ensemble between pixels and probabilities.
+    """Wraps a fused ensemble (`fold_for_deployment`'s, of the same rewrites) between pixels and probabilities.
 
     Args:
-      fused: `fold_for_deployment`'s model, from normalised images to mean logits.
-      normalisation: put in front.
-      batch_size: fixed batch size; None leaves it open.
-      rewrites: that `fused` was made with.
+      batch_size: None leaves it open.
       probabilities: whether there is a softmax at the end.
       keras: the module that `fused` was built with.
 

@@ -93,9 +93,7 @@ def make_page(
 
     Args:
       runs: one, or several to compare; none for a page of tables.
-      title: of the page; by default made of the runs' names.
-      tables: of a study, above the runs.
-      notes: sentences above the tables.
+      tables, notes: of a study, above the runs; the sentences come first.
       pictures: of a study, below its tables: what they show → PNG.
       reload_seconds: the page reloads itself so often; None for a run that is finished.
       max_candidates: of each run; see `thinned`.
@@ -144,19 +142,18 @@ def make_page(
 
 def _run_parts(run: Mapping[str, Any], key: str, places: Charts, space: SearchSpace | None):
     """The sections of one run; `key` is the prefix of their ids."""
-    sections = {
-        "summary": summary_section(run, key),
-        "search": search_section(run, key, places, space),
-        "training": training_section(run, key, places),
-        "shrinks": shrinks.section(run, key, places),
-        "test": test_section(run, key, places),
-    }
-    titles = {"summary": "Summary", "search": "Search", "training": "Training"}
-    titles |= {"shrinks": "Shrinking", "test": "Test"}
+    parts = [
+        ("summary", "Summary", summary_section(run, key)),
+        ("search", "Search", search_section(run, key, places, space)),
+        ("training", "Training", training_section(run, key, places)),
+        ("shrinks", "Shrinking", shrinks.section(run, key, places)),
+        ("test", "Test", test_section(run, key, places)),
+    ]
     if run["missing"] or run["problems"]:
-        sections["remarks"], titles["remarks"] = remarks_section(run, key), "What is missing"
-    links = [tag("a", titles[name], href=f"#{key}-{name}") for name in sections]
-    return [tag("nav", *links, class_="contents", aria_label="Contents"), *sections.values()]
+        parts.append(("remarks", "What is missing", remarks_section(run, key)))
+    links = [tag("a", title, href=f"#{key}-{name}") for name, title, _ in parts]
+    contents = tag("nav", *links, class_="contents", aria_label="Contents")
+    return [contents, *(section for *_, section in parts)]
 
 
 def write_page(path: str | os.PathLike[str], runs: Sequence[RunFiles], **options: Any) -> bool:

@@ -133,12 +133,9 @@ def series(
     Args:
       rows: `x`, `y`, `s` the series; perhaps `low` and `high`, a span of y, and `k`, which of
         several lines of one series a row is of.
-      names: of the series, in the legend's order.
+      names: of the series, in the legend's order; those in `dashed` have dashed lines.
       titles: of the two axes; None for no axis.
       size: width and height in pixels.
-      title: of the chart.
-      lines: joins the points of a series.
-      dashed: the names of the series whose lines are dashed.
       palette: colours of the series, repeated when there are more.
       percent: the axes whose values are fractions.
     """

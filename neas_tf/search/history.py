@@ -235,11 +235,11 @@ class History:
           why_not: the reason why an ensemble cannot belong to this search, '' if it can.
 
         Returns:
-          The state: that of the last finished generation, or `first_state`.
+          The state of the last finished generation, or `first_state`.
 
         Raises:
-          NeasError: for a folder of another search, with the differences, and for a history with
-            a line that does not belong there, naming it. Nothing is changed then.
+          NeasError: for a folder of another search, and for a line that does not belong there, naming
+            it. Nothing is changed then.
         """
         search = json.loads(json.dumps(search, allow_nan=False))
         begun = self._begun()

@@ -143,11 +143,9 @@ def run_race(
     """Runs a race over the validation batches.
 
     Args:
-      race: that decides.
       batches: (the candidates still in, bool (count, …, B): what they are right about in one batch
         of `race.order`, the ensemble last in the second axis). Who stops is taken from the set, so
         that the next batch is measured without them.
-      count: candidates.
 
     Returns:
       (bool (count, …, n): all batches together, int (count,): how many images each one saw).

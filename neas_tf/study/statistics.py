@@ -83,14 +83,11 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a statistic of observations, drawn again with replacement.
+    """Percentile bootstrap of a statistic of `size` observations, drawn again with replacement.
 
     Args:
       statistic: of the numbers (0-based) of the observations that are drawn, such as
         `lambda rows: kendall(x[rows], y[rows])`; resamples in which it is NaN are left out.
-      size: how many observations there are.
-      resamples: how often is drawn.
-      seed: of the generator.
       level: of the interval, such as 0.95.
 
     Raises:

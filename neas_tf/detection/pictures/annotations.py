@@ -270,17 +270,11 @@ def segmentation_box(value: object, image: Mapping[str, Any]) -> list[float] | N
 
 
 def fit_classes(annotations: Annotations, names: Sequence[str]) -> Annotations:
-    """The annotations with the detector's class ids in place of their own.
+    """The annotations with the detector's class ids in place of their own; `mended` says where they differ.
 
     Names are compared, without regard to case, `_` and `-`; a category without a name, or a class
-    whose name is only its number, is told by its id.
-
-    Args:
-      annotations: of `read`.
-      names: of the detector's classes by id, the first that of the background; none: ids count.
-
-    Returns:
-      The annotations; `mended` says where ids differ.
+    whose name is only its number, is told by its id. `names` are those of the detector's classes by id,
+    the first that of the background; without any, ids count.
 
     Raises:
       NeasError: when a category that has boxes is no class of the detector, or not one class.

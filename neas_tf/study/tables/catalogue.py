@@ -10,7 +10,6 @@ from neas_tf.study.tables.names import NAMES
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Unit
 
-
 # A study is a module: `TITLE`, `PAPER` (what of the paper it repeats), `rounds(plan)`, its units, one list
 # a seed, in the order in which they tell most, and `report(plan, lookup)`, what is known from those done.
 _MODULES = (ranking, homogeneous, searcher, paths, sharing, diversity, frontier)
