@@ -139,8 +139,8 @@ class Runner:
     ) -> Run:
         """A run whose supernet is the one of another unit, by links that move with the folder."""
         own = json.loads(unit.supernet.settings)
-        config_of = {**own, "seed": unit.supernet.seed}
-        run = self._run(unit, _merged(config_of, {"search": search}), budget)
+        own |= {"seed": unit.supernet.seed, "search": {**own.get("search", {}), **search}}
+        run = self._run(unit, own, budget)
         with run.writing():  # first what says whose the folder is
             for name in ("supernet", "shrink"):
                 if not run.folder(name).exists():
@@ -234,12 +234,3 @@ class Runner:
             write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
             samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
         return {"milliseconds": typical(samples) / 1e6, "machine": describe_machine()}
-
-
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two levels of settings; the second wins."""
-    result = dict(first)
-    for key, value in second.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = {**result[key], **value} if both else value
-    return result

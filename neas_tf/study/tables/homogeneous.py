@@ -13,7 +13,7 @@ from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Result, Training, Unit, found
+from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Training, Unit, found
 
 TITLE = "Homogeneous: an ensemble of different paths against mirrors of each of its paths"
 PAPER = "Table 3, Fig. 4"
@@ -57,14 +57,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     complete = []
     for seed in plan.seeds:
         results = {
-            name: _joined(found(unit, lookup), found(_comparison(unit), lookup))
+            name: (found(unit, lookup), found(_comparison(unit), lookup))
             for name, unit in _variants(plan, seed).items()
         }
-        done = {name: result for name, result in results.items() if result is not None}
-        if len(done) == len(results):  # compare like with like
+        if all(None not in pair for pair in results.values()):  # compare like with like
             complete.append(seed)
-            for name, result in done.items():
-                by_name.setdefault(name, []).append(result)
+            for name, (trained, compared) in results.items():
+                by_name.setdefault(name, []).append({**(trained or {}), **(compared or {})})
     summary = {name: _summary(results) for name, results in by_name.items()}
     sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]
     if complete:
@@ -78,10 +77,6 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     if all(value is not None for value in embeddings.values()):
         pictures["tsne.png"] = functools.partial(_picture, embeddings)
     return Report(values, [_table(summary)], sentences, pictures)
-
-
-def _joined(trained: Result | None, compared: Result | None) -> dict[str, Any] | None:
-    return None if trained is None or compared is None else {**trained, **compared}
 
 
 def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:

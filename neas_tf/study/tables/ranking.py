@@ -23,7 +23,7 @@ from neas_tf.study.tables.correlations import (
     scores_of,
 )
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Lookup, Result, Search, Supernet, Training, Unit, found
+from neas_tf.study.units import Lookup, Result, Search, Supernet, Unit, found
 
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
 PAPER = "Table 2"
@@ -56,14 +56,11 @@ def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
 
-def _truth(plan: Plan, seed: int) -> list[Training]:
-    return [plan.training(seed, key) for key in plan.random_ensembles()]
-
-
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
     result: list[list[Unit]] = []
-    truths = [_truth(plan, seed) for seed in plan.settings.training_seeds]
+    keys = plan.random_ensembles()
+    truths = [[plan.training(seed, key) for key in keys] for seed in plan.settings.training_seeds]
     for number_, seed in enumerate(plan.seeds):
         metrics = plan.settings.metrics
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
