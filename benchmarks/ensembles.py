@@ -12,9 +12,7 @@ float32, one thread, batch 1, processor time. The files stay in the folder `--ca
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import command, timing
 from benchmarks.networks import caller, networks, prepare, random_ensemble
 from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
-from neas_tf.common.errors import NeasError, check, check_int
-from neas_tf.common.files import told, write_bytes_atomic, write_json_atomic
+from neas_tf.common.errors import NeasError, check
 from neas_tf.common.paths import config_file, resolve_user_path
 from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
@@ -43,9 +40,7 @@ TOLERANCE = 0.02  # of the reference's MACs
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code, 2 after bad input."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--space", default="", help="YAML file; default: the mobile space")
     parser.add_argument("--model_dir", default="", help="instead of --space: that of a run")
     parser.add_argument("--architectures", default="", help="JSON files or keys, with commas")
@@ -53,13 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--runs", type=int, default=3, help="invocations in a turn")
-    parser.add_argument("--output", default="", help="JSON file; default: standard output")
     parser.add_argument("--plot", default="", help="PNG file: the distribution")
     parser.add_argument("--cache", default="runs/mobile_space", help="folder of exported files")
     args = parser.parse_args(arguments)
-    try:
-        for name in ("count", "rounds", "runs"):
-            check_int(f"--{name}", getattr(args, name), 1)
+
+    def work() -> None:
+        command.check_counts(args, count=1, rounds=1, runs=1)
         check(not (args.space and args.model_dir), "--space", args.space, "none with --model_dir")
         mobile = str(config_file("spaces", "mobile.yaml"))
         run = args.model_dir and str(Path(args.model_dir) / "params.yaml")
@@ -78,21 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reference = {"name": REFERENCE, "macs": found["macs"], "path": found["paths"][0]}
             chosen = sample(space, found["macs"], args.count, args.seed)
         report = measure(space, chosen, reference, cache, args.rounds, args.runs)
-        words = sys.argv[1:] if arguments is None else arguments
-        report["command"] = " ".join(["python -m benchmarks.ensembles", *words])
         if args.plot:
-            with told(f"--plot {args.plot!r}"):
-                write_bytes_atomic(Path(resolve_user_path(args.plot)), draw(report))
-        if args.output:
-            with told(f"--output {args.output!r}"):
-                write_json_atomic(Path(resolve_user_path(args.output)), report)
-            say(summary(report))
-        else:
-            print(json.dumps(report, indent=1))
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            command.write_plot(draw(report), args.plot)
+        command.write_report(report, args.output, "ensembles", arguments)
+        say(summary(report))
+
+    return command.exit_code(work)
 
 
 def sample(space: SearchSpace, macs: int, count: int, seed: int) -> list[Architecture]:

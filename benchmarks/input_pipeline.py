@@ -1,29 +1,25 @@
 """Images per second of the input pipeline, for each kind of augmentation; prints JSON.
 
     python -m benchmarks.input_pipeline --data_dir=<TFDS folder> [--name=cifar10] [--seconds=3]
-    python -m benchmarks.input_pipeline --feed [--quick]
 
-Without --data_dir random images of CIFAR-10's size are used. `per_core` divides by the processor
+Without --data_dir random images of CIFAR-10's size are used; those named `jpeg` are made of JPEG files
+of 500×375 pixels, ImageNet's median, decoded and cropped to 224². `per_core` divides by the processor
 time used, `share` compares with no augmentation at all.
-
---feed also trains NEAS-S on what the pipeline makes: images of 32² in memory with crop, flip and
-AutoAugment, and JPEG files of 500×375 pixels, decoded, cropped to 224² and with AutoAugment. Printed
-are the images of each per second of processor time, and the share of its time that the training,
-with the pipeline beside it on the same cores, waits for images.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import dataclasses
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.targets import target
+from benchmarks import command
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"augment": "none"},
     "crop_flip": {"augment": "crop_flip"},
     "crop_flip_cutout": {"augment": "crop_flip", "cutout": 16},
@@ -31,12 +27,10 @@ VARIANTS = {
     "crop_flip_auto_augment": {"augment": "crop_flip", "auto_augment": "reduced_cifar10"},
     "imagenet": {"augment": "imagenet"},
     "imagenet_rand_augment": {"augment": "imagenet", "rand_augment": 2},
+    "jpeg": {"augment": "imagenet"},
+    "jpeg_auto_augment": {"augment": "imagenet", "auto_augment": "v0"},
 }
-FED = {
-    "small": "32² in memory, crop, AutoAugment",
-    "jpeg": "JPEG, decode, crop to 224², AutoAugment",
-}
-QUICK = ("none", "crop_flip_auto_augment")
+JPEG_SIZE = (375, 500)  # ImageNet's median
 
 
 def random_data():
@@ -57,6 +51,25 @@ def random_data():
     )
 
 
+def photographs(folder: Path, count: int = 48):
+    """JPEG files of ImageNet's usual size, smooth with some noise, in folders of two classes."""
+    import cv2
+    import numpy as np
+
+    from neas_tf import data
+
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / ("train" if number % 4 else "test") / f"class_{number // 4 % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (12, 16, 3)).astype(np.float32)
+        image = cv2.resize(coarse, JPEG_SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+        image = np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+        (place / f"{number:03d}.jpg").write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+    source = {"source": "image_folder", "data_dir": str(folder), "input_size": [224, 224]}
+    return data.load(data.DataConfig(**source, augment="imagenet", cache="none"))
+
+
 def measure(info, batch_size: int, seconds: float) -> dict[str, float]:
     """images/s by the clock, and per second of processor time."""
     from neas_tf import data
@@ -74,86 +87,42 @@ def measure(info, batch_size: int, seconds: float) -> dict[str, float]:
     }
 
 
-def feeding(info, steps: int) -> dict:
-    """The report of --feed: `feeding` by kind of images, and its targets."""
-    import dataclasses
-
-    from benchmarks.feeding import feed, photographs
-
-    small = dataclasses.replace(
-        info, config=info.config.replace(**VARIANTS["crop_flip_auto_augment"])
-    )
-    found = {"small": feed(small, 64, steps)}
-    with tempfile.TemporaryDirectory() as folder:
-        photos = photographs(Path(folder))
-        found["jpeg"] = feed(photos, 16, steps)
-        plain = dataclasses.replace(photos, config=photos.config.replace(auto_augment=""))
-        found["jpeg_without_policy"] = measure(plain, 16, 3.0)
-    return {"feeding": found, "targets": targets(found)}
-
-
-def targets(found: dict) -> list[dict]:
-    """What the project wants of `feeding`'s figures; {} where there are none."""
-    rows = []
-    for name, label in FED.items():
-        one = found.get(name, {})
-        waits = f" (the step waits {one['waiting_share']:.1%} of its time)" if one else ""
-        what = f"input pipeline, {label}: images against those of the step that it feeds{waits}"
-        rows.append(target(f"input_{name}", what, one.get("ratio"), at_least=1.0, unit="×"))
-    return rows
-
-
-def main(arguments: list[str]) -> int:
-    """Runs every variant."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the variants; returns the exit code, 2 after bad input."""
+    parser = command.parser(__doc__)
     parser.add_argument("--data_dir", default="", help="folder of prepared TFDS sets")
     parser.add_argument("--name", default="cifar10", help="TFDS set with images of one size")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each variant")
-    parser.add_argument("--feed", action="store_true", help="train on the images, too")
-    parser.add_argument("--steps", type=int, default=0, help="of the training (10; quick: 4)")
-    parser.add_argument("--quick", action="store_true", help="few variants and steps")
-    options = parser.parse_args(arguments)
-    options.steps = options.steps or (4 if options.quick else 10)
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="with commas")
+    args = parser.parse_args(arguments)
 
-    import dataclasses
+    def work() -> None:
+        from neas_tf import data
 
-    from neas_tf import data
-    from neas_tf.common.errors import NeasError
+        command.check_counts(args, batch_size=1)
+        chosen = command.choose("--variants", args.variants, VARIANTS)
+        started = time.perf_counter()
+        info = random_data()
+        if args.data_dir:
+            source = {"source": "tfds", "name": args.name, "data_dir": args.data_dir}
+            info = data.load(data.DataConfig(**source))
+        report = {"data": info.name, "input_shape": list(info.input_shape)}
+        report |= {"batch_size": args.batch_size}
+        report |= {"load_seconds": round(time.perf_counter() - started, 2), "variants": {}}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, fields in chosen.items():
+                source = photographs(Path(folder)) if name.startswith("jpeg") else info
+                variant = dataclasses.replace(source, config=source.config.replace(**fields))
+                speed = measure(variant, args.batch_size, args.seconds)
+                base = report["variants"].get("none", speed)
+                report["variants"][name] = speed | {
+                    "share": round(speed["per_core"] / base["per_core"], 3)
+                }
+        command.write_report(report, args.output, "input_pipeline", arguments)
 
-    started = time.perf_counter()
-    try:
-        if options.data_dir:
-            info = data.load(
-                data.DataConfig(source="tfds", name=options.name, data_dir=options.data_dir)
-            )
-        else:
-            info = random_data()
-    except NeasError as error:
-        print(error, file=sys.stderr)
-        return 2
-    result = {
-        "data": info.name,
-        "input_shape": list(info.input_shape),
-        "batch_size": options.batch_size,
-        "load_seconds": round(time.perf_counter() - started, 2),
-        "variants": {},
-    }
-    for name, fields in VARIANTS.items():
-        if options.quick and name not in QUICK:
-            continue
-        variant = dataclasses.replace(info, config=info.config.replace(**fields))
-        speed = measure(variant, options.batch_size, options.seconds)
-        base = result["variants"].get("none", speed)
-        speed["share"] = round(speed["per_core"] / base["per_core"], 3)
-        result["variants"][name] = speed
-    if options.feed:
-        result |= feeding(info, options.steps)
-    print(json.dumps(result, indent=1))
-    return 0
+    return command.exit_code(work)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

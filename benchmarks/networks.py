@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,8 @@ def networks() -> dict[str, Network]:
     found = []
     for letter in "sml":
         for variant, what in (("", ""), ("_plain", ", plain"), ("_separate", ", separate paths")):
-            found.append(
-                Network(
-                    f"neas_{letter}{variant}",
-                    f"NEAS-{letter.upper()}{what}",
-                    NEAS,
-                    (224, 224),
-                    _neas(f"neas_{letter}", variant),
-                )
-            )
+            name, label = f"neas_{letter}", f"NEAS-{letter.upper()}{what}"
+            found.append(Network(f"{name}{variant}", label, NEAS, (224, 224), _neas(name, variant)))
     for name, label, model_id, side in (
         ("mobilenet_v2", "MobileNetV2", "MobileNetV2", 224),
         ("mobilenet_v3_large", "MobileNetV3-L", "MobileNetV3Large", 224),
@@ -157,12 +151,9 @@ def _parameters(model: Any) -> int:
 
 
 def prepare(network: Network, format: str, cache: Path) -> dict[str, Any]:
-    """The TFLite files of a network in a format, converted where they are not there yet.
+    """The TFLite files of a network in one of `FORMATS`, converted where they are not there yet.
 
-    Args:
-      network: what to convert.
-      format: one of `FORMATS`; int8 is full-integer after training, float32 at both ends.
-      cache: folder of the files.
+    int8 is full-integer after training, float32 at both ends.
 
     Returns:
       `paths`, and, summed over the files: `bytes`, `params`, `macs` (of the graph's convolutions
@@ -212,36 +203,32 @@ def _convert(network: Network, cache: Path, stem: str) -> None:
 
     space = dataclasses.replace(SearchSpace(), input_size=network.size)
     images = random_images(space, CALIBRATION_IMAGES)
-    results = {format: {"files": [], "parts": []} for format in FORMATS}
-    parameters = macs = 0
+    files: dict[str, list[Path]] = {format: [] for format in FORMATS}
+    parameters = 0
     for number, (model, count) in enumerate(network.build(), 1):
         parameters += count
         with tempfile.TemporaryDirectory() as folder:
             _save(model, folder)
             for format, quantize in zip(FORMATS, ("none", "int8"), strict=True):
                 calibration = images if quantize == "int8" else None
-                content = convert(folder, quantize, images=calibration)
-                path = cache / f"{stem}-{number}-{format}.tflite"
-                write_bytes_atomic(path, content)
-                part = {"bytes": len(content), **inspect(path)}
-                results[format]["files"].append(path.name)
-                results[format]["parts"].append(part)
-                macs += graph_macs(path) if format == "float32" else 0
-    found = {"params": parameters, "macs": macs}
-    for format, result in results.items():
-        parts = result.pop("parts")
-        rest: dict[str, int] = {}
-        for part in parts:
-            for name, count in part["not_delegated"].items():
-                rest[name] = rest.get(name, 0) + count
-        result |= found | {
-            "bytes": sum(part["bytes"] for part in parts),
+                files[format].append(cache / f"{stem}-{number}-{format}.tflite")
+                write_bytes_atomic(files[format][-1], convert(folder, quantize, images=calibration))
+    macs = sum(map(graph_macs, files["float32"]))
+    results = {}
+    for format, paths in files.items():
+        parts = [inspect(path) for path in paths]
+        rest = sum((Counter(part["not_delegated"]) for part in parts), Counter())
+        results[format] = {
+            "files": [path.name for path in paths],
+            "params": parameters,
+            "macs": macs,
+            "bytes": sum(path.stat().st_size for path in paths),
             "xnnpack_partitions": sum(part["xnnpack_partitions"] for part in parts),
-            "not_delegated": rest,
-            "float_islands": sum(sum(part["float_islands"].values()) for part in parts),
+            "not_delegated": dict(rest),
         }
-        if format == "float32":
-            del result["float_islands"]
+        if format == "int8":
+            islands = sum(sum(part["float_islands"].values()) for part in parts)
+            results[format]["float_islands"] = islands
     write_json_atomic(cache / f"{stem}.json", results)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of a training step train: the spaces, batch sizes and drawn ensembles."""
+"""What the benchmark of the supernet's step trains: spaces, batch sizes and drawn ensembles."""
 
 from __future__ import annotations
 
@@ -81,17 +81,14 @@ CASES = {
         ),
     )
 }
-# A rate at which fresh weights do not diverge without a warm-up, for the loss curves.
+# A rate at which fresh weights do not diverge without a warm-up.
 WEIGHT_DECAY, MOMENTUM, LEARNING_RATE = 4e-5, 0.9, 0.01
 
 
-def random_batch(space: SearchSpace, size: int, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Random normalised images (B, H, W, C) float32 and labels (B,) int64."""
-    rng = np.random.default_rng([0xBE7C, step])
-    images = rng.standard_normal((size, *space.input_size, space.input_channels), np.float32)
-    return images, rng.integers(0, space.num_classes, size)
-
-
-def batch(case: Case, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A random batch of a case."""
-    return random_batch(case.space, case.batch_size, step)
+    rng = np.random.default_rng([0xBE7C, 0])
+    shape = (case.batch_size, *case.space.input_size, case.space.input_channels)
+    return rng.standard_normal(shape, np.float32), rng.integers(
+        0, case.space.num_classes, case.batch_size
+    )

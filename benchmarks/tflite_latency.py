@@ -14,112 +14,73 @@ The first run converts (minutes); the files stay in the folder `--cache`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import timing
+from benchmarks import command, timing
 from benchmarks.networks import FORMATS, Network, caller, is_prepared, networks, prepare
 from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
-from neas_tf.common.errors import NeasError, check, check_int, unknown_name
-from neas_tf.common.files import read_json, write_bytes_atomic, write_json_atomic
+from neas_tf.common.errors import NeasError, check
+from neas_tf.common.files import read_json
 from neas_tf.common.paths import resolve_user_path
 
 FORMAT = "neas-tflite-latency/1"
 REFERENCE = "efficientnet_b0"
-# (name of the network, what it is compared with, largest ratio of the latencies)
-TARGETS = (
-    ("neas_s", REFERENCE, 1.0),
-    ("neas_m", REFERENCE, 1.6),
-    ("neas_l", REFERENCE, 2.5),
-    ("neas_s", "neas_s_separate", 0.6),
-)
-INT8_SPEEDUP = 1.6  # of these three
-INT8_NETWORKS = ("neas_s", "neas_m", "neas_l")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code, 2 after bad input."""
     known = networks()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", default="", help=f"of {', '.join(known)}; default: all")
+    parser = command.parser(__doc__)
+    parser.add_argument("--models", default=",".join(known), help="with commas")
     parser.add_argument("--formats", default=",".join(FORMATS), help="with commas")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--runs", type=int, default=3, help="invocations in a turn")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", default="", help="JSON file; default: standard output")
     parser.add_argument("--plot", default="", help="PNG file: latency against MACs")
     parser.add_argument("--cache", default="runs/tflite_latency", help="folder of converted files")
     args = parser.parse_args(arguments)
-    try:
-        chosen = [_choose("--models", n, known) for n in args.models.split(",") if n]
-        formats = [
-            _choose("--formats", f, dict.fromkeys(FORMATS, f)) for f in args.formats.split(",")
-        ]
-        for name in ("rounds", "runs", "threads"):
-            check_int(f"--{name}", getattr(args, name), 1)
-        output, plot, cache = (
-            Path(resolve_user_path(path)) if path else None
-            for path in (args.output, args.plot, args.cache)
-        )
-        check(cache is not None, "--cache", args.cache, "a folder")
-        _check_replaceable(output, plot)
+
+    def work() -> None:
+        chosen = command.choose("--models", args.models, known)
+        formats = command.choose("--formats", args.formats, dict.fromkeys(FORMATS))
+        command.check_counts(args, rounds=1, runs=1, threads=1)
+        check(bool(args.cache), "--cache", args.cache, "a folder")
+        _check_replaceable(args.output, args.plot)
         quiet_libraries()
-        result = measure(
-            chosen or list(known.values()),
-            cache,
-            formats=formats,
+        report = measure(
+            list(chosen.values()),
+            Path(resolve_user_path(args.cache)),
+            formats=list(formats),
             rounds=args.rounds,
             runs=args.runs,
             threads=args.threads,
         )
-        result["command"] = _command(arguments)
-        if output:
-            write_json_atomic(output, result)
-        else:
-            print(json.dumps(result))
-        if plot:
+        command.write_report(report, args.output, "tflite_latency", arguments)
+        if args.plot:
             from benchmarks.latency_plot import draw
 
-            write_bytes_atomic(plot, draw(result))
-        say(table(result))
-    except NeasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename!r} cannot be written ({error.strerror}).", file=sys.stderr)
-        return 2
-    return 0
+            command.write_plot(draw(report), args.plot)
+        say(table(report))
+
+    return command.exit_code(work)
 
 
-def _choose(field: str, name: str, known: Mapping[str, Any]) -> Any:
-    if name not in known:
-        unknown_name(field, name, known)
-    return known[name]
-
-
-def _check_replaceable(output: Path | None, plot: Path | None) -> None:
+def _check_replaceable(output: str, plot: str) -> None:
     """Refuses to write over what an earlier run of this command did not write."""
-    if output and output.exists():
+    path = Path(resolve_user_path(output))
+    if output and path.exists():
         try:
-            ours = read_json(output).get("format") == FORMAT
+            ours = read_json(path).get("format") == FORMAT
         except (NeasError, AttributeError):
             ours = False
-        check(ours, "--output", str(output), "a new file, or one that this command wrote")
+        check(ours, "--output", str(path), "a new file, or one that this command wrote")
     if plot:
-        check(plot.suffix == ".png", "--plot", str(plot), "a name that ends with .png")
-        check(not plot.is_dir(), "--plot", str(plot), "a file")
-
-
-def _command(arguments: Sequence[str] | None) -> str:
-    words = sys.argv[1:] if arguments is None else arguments
-    return " ".join(["python -m benchmarks.tflite_latency", *words])
+        check(plot.endswith(".png"), "--plot", plot, "a name that ends with .png")
+        check(not Path(resolve_user_path(plot)).is_dir(), "--plot", plot, "a file")
 
 
 def measure(
@@ -133,21 +94,14 @@ def measure(
 ) -> dict[str, Any]:
     """Converts what is not in the cache, and measures the networks against each other.
 
-    Args:
-      chosen: networks to compare.
-      cache: folder of converted files.
-      formats: of `benchmarks.networks.FORMATS`.
-      rounds, runs: as for `timing.interleaved`.
-      threads: of LiteRT; with more than one, the time is that on the clock.
+    `rounds` and `runs` are those of `timing.interleaved`; with more than one of LiteRT's threads the time
+    is that on the clock.
 
     Returns:
       The report: `networks` in the order given, each with its size, MACs, parameters and, for each
       format, `ms` (median over the rounds) with 10th and 90th percentile, file size, XNNPACK
-      partitions and `ratio` to EfficientNet-B0 in that format, and the `int8_speedup`; `targets`
-      that were measured; machine, versions and settings.
-
-    Raises:
-      NeasError: when a network cannot be converted.
+      partitions and `ratio` to EfficientNet-B0 in that format, and the `int8_speedup`; machine,
+      versions and settings.
     """
     files = _files(chosen, formats, cache)
     calls = {key: caller(found["paths"], threads) for key, found in files.items()}
@@ -156,7 +110,6 @@ def measure(
         times = timing.interleaved(calls, rounds, runs, clock=clock, tick=progress.update)
     from neas_tf.ensemble.store import library_versions
 
-    rows = [_row(network, formats, files, times) for network in chosen]
     return {
         "format": FORMAT,
         "reference": REFERENCE,
@@ -168,8 +121,7 @@ def measure(
         "versions": library_versions(
             "ai-edge-litert", "tensorflow", "tf-keras", "tf-models-official", "numpy"
         ),
-        "networks": rows,
-        "targets": _targets(rows, times),
+        "networks": [_row(network, formats, files, times) for network in chosen],
     }
 
 
@@ -223,27 +175,6 @@ def _ratio(times: Mapping[tuple[str, str], list[float]], above: Any, below: Any)
     return round(timing.ratio(times[above], times[below]), 3)
 
 
-def _targets(
-    rows: Sequence[Mapping[str, Any]], times: Mapping[tuple[str, str], list[float]]
-) -> list[dict[str, Any]]:
-    """What the project wants of the figures, as far as the networks were measured."""
-    result = []
-    for name, other, bound in TARGETS:
-        above, below = (name, "float32"), (other, "float32")
-        if above in times and below in times:
-            value = _ratio(times, above, below)
-            what = f"{name} / {other}, float32"
-            result.append({"what": what, "at_most": bound, "value": value, "met": value <= bound})
-    for row in rows:
-        if row["name"] in INT8_NETWORKS and "int8_speedup" in row:
-            value, int8 = row["int8_speedup"], row["int8"]
-            whole = int8["xnnpack_partitions"] == 1 and not int8["float_islands"]
-            met = value >= INT8_SPEEDUP and whole
-            what = f"{row['name']}, float32 / int8, integers in one XNNPACK partition"
-            result.append({"what": what, "at_least": INT8_SPEEDUP, "value": value, "met": met})
-    return result
-
-
 def table(result: Mapping[str, Any]) -> str:
     """The report for people, as a Markdown table."""
     formats = [format for format in FORMATS if format in result["networks"][0]]
@@ -265,13 +196,7 @@ def table(result: Mapping[str, Any]) -> str:
             parts = str(network["int8"]["xnnpack_partitions"])
             row += [f"{network['int8_speedup']:.2f}", parts]
         rows.append(row)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    for target in result["targets"]:
-        bound = "≤" if "at_most" in target else "≥"
-        limit = target.get("at_most", target.get("at_least"))
-        verdict = "met" if target["met"] else "MISSED"
-        lines.append(f"{verdict}: {target['what']}: {target['value']:.2f} (wanted {bound} {limit})")
-    return "\n".join(lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

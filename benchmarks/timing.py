@@ -27,19 +27,11 @@ def interleaved(
     clock: str = "cpu",
     tick: Callable[[], Any] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds that each call takes, per round.
+    """Milliseconds that each call takes, per round, by name.
 
-    Args:
-      calls: by name; in every round each one is called once unmeasured, for its weights to be in
-        the caches as they are on a device that runs one network, and then `runs` times.
-      rounds: that count; one more comes first.
-      runs: calls of a turn, whose mean is taken.
-      clock: 'cpu', the processor time of this process, all threads together; 'wall', the time on
-        the clock.
-      tick: called after each turn.
-
-    Returns:
-      `rounds` numbers by name.
+    In every round each call is made once unmeasured, for its weights to be in the caches as they are on
+    a device that runs one network, and then `runs` times, whose mean is taken. One round more comes
+    first. `clock` is 'cpu', the processor time of this process, all threads together, or 'wall'.
     """
     now = CLOCKS[clock]
     times: dict[str, list[float]] = {name: [] for name in calls}

@@ -99,18 +99,16 @@ class Separable(nn.Module):
 class Head(nn.Module):
     """1×1 convolution, pooling and classifier of one path."""
 
-    def __init__(self, space: SearchSpace, dropout: float = 0.0):
+    def __init__(self, space: SearchSpace):
         super().__init__()
         self.conv = ConvBatchNorm(space.out_channels, space.head_channels)
-        self.dropout = dropout
         self.features = nn.Linear(space.head_channels, space.feature_channels)
         self.classifier = nn.Linear(space.feature_channels, space.num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (B, C, H, W) → (B, classes)."""
         x = self.conv(x).mean((2, 3))
-        x = functional.silu(self.features(x))
-        return self.classifier(functional.dropout(x, self.dropout, self.training))
+        return self.classifier(functional.silu(self.features(x)))
 
 
 def make_stem(space: SearchSpace) -> list[nn.Module]:

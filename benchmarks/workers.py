@@ -32,13 +32,7 @@ class Turn(NamedTuple):
 
 
 class Worker:
-    """A child process that serves calls.
-
-    Args:
-      module: to be run, `python -m module arguments`; it ends in `serve`.
-      arguments: of the command.
-      threads: of the worker's libraries.
-    """
+    """A child process, `python -m module arguments`, that serves calls; the module ends in `serve`."""
 
     def __init__(self, module: str, arguments: Sequence[str] = (), threads: int = 1):
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
@@ -81,9 +75,7 @@ class Worker:
         return self._stderr.read().decode(errors="replace").strip()[-_TAIL:] or "it said nothing."
 
     def close(self) -> None:
-        """Ends the process; a second time does nothing."""
-        if self._process.stdin.closed:
-            return
+        """Ends the process."""
         self._process.stdin.close()
         try:
             self._process.wait(timeout=20)

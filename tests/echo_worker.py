@@ -1,4 +1,4 @@
-"""A worker of `benchmarks.workers` without any library: python -m tests.echo_worker [silent]."""
+"""A worker of `benchmarks.workers` without any library: python -m tests.echo_worker."""
 
 import os
 import sys
@@ -24,12 +24,5 @@ def die():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["sleep"]:
-        time.sleep(60)
-    elif sys.argv[1:] == ["chatter"]:
-        print("no JSON")
-    elif sys.argv[1:]:
-        sys.exit(f"cannot {sys.argv[1]}")
-    else:
-        threads = os.environ["OMP_NUM_THREADS"]
-        serve({"echo": lambda x: [x, threads], "busy": busy, "fail": fail, "die": die})
+    threads = os.environ["OMP_NUM_THREADS"]
+    serve({"echo": lambda x: [x, threads], "busy": busy, "fail": fail, "die": die})

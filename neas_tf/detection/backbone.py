@@ -58,19 +58,16 @@ class NeasBackboneModel(tf_keras.Model):
         """Builds the network with fresh weights.
 
         Args:
-          architecture: lies in `space`.
-          space: gives widths, strides and the input size.
+          architecture, space: the ensemble; the space also gives the input size.
           merge, min_level, drop_path, frozen_layers: see `NeasBackbone`.
           norm_momentum: of the BN averages; their epsilon is the classifier's.
           synchronized: batch moments over all replicas.
           kernel_regularizer: of the dense convolutions; as with Model Garden's mobile backbones
             the depthwise ones have none.
-          batch_size: fixed batch size; None leaves it open.
-          seed: makes the initial weights reproducible.
+          batch_size: None leaves it open.
 
         Raises:
-          NeasError: when the architecture is not in the space, a value is out of range, or the
-            network has no such level.
+          NeasError: for a value out of range, or a network without such a level.
         """
         name = architecture.name or architecture.key
         architecture.check_in(space)
@@ -91,19 +88,6 @@ class NeasBackboneModel(tf_keras.Model):
         super().__init__(inputs=image, outputs=outputs, name="neas_backbone")
         self.architecture, self.space = architecture, space
         self._output_specs = {level: x.get_shape() for level, x in outputs.items()}
-        self._config = {
-            "architecture": architecture.to_dict(),
-            "space": space.to_dict(),
-            "merge": merge,
-            "min_level": min_level,
-            "drop_path": drop_path,
-            "frozen_layers": frozen_layers,
-            "norm_momentum": norm_momentum,
-            "synchronized": synchronized,
-            "kernel_regularizer": kernel_regularizer,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
         if kernel_regularizer is not None:
             self._regularise(kernel_regularizer)
         self._freeze(frozen_layers)
@@ -123,17 +107,6 @@ class NeasBackboneModel(tf_keras.Model):
     def output_specs(self) -> Mapping[str, tf.TensorShape]:
         """Shape of every level."""
         return self._output_specs
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor, architecture and space as JSON."""
-        return dict(self._config)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None):
-        """Builds the same network, with fresh weights."""
-        values = dict(config)
-        architecture = Architecture.from_dict(values.pop("architecture"))
-        return cls(architecture, SearchSpace.from_dict(values.pop("space")), **values)
 
 
 def _penalty(regularizer: Any, layer: Any) -> tf.Tensor:

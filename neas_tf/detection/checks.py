@@ -15,7 +15,12 @@ from neas_tf.common.errors import NeasError, check, unknown_name
 from neas_tf.config.parse import apply_override, check_known, load_file, read_overrides
 from neas_tf.detection import experiments
 from neas_tf.detection.backbone import architecture_and_space
-from neas_tf.detection.initialising import check_modules, find_checkpoint, newest_checkpoint
+from neas_tf.detection.initialising import (
+    check_modules,
+    check_same_ensemble,
+    find_checkpoint,
+    newest_checkpoint,
+)
 from neas_tf.detection.pictures import annotations as boxes_of_coco
 from neas_tf.detection.pictures.records import check_content
 from neas_tf.detection.task import padded_size
@@ -65,18 +70,14 @@ def _without_stages(override: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_experiment(config: Any, mode: str, model_dir: str) -> boxes_of_coco.Annotations | None:
-    """Checks sizes, levels, files, what they hold, and the folder.
+    """Checks sizes, levels, files, what they hold, and the folder, which may hold an earlier session.
 
     Args:
       config: of `load_experiment`.
       mode: of Model Garden's flag; `train…` needs the training records, `…eval…` the others.
-      model_dir: of the run; may hold an earlier session of the same model.
 
     Returns:
       The annotations that evaluation will judge by, where there are any.
-
-    Raises:
-      NeasError: names the setting and what was wrong with it.
     """
     task = config.task
     check_sizes(task)
@@ -120,12 +121,9 @@ def check_annotations(task: Any) -> boxes_of_coco.Annotations:
             "into the file."
         )
     ids = [category["id"] for category in boxes.value["categories"]]
-    check(
-        max(ids) < task.model.num_classes,
-        "task.model.num_classes",
-        task.model.num_classes,
-        f"at least {max(ids) + 1}, the largest class id of task.annotation_file plus 1",
-    )
+    classes = task.model.num_classes
+    expected = f"at least {max(ids) + 1}, the largest class id of task.annotation_file plus 1"
+    check(max(ids) < classes, "task.model.num_classes", classes, expected)
     if min(row["category_id"] for row in boxes.value["annotations"]) < 1:
         raise NeasError(
             f"{field}: {path!r} has boxes of category {min(ids)}; expected ids from 1, as 0 is the "
@@ -140,29 +138,18 @@ def check_annotations(task: Any) -> boxes_of_coco.Annotations:
 
 def check_sizes(task: Any) -> None:
     """Checks that the pyramid fits the images."""
-    model, size = task.model, task.model.input_size
+    model, size, top = task.model, task.model.input_size, task.model.max_level
     good = len(size) == 3 and all(isinstance(n, int) and n > 0 for n in size)
     check(good and size[2] == 3, "task.model.input_size", size, "[height, width, 3]")
-    check(
-        1 <= model.min_level <= model.max_level <= 10,
-        "task.model.max_level",
-        model.max_level,
-        f"a level from task.model.min_level ({model.min_level}) to 10",
+    expected = f"a level from task.model.min_level ({model.min_level}) to 10"
+    check(1 <= model.min_level <= top <= 10, "task.model.max_level", top, expected)
+    fits = all(n % 2**top == 0 for n in padded_size(task))
+    expected = (
+        f"multiples of {2**top} (stride of max_level {top}) where task.train_data.parser.pad "
     )
-    stride = 2**model.max_level
-    check(
-        all(n % stride == 0 for n in padded_size(task)),
-        "task.model.input_size",
-        size,
-        f"multiples of {stride} (stride of max_level {model.max_level}) where "
-        "task.train_data.parser.pad is off",
-    )
-    check(
-        task.train_data.parser.pad == task.validation_data.parser.pad,
-        "task.validation_data.parser.pad",
-        task.validation_data.parser.pad,
-        "the value of task.train_data.parser.pad",
-    )
+    check(fits, "task.model.input_size", size, f"{expected}is off")
+    pad, expected = task.validation_data.parser.pad, "the value of task.train_data.parser.pad"
+    check(task.train_data.parser.pad == pad, "task.validation_data.parser.pad", pad, expected)
     classes = model.num_classes
     check(classes > 1, "task.model.num_classes", classes, "the largest class id plus 1")
 
@@ -174,19 +161,12 @@ def check_backbone(task: Any) -> None:
         return
     architecture, space = architecture_and_space(backbone.neas)
     name = architecture.name or architecture.key
-    check_levels("task.model.min_level", task.model.min_level, space, name)
-    check(
-        backbone.neas.min_level <= task.model.min_level,
-        "task.model.backbone.neas.min_level",
-        backbone.neas.min_level,
-        f"at most task.model.min_level, which is {task.model.min_level}",
-    )
-    check(
-        task.model.max_level >= min(max(level_layers(space)), task.model.min_level),
-        "task.model.max_level",
-        task.model.max_level,
-        "at least task.model.min_level",
-    )
+    own, low, high = backbone.neas.min_level, task.model.min_level, task.model.max_level
+    check_levels("task.model.min_level", low, space, name)
+    expected = f"at most task.model.min_level, which is {low}"
+    check(own <= low, "task.model.backbone.neas.min_level", own, expected)
+    reaches = high >= min(max(level_layers(space)), low)
+    check(reaches, "task.model.max_level", high, "at least task.model.min_level")
 
 
 def check_records(
@@ -195,11 +175,9 @@ def check_records(
     num_classes: int | None = None,
     boxes: boxes_of_coco.Annotations | None = None,
 ) -> None:
-    """Checks that patterns match files, and looks into them.
+    """Checks that the patterns of `task.train_data` or `task.validation_data` match files, and looks into them.
 
     Args:
-      field: `task.train_data` or `task.validation_data`.
-      data: its settings.
       num_classes: of the detector; None looks into none.
       boxes: of `check_annotations`, where there are any.
 
@@ -239,15 +217,9 @@ def check_initial(task: Any) -> None:
     if not isinstance(found, Path):
         return
     check_modules(task.init_checkpoint_modules)
-    theirs = read_info(found).architecture
     backbone = task.model.backbone
     ours = architecture_and_space(backbone.neas)[0] if backbone.type == "neas" else None
-    if ours != theirs:
-        name = (ours.name or ours.key) if ours else backbone.type
-        raise NeasError(
-            f"task.init_checkpoint: {str(found)!r} holds the weights of "
-            f"{theirs.name or theirs.key!r}, but the backbone is {name!r}."
-        )
+    check_same_ensemble(found, read_info(found), ours, backbone.type)
 
 
 def check_same_model(task: Any, model_dir: str) -> None:

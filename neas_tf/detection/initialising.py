@@ -12,6 +12,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import literal_path, resolve_user_path
 from neas_tf.detection.backbone import NeasBackboneModel
 from neas_tf.ensemble.store import LoadedInfo, load_model, model_folder, read_info
+from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 
 _FIELD = "task.init_checkpoint"
@@ -20,14 +21,7 @@ _FREE = ("name", "input_size", "num_classes", "head_channels", "feature_channels
 
 
 def load_backbone(backbone: Any, folder: Path) -> LoadedInfo:
-    """Copies a retrained ensemble's weights, BN statistics included, into a backbone.
-
-    Args:
-      backbone: `NeasBackboneModel`, of any input size.
-      folder: model folder, as the retraining stage and `convert_torch` write it.
-
-    Returns:
-      What the folder says about its model.
+    """Copies the weights of a model folder, BN statistics included, into a `NeasBackboneModel`.
 
     Raises:
       NeasError: when it is another architecture's or space's; the backbone then keeps its weights.
@@ -62,16 +56,24 @@ def check_fits(backbone: Any, info: LoadedInfo, folder: Path) -> None:
             f"{_FIELD}: {str(folder)!r} holds a NEAS ensemble, but task.model.backbone.type is "
             "another network."
         )
-    ours, theirs = backbone.architecture, info.architecture
-    if ours != theirs:
-        raise NeasError(
-            f"{_FIELD}: {str(folder)!r} holds the weights of "
-            f"{theirs.name or theirs.key!r}, but the backbone is {ours.name or ours.key!r}."
-        )
+    check_same_ensemble(folder, info, backbone.architecture)
     if _widths(backbone.space) != _widths(info.space):
         raise NeasError(
             f"{_FIELD}: {str(folder)!r} holds a model of space {info.space.name!r}, whose stages "
             f"are not those of the backbone's space {backbone.space.name!r}."
+        )
+
+
+def check_same_ensemble(
+    folder: Path, info: LoadedInfo, ours: Architecture | None, other: str = ""
+) -> None:
+    """Raises `NeasError` unless a model folder holds our architecture; `other` is what else we have."""
+    theirs = info.architecture
+    if ours != theirs:
+        name = (ours.name or ours.key) if ours else other
+        raise NeasError(
+            f"{_FIELD}: {str(folder)!r} holds the weights of "
+            f"{theirs.name or theirs.key!r}, but the backbone is {name!r}."
         )
 
 

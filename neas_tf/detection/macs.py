@@ -23,11 +23,9 @@ LEVELS = ("3", "4", "5")  # what RetinaNet's pyramid takes
 
 
 def backbone_macs(config: Any, size: tuple[int, int] = SIZE) -> int:
-    """MACs of convolutions and dense layers up to the last level, for one image.
+    """MACs of convolutions and dense layers up to the last level, for one image of (height, width).
 
-    Args:
-      config: `task.model.backbone`.
-      size: (height, width) of the image; Table 6 of the paper means 224².
+    `config` is `task.model.backbone`; Table 6 of the paper means 224².
     """
     with tf.Graph().as_default():
         model = factory.build_backbone(

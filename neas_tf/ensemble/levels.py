@@ -13,14 +13,10 @@ MERGES = {"mean": "Average", "sum": "Add", "concat": "Concatenate"}
 
 
 def level_layers(space: SearchSpace) -> dict[int, int]:
-    """The last searchable layer at every stride that is a power of two.
+    """By level l the number (1-based) of the last searchable layer with stride 2^l.
 
-    Args:
-      space: any; its input size does not matter.
-
-    Returns:
-      By level l the number (1-based) of the last layer with stride 2^l. In the paper's space C3,
-      C4 and C5 are the last layers of stages 2, 4 and 5: `{2: 4, 3: 8, 4: 16, 5: 20}`.
+    In the paper's space C3, C4 and C5 are the last layers of stages 2, 4 and 5: `{2: 4, 3: 8, 4: 16,
+    5: 20}`. The input size does not matter.
     """
     stride = space.stem_stride * (space.block_stride if space.block_channels else 1)
     result = {}
@@ -31,19 +27,13 @@ def level_layers(space: SearchSpace) -> dict[int, int]:
 
 
 def check_levels(field: str, wanted: int, space: SearchSpace, name: str) -> None:
-    """Checks that a network has the finest level of a pyramid.
+    """Checks that a network (`name`, in `space`) has the finest level of a pyramid.
 
     The coarser levels follow without a gap (no layer strides by more than 2), and after the
     network's last one the pyramid makes its own.
 
-    Args:
-      field: where the level was asked for.
-      wanted: level, so that its stride is 2^wanted.
-      space: of the network.
-      name: of the network, for the message.
-
     Raises:
-      NeasError: when no layer has that stride.
+      NeasError: when no layer has the stride 2^wanted.
     """
     levels = sorted(level_layers(space))
     if wanted not in levels:

@@ -84,9 +84,7 @@ def read_label_file(path: str | os.PathLike[str], field: str = "labels") -> list
 def check_ending(output: str | os.PathLike[str], kind: str) -> None:
     """Refuses a name that ends as another kind of export's does, which would mislead its readers.
 
-    Args:
-      output: file or folder to write.
-      kind: 'tflite', 'saved_model' or 'keras'.
+    Kinds are 'tflite', 'saved_model' and 'keras'.
     """
     name = os.path.basename(os.fspath(output).rstrip("/"))
     if kind == "keras":
@@ -131,12 +129,9 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
 
 
 def put_in_place(new: Path, output: Path, report: dict[str, Any], labels: str) -> None:
-    """Renames an export to `output`, with its report and class names; all is written beforehand.
+    """Renames an export to its place, with its report and class names; all is written beforehand.
 
-    Args:
-      new: the export, in a `temporary_folder` of `output`.
-      output: its place.
-      report, labels: what lies beside it.
+    `new` is the export in a `temporary_folder` of `output`.
     """
     write_json_atomic(report_file(new), report)
     write_text_atomic(labels_file(new), labels)
@@ -157,9 +152,7 @@ def describe_export(
     """The report of an export.
 
     Args:
-      info: what the model is.
-      output: where the export will lie.
-      new: where it lies now.
+      output, new: where the export will lie, and where it lies now.
       kind: 'tflite', 'saved_model' or 'keras'.
       result: of the parity check.
       found: what the writer knows; takes precedence. For graphs it has `ops`.

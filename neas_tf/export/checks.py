@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -38,25 +38,6 @@ EMULATION_TOLERANCE = 0.25
 # From float pixels (b, h, w, c) in 0..255 to outputs by name.
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "Conv2D", "DepthwiseConv2dNative")
-
-
-class Checks(TypedDict, total=False):
-    """What every export takes for its checks.
-
-    Attributes:
-      images: (n, h, w, c) in 0..255 for the parity check; None takes smooth random ones.
-      tolerance: largest difference of logits that passes, times the largest logit where that is
-        above 1; the difference must be finite in any case.
-      overwrite: whether an earlier export may be replaced.
-      test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
-      settings: what else the export depends on, for the report, as JSON.
-    """
-
-    images: np.ndarray | None
-    tolerance: float
-    overwrite: bool
-    test: tuple[np.ndarray, np.ndarray] | None
-    settings: Mapping[str, Any] | None
 
 
 def parity(
@@ -106,9 +87,7 @@ def accuracy(
 ) -> dict[str, Any]:
     """Share of test images whose first class is right, before and after the export.
 
-    Args:
-      model, exported, normalisation: as for `parity`.
-      test: images (n, h, w, c) in 0..255 and labels (n,).
+    `test` are images (n, h, w, c) in 0..255 and labels (n,); the rest is as for `parity`.
     """
     images, labels = test
     check(len(images) == len(labels) > 0, "test", len(labels), "as many images as labels, n ≥ 1")
@@ -165,7 +144,12 @@ class Job:
       info: what the model is.
       output: file or folder to write.
       kind: for the report.
-      images, tolerance, overwrite, test, settings: see `Checks`.
+      images: (n, h, w, c) in 0..255 for the parity check; None takes smooth random ones.
+      tolerance: largest difference of logits that passes, times the largest logit where that is
+        above 1; the difference must be finite in any case.
+      overwrite: whether an earlier export may be replaced.
+      test: images (n, h, w, c) in 0..255 and labels (n,), for the accuracy before and after.
+      settings: what else the export depends on, for the report, as JSON.
       rewrites: that the graph has.
       reader: makes what runs the written file, where `predict_exported` cannot by itself.
       before: the model whose accuracy is the one before, where a fine-tuned one is exported.
@@ -186,15 +170,12 @@ class Job:
     def run(
         self, model: Any, write: Callable[[Path], dict[str, Any]], network: Any = None
     ) -> dict[str, Any]:
-        """Writes an export.
+        """Writes an export, and returns its report.
 
         Args:
           model: tf_keras, trainable form; what the export must agree with.
           write: writes its argument, and returns its part of the report.
           network: flat graph with fake quantization that the export was converted from.
-
-        Returns:
-          The whole report.
         """
         check_output(self.output, self.overwrite)
         with console.native_noise_off():
@@ -272,8 +253,14 @@ def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
     # Told by what it is: a name may end with anything.
     if os.path.isfile(exported):
         with open(exported, "rb") as stream:
-            if stream.read(4) == b"PK\3\4":  # a zip file from its first byte on
-                return _keras_runner(exported)
+            is_zip = stream.read(4) == b"PK\3\4"
+        if is_zip:
+            import keras
+
+            model = keras.saving.load_model(str(exported), compile=False)
+            return lambda image: {
+                name: np.asarray(value) for name, value in model.predict_on_batch(image).items()
+            }
     if os.path.isdir(exported):
         import tensorflow as tf
 
@@ -285,14 +272,3 @@ def _runner(exported: str | os.PathLike[str] | Runner) -> Runner:
 
         return run_saved_model
     return runner(exported)
-
-
-def _keras_runner(
-    exported: str | os.PathLike[str] | Runner,
-) -> Runner:
-    import keras
-
-    model = keras.saving.load_model(str(exported), compile=False)
-    return lambda image: {
-        name: np.asarray(value) for name, value in model.predict_on_batch(image).items()
-    }

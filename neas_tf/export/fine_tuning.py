@@ -30,7 +30,7 @@ from neas_tf.ensemble.model import build_ensemble, fold_for_deployment, trunk_va
 from neas_tf.ensemble.rewrites import Rewrites
 from neas_tf.ensemble.store import LoadedInfo
 from neas_tf.export.fine_tuning_folder import FORMAT, IDENTITY_FILE, check_identity
-from neas_tf.export.flat_graph import FlatLayer, flat_layers
+from neas_tf.export.flat_graph import flat_layers
 from neas_tf.export.images import check_same_classes, training_pixels
 from neas_tf.export.pruning import (
     is_prunable,
@@ -146,13 +146,9 @@ class QuantizationTask(EnsembleTask):
 
 
 def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> FineTuned:
-    """Trains an ensemble on while its smallest weights become zero.
+    """Trains an ensemble on while its smallest weights become zero; the model is left as it is.
 
-    Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what it is.
-      tuning: settings and data.
-      sparsity: share of zeros in each pruned kernel.
+    `sparsity` is the share of zeros in each pruned kernel.
 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
@@ -188,14 +184,8 @@ def quantize(
 ) -> FineTuned:
     """Trains the deployed form of an ensemble with int8's rounding in it.
 
-    Batch normalisation is folded beforehand, so that what is trained is what the device runs.
-
-    Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what it is.
-      tuning: settings and data.
-      rewrites: of the deployed form.
-      keep_zeros: whether zeros of the kernels stay zeros, for a pruned model.
+    Batch normalisation is folded beforehand, so that what is trained is what the device runs. The model
+    is left as it is; with `keep_zeros` zeros of the kernels stay zeros, for a pruned model.
 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
@@ -219,23 +209,6 @@ def quantize(
     return FineTuned(network, {"fine_tuning": steps})
 
 
-def check_images(tuning: FineTuning, count: int = 64) -> np.ndarray:
-    """Training images for comparing an export, float32 (n, h, w, c) in 0..255."""
-    return training_pixels(tuning.data, count, tuning.seed)
-
-
-def deployed_layers(model: Any, info: LoadedInfo, rewrites: Rewrites) -> list[FlatLayer]:
-    """The flat layers of an ensemble's deployed form."""
-    fused = fold_for_deployment(
-        model,
-        info.architecture,
-        info.space,
-        rewrites=rewrites,
-        input_scale=info.normalisation.scale,
-    )
-    return flat_layers(fused, info.normalisation, rewrites)
-
-
 def begin_quantization(
     model: Any,
     info: LoadedInfo,
@@ -246,7 +219,14 @@ def begin_quantization(
     """The flat graph with fake quantization before any training."""
     shape = (*info.space.input_size, info.space.input_channels)
     images = training_pixels(tuning.data, tuning.calibration_images, tuning.seed)
-    layers = deployed_layers(model, info, rewrites)
+    fused = fold_for_deployment(
+        model,
+        info.architecture,
+        info.space,
+        rewrites=rewrites,
+        input_scale=info.normalisation.scale,
+    )
+    layers = flat_layers(fused, info.normalisation, rewrites)
     return quantization_aware(layers, shape, images, batch_size=batch_size)
 
 

@@ -35,16 +35,11 @@ def check_identity(folder: Path, identity: Mapping[str, Any], set_aside: bool) -
         remedy = "the same one again, another folder, or that this one is removed first"
         check_same(f"fine_tune_dir: {str(folder)!r}", "fine-tuning", found, dict(identity), remedy)
     elif changes:
-        place = _unused(folder)
+        earlier = (folder.with_name(f"{folder.name}.earlier{n}") for n in itertools.count(1))
+        place = next(place for place in earlier if not place.exists())
         with told(f"fine-tuning: {str(folder)!r}"):
             folder.rename(place)
         console.say(
             f"   {str(folder)!r} held another fine-tuning ({listed(changes)}), which is in "
             f"{place.name!r} now."
         )
-
-
-def _unused(folder: Path) -> Path:
-    """The first of `<folder>.earlier1`, `<folder>.earlier2`, … that is free."""
-    places = (folder.with_name(f"{folder.name}.earlier{n}") for n in itertools.count(1))
-    return next(place for place in places if not place.exists())

@@ -48,10 +48,7 @@ class FlatLayer:
 def flat_layers(fused: Any, normalisation: Normalisation, rewrites: Rewrites) -> list[FlatLayer]:
     """The layers between pixels and mean logits, in an order in which they can be run.
 
-    Args:
-      fused: `fold_for_deployment`'s model, float32.
-      normalisation: put in front.
-      rewrites: that `fused` was made with.
+    `fused` is `fold_for_deployment`'s model, float32, made with the same rewrites.
 
     Raises:
       NeasError: for a batch normalisation without a convolution before it, or an activation other

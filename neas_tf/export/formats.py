@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from neas_tf.ensemble.rewrites import MOBILE_REWRITES, Rewrites
 from neas_tf.ensemble.store import LoadedInfo, library_versions, weights_content
 from neas_tf.export.artifacts import check_ending, check_output
 from neas_tf.export.checks import (
-    Checks,
     Job,
     Runner,
     accuracy,
@@ -29,6 +28,7 @@ from neas_tf.export.checks import (
     predict_exported,
     random_images,
 )
+from neas_tf.export.images import training_pixels
 from neas_tf.export.serving import deployed_model, serving_model, write_saved_model
 from neas_tf.export.tflite.conversion import Conversion, gzipped
 from neas_tf.export.tflite.inspection import counted
@@ -56,7 +56,7 @@ def export_saved_model(
     model: Any,
     info: LoadedInfo,
     output: str | os.PathLike[str],
-    **checks: Unpack[Checks],
+    **checks: Any,
 ) -> dict[str, Any]:
     """Writes a SavedModel folder with the signatures `serving_default` and `class_names`.
 
@@ -65,9 +65,7 @@ def export_saved_model(
 
     Args:
       model: tf_keras, trainable form.
-      info: what the model is.
-      output: folder to write.
-      **checks: `checks.Checks`: images, tolerance, overwrite, test.
+      **checks: of `checks.Job`: images, tolerance, overwrite, test, settings.
 
     Returns:
       The report, as written to `<output>.json`.
@@ -97,7 +95,7 @@ def export_tflite(
     output_type: str = "float32",
     fine_tuning: FineTuning | None = None,
     sparsity: float = 0.0,
-    **checks: Unpack[Checks],
+    **checks: Any,
 ) -> dict[str, Any]:
     """Writes a TFLite file (batch 1, the converter folds batch normalisation).
 
@@ -107,9 +105,6 @@ def export_tflite(
     differences, but must be finite.
 
     Args:
-      model: tf_keras, trainable form; it is left as it is.
-      info: what the model is.
-      output: file to write.
       rewrites: exact ones for small devices.
       quantize: one of `quantizing.QUANTIZATIONS`.
       representative: for int8, (n, h, w, c) in 0..255.
@@ -129,7 +124,7 @@ def export_tflite(
         from neas_tf.export import fine_tuning as tuning  # tfmot only where it is needed
 
         if checks.get("images") is None:
-            checks["images"] = tuning.check_images(fine_tuning)
+            checks["images"] = training_pixels(fine_tuning.data, 64, fine_tuning.seed)
         if sparsity:
             if quantize == QAT:
                 network = tuning.begin_quantization(model, info, fine_tuning, rewrites)
@@ -158,7 +153,7 @@ def export_keras(
     model: Any,
     info: LoadedInfo,
     output: str | os.PathLike[str],
-    **checks: Unpack[Checks],
+    **checks: Any,
 ) -> dict[str, Any]:
     """Writes a file for Keras 3; arguments, result and errors as in `export_saved_model`.
 

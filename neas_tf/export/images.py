@@ -66,15 +66,7 @@ def open_data(name: str, info: LoadedInfo, model_dir: str = "", data_dir: str = 
 
 
 def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[Any, float]:
-    """What the retraining of a run was made of, to train on.
-
-    Args:
-      info: of the model.
-      model_dir: folder of the run.
-      data_dir: as for `open_data`.
-
-    Returns:
-      A `neas_tf.data.DatasetInfo` with the retraining's augmentation, and its label smoothing.
+    """What the retraining of a run was made of: data with its augmentation, and label smoothing.
 
     Raises:
       NeasError: when there are no such data.
@@ -105,17 +97,12 @@ def _params(model_dir: str) -> dict[str, Any]:
 def representative_images(
     name: str, info: LoadedInfo, count: int, *, model_dir: str = "", data_dir: str = ""
 ) -> np.ndarray:
-    """Training images as an exported model takes them.
+    """Training images as an exported model takes them: float32 (n, h, w, c) in 0..255.
 
     Args:
       name: as for `open_data`, but of a folder its pictures at any depth, whatever the folders
         are called; those in folders named `train` only, where there are some.
-      info: of the model.
       count: of images; fewer where there are fewer.
-      model_dir, data_dir: as for `open_data`.
-
-    Returns:
-      float32 (n, h, w, c) in 0..255.
 
     Raises:
       NeasError: when there are no such data, or no picture of a folder can be decoded.
@@ -135,10 +122,7 @@ def training_pixels(dataset: Any, count: int, seed: int = 0) -> np.ndarray:
 
 
 def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray, np.ndarray]:
-    """The first test images of an opened data set.
-
-    Returns:
-      float32 (n, h, w, c) in 0..255, and their labels, int32 (n,).
+    """The first test images, float32 (n, h, w, c) in 0..255, and their labels, int32 (n,).
 
     Raises:
       NeasError: when the classes are not the model's, or in another order.

@@ -22,18 +22,10 @@ _UPDATES = 50
 
 
 def with_pruning(model: Any, sparsity: float, steps: int) -> Any:
-    """A copy of a model whose layers lose their smallest weights while it is trained.
+    """A copy of a trainable-form ensemble whose layers lose their smallest weights while it is trained.
 
-    The share of zeros grows from 0 to `sparsity` by tfmot's polynomial decay (of degree 3) over
-    the first 60 % of the steps.
-
-    Args:
-      model: trainable form of an ensemble, built; it is left as it is.
-      sparsity: share of zeros in the end, in each pruned kernel.
-      steps: of the whole fine-tuning.
-
-    Returns:
-      A `tf_keras.Model` with the model's weights; `without_pruning` undoes it.
+    The share of zeros in each pruned kernel grows from 0 to `sparsity` by tfmot's polynomial decay (of
+    degree 3) over the first 60 % of the steps. `without_pruning` undoes it.
     """
     check_share("sparsity", sparsity)
     every = max(1, int(steps * _PRUNING_SHARE) // _UPDATES)
@@ -77,15 +69,10 @@ def unwrapped(layer: Any) -> Any:
 
 
 def sparsity_report(kernels: Iterable[tuple[str, np.ndarray]], weights: int) -> dict[str, Any]:
-    """How many weights are zero.
+    """How many weights of the pruned kernels (name, values) are zero.
 
-    Args:
-      kernels: name and values of each pruned kernel.
-      weights: trainable weights of the whole model.
-
-    Returns:
-      `layers`: share of zeros by layer; `pruned_layers`: share over all of them; `all_weights`:
-      share of zeros there in all trainable weights.
+    `layers` is the share of zeros by layer, `pruned_layers` that over all of them, `all_weights` their
+    share in all trainable weights.
     """
     counts = {name: (int(np.sum(value == 0)), value.size) for name, value in kernels}
     zeros = sum(zero for zero, _ in counts.values())

@@ -134,17 +134,11 @@ def quantization_aware(
 
     tfmot's ranges begin at ±6 and move by a thousandth a step: a short fine-tuning would end with
     ranges that have nothing to do with the network. So each begins as the mean over batches of
-    what the float graph's maps reach.
-
-    Args:
-      layers: of `flat_graph.flat_layers`.
-      image_shape: (h, w, c).
-      images: training images (n, h, w, c) in 0..255 that the ranges are measured on.
-      batch_size: fixed batch size; None leaves it open.
+    what the float graph's maps reach on training images (n, h, w, c) in 0..255.
 
     Returns:
       A `tf_keras.Model` from `image`, float32 (batch, h, w, c) in 0..255, to mean logits
-      (batch, classes). Its `fake_quantized` are the wrapped layers.
+      (batch, classes).
 
     Raises:
       NeasError: when there are no images.

@@ -28,13 +28,10 @@ def serving_model(
     probabilities: bool = True,
     keras: Any = tf_keras,
 ):
-    """Wraps a fused ensemble between pixels and probabilities.
+    """Wraps a fused ensemble (`fold_for_deployment`'s, of the same rewrites) between pixels and probabilities.
 
     Args:
-      fused: `fold_for_deployment`'s model, from normalised images to mean logits.
-      normalisation: put in front.
-      batch_size: fixed batch size; None leaves it open.
-      rewrites: that `fused` was made with.
+      batch_size: None leaves it open.
       probabilities: whether there is a softmax at the end.
       keras: the module that `fused` was built with.
 
@@ -86,14 +83,8 @@ def write_saved_model(
 ) -> dict[str, int]:
     """Writes a SavedModel with the signatures `serving_default` and `class_names`.
 
-    Args:
-      serving: a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone.
-      info: what the model is.
-      target: folder to write.
-      batch_size: fixed batch size; None leaves it open.
-
-    Returns:
-      The operations of the graph, counted.
+    `serving` is a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone. Returns the
+    operations of the graph, counted.
     """
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"

@@ -72,10 +72,7 @@ def scatter_chart(
 ) -> dict[str, Any]:
     """Accuracy against a cost. Its parameters: `chosen`, a number; `pick`, the point clicked at.
 
-    Args:
-      metric: one of the costs.
-      rows: of `candidate_rows`; the chart refers to them as the data `candidates`.
-      budget: `max_macs` and so on; bounds near the candidates are drawn.
+    It refers to the rows (`candidate_rows`) as the data `candidates`; bounds near them are drawn.
     """
     import altair as alt
 
@@ -193,12 +190,8 @@ def search_picture(
 ) -> dict[str, Any]:
     """Two panels: accuracy against cost by generation, and accuracy by number of candidates.
 
-    Args:
-      candidates: at least one.
-      winner: canonical string of the winner.
-      budget: `max_macs` and so on, drawn as lines when they lie near.
-      cost: `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate
-        has none of it, MACs.
+    `cost` is `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate has
+    none of it, MACs. Bounds of `budget` near the candidates are drawn as lines.
     """
     metric = cost or "latency_ns"
     if any(metric not in c.costs for c in candidates):
@@ -229,11 +222,7 @@ def curve_charts(lines: Sequence[Mapping[str, Any]], marks: Sequence[int] = ()) 
     """The charts of a stage's log, of those of loss, accuracy and learning rate that it has.
 
     A chart's data have `x` step, `s` series, `v` its running mean (of long logs) and `r` the value as
-    logged. Its parameter `cursor` is a step to mark.
-
-    Args:
-      lines: by step; a line has `step` and numbers.
-      marks: steps of the shrinks.
+    logged. Its parameter `cursor` is a step to mark; `marks` are the steps of the shrinks.
     """
     series: dict[str, dict[str, np.ndarray]] = {row: {} for row in ROWS}
     keys = sorted(
@@ -287,12 +276,7 @@ def _curves(row: str, series: Mapping[str, np.ndarray], marks: Sequence[int]) ->
 def curves_picture(
     metrics: Mapping[str, Sequence[Mapping[str, Any]]], marks: Sequence[int]
 ) -> dict[str, Any]:
-    """One column a stage, rows for what was logged: loss, accuracy, learning rate.
-
-    Args:
-      metrics: log lines by stage.
-      marks: steps of the shrinks, in the column of the supernet.
-    """
+    """One column a stage, rows for what was logged; `marks` are the steps of the shrinks."""
     found = {
         stage: curve_charts(lines, marks if stage == "supernet" else ())
         for stage, lines in metrics.items()

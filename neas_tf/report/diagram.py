@@ -120,13 +120,10 @@ def to_png(picture: str) -> bytes:
 
 
 def pieces(space: SearchSpace, architectures: Iterable[Architecture], key: str) -> tuple[str, str]:
-    """What a page needs to draw any of these ensembles, as (frames and boxes, legend).
+    """What a page needs to draw these ensembles, as (frames and boxes, legend).
 
-    Args:
-      space: of the ensembles; those with other layers are left out.
-      architectures: the ensembles.
-      key: prefix of all ids: `key-frame-PATHS-SPLIT` are templates that say where layers lie,
-        `key-op-NAME` the operators' boxes.
+    Ensembles with other layers than the space are left out. `key` is the prefix of all ids:
+    `key-frame-PATHS-SPLIT` are templates that say where layers lie, `key-op-NAME` the operators' boxes.
     """
     fitting = [a for a in architectures if a.num_layers == space.num_layers]
     parts = []

@@ -73,6 +73,12 @@ class Table:
             size = len(self.columns)
             check(len(row) == size, f"table {self.title!r}: row", row, f"{size} cells")
 
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """From rows by column."""
+        columns = tuple(rows[0]) if rows else ()
+        return cls(title, columns, tuple(tuple(row[name] for name in columns) for row in rows))
+
 
 def make_page(
     runs: Sequence[RunFiles],
@@ -87,9 +93,7 @@ def make_page(
 
     Args:
       runs: one, or several to compare; none for a page of tables.
-      title: of the page; by default made of the runs' names.
-      tables: of a study, above the runs.
-      notes: sentences above the tables.
+      tables, notes: of a study, above the runs; the sentences come first.
       pictures: of a study, below its tables: what they show → PNG.
       reload_seconds: the page reloads itself so often; None for a run that is finished.
       max_candidates: of each run; see `thinned`.
@@ -138,19 +142,18 @@ def make_page(
 
 def _run_parts(run: Mapping[str, Any], key: str, places: Charts, space: SearchSpace | None):
     """The sections of one run; `key` is the prefix of their ids."""
-    sections = {
-        "summary": summary_section(run, key),
-        "search": search_section(run, key, places, space),
-        "training": training_section(run, key, places),
-        "shrinks": shrinks.section(run, key, places),
-        "test": test_section(run, key, places),
-    }
-    titles = {"summary": "Summary", "search": "Search", "training": "Training"}
-    titles |= {"shrinks": "Shrinking", "test": "Test"}
+    parts = [
+        ("summary", "Summary", summary_section(run, key)),
+        ("search", "Search", search_section(run, key, places, space)),
+        ("training", "Training", training_section(run, key, places)),
+        ("shrinks", "Shrinking", shrinks.section(run, key, places)),
+        ("test", "Test", test_section(run, key, places)),
+    ]
     if run["missing"] or run["problems"]:
-        sections["remarks"], titles["remarks"] = remarks_section(run, key), "What is missing"
-    links = [tag("a", titles[name], href=f"#{key}-{name}") for name in sections]
-    return [tag("nav", *links, class_="contents", aria_label="Contents"), *sections.values()]
+        parts.append(("remarks", "What is missing", remarks_section(run, key)))
+    links = [tag("a", title, href=f"#{key}-{name}") for name, title, _ in parts]
+    contents = tag("nav", *links, class_="contents", aria_label="Contents")
+    return [contents, *(section for *_, section in parts)]
 
 
 def write_page(path: str | os.PathLike[str], runs: Sequence[RunFiles], **options: Any) -> bool:
@@ -228,9 +231,7 @@ def _digest(text: str) -> str:
 def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, Any]:
     """Everything that the page shows of one run; numbers that are not finite become None.
 
-    Args:
-      run: from `read_run`.
-      max_candidates: of a search with more, the Pareto fronts, the best and evenly spread others.
+    Of a search with more candidates: the Pareto fronts, the best and evenly spread others.
     """
     summary = summarise(run)
     problems = list(summary["problems"])
@@ -263,6 +264,8 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
 
 def finite(value: Any) -> Any:
     """The value as plain JSON, with None for what is no finite number."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

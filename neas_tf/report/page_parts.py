@@ -27,11 +27,7 @@ class Charts:
     def add(self, identity: str, spec: Any, label: str, axis: str = "", form: str = "") -> Markup:
         """The place of a chart; with the name of its `axis` it is read with the arrow keys.
 
-        Args:
-          identity: id of the element.
-          spec: Vega-Lite.
-          label: for screen readers.
-          axis: in words; form: 'percent' or '' for plain numbers.
+        `label` is for screen readers; `form` is 'percent', or '' for plain numbers.
         """
         self.specs[identity] = spec
         role = {"role": "slider"} if axis else {"role": "img"}

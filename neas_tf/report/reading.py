@@ -14,6 +14,7 @@ import numpy as np
 
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.files import read_json
+from neas_tf.common.yaml_text import load_yaml_file
 from neas_tf.cost.cost_table import Cost, CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.ensemble.confusion import CONFUSION_FILE, read_confusion
@@ -105,11 +106,7 @@ class RunFiles:
 
 
 def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None) -> RunFiles:
-    """Reads all files of a run that are there.
-
-    Args:
-      model_dir: as `neas_tf.train` writes it.
-      space: the search space; by default key `space` of `params.yaml`.
+    """Reads all files of a run that are there; `space` is by default that of `params.yaml`.
 
     Raises:
       NeasError: when `model_dir` is no folder.
@@ -117,7 +114,7 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
     model_dir = Path(model_dir)
     check(model_dir.is_dir(), "model_dir", str(model_dir), "an existing folder")
     run = RunFiles(model_dir, space=space)
-    run.params = _part(run, "params.yaml", _read_params) or {}
+    run.params = _part(run, "params.yaml", lambda p: load_yaml_file(p, "params.yaml")) or {}
     if run.space is None:
         found = find_key(run.params, "space")
         if found is not None:
@@ -163,12 +160,6 @@ def _part(run: RunFiles, name: str, reader: Callable[[Path], Any]) -> Any:
         run.missing.append(name)
         return None
     return _guard(run, name, lambda: reader(path))
-
-
-def _read_params(path: Path) -> Mapping[str, Any]:
-    from neas_tf.common.yaml_text import load_yaml_file
-
-    return load_yaml_file(path, "params.yaml")
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:

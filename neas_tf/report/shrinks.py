@@ -121,9 +121,7 @@ def similarity_range(layers: Sequence[Mapping[str, Any]]) -> tuple[float, float]
 def similarity_chart(layer: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, Any]:
     """S below the diagonal, fate of the pairs above it; the rows' labels hold the quality r.
 
-    Args:
-      layer: one of `Shrink.splittable`.
-      scale: ends of the colours, from `similarity_range`.
+    The layer is one of `Shrink.splittable`; the ends of the colours are those of `similarity_range`.
     """
     import altair as alt
 

@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from neas_tf.common.errors import is_number
@@ -39,50 +40,10 @@ FADE = ["@low", "@middle", "@high"]  # from little to much
 PERCENT = "format(datum.value * 100, '.5~g') + ' %'"  # labels of an axis of fractions
 MILLIONS = "format(datum.value / 1e6, ',.5~g')"
 
-CONFIG: dict[str, Any] = {
-    "background": None,
-    "aria": False,
-    "font": "sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": "@ink",
-        "titleColor": "@ink",
-        "domainColor": "@grey",
-        "tickColor": "@grey",
-        "gridColor": "@faint",
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "labelLimit": 150,
-    },
-    "legend": {
-        "orient": "bottom",
-        "labelColor": "@ink",
-        "titleColor": "@grey",
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "columns": 3,
-        "symbolStrokeWidth": 2,
-        "symbolOpacity": 1,
-        "symbolBaseFillColor": "@grey",
-        "symbolBaseStrokeColor": "@grey",
-        "gradientLength": 120,
-        "labelLimit": 260,
-        "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
-    },
-    "title": {
-        "color": "@ink",
-        "subtitleColor": "@grey",
-        "anchor": "start",
-        "fontSize": 13,
-        "subtitleFontSize": 11,
-        "frame": "group",
-    },
-    "text": {"color": "@ink", "fontSize": 10},
-    "rule": {"color": "@grey"},
-    "line": {"strokeWidth": 1.8},
-}
+# Vega's configuration; colours by name here too.
+CONFIG: dict[str, Any] = json.loads(
+    Path(__file__).with_name("html").joinpath("vega.json").read_text()
+)
 
 
 def filled(value: Any, palette: Mapping[str, str]) -> str:
@@ -135,9 +96,7 @@ def together(
 def to_png(spec: Mapping[str, Any], title: str = "", note: str | list[str] = "") -> bytes:
     """PNG bytes of a chart, light, at twice its size; the same chart gives the same bytes.
 
-    Args:
-      spec: Vega-Lite, with colours by name or as they are.
-      title: of the whole picture, with lines of facts, `note`, below it.
+    Below the title of the whole picture stand lines of facts, `note`.
     """
     import vl_convert
 
@@ -174,12 +133,9 @@ def series(
     Args:
       rows: `x`, `y`, `s` the series; perhaps `low` and `high`, a span of y, and `k`, which of
         several lines of one series a row is of.
-      names: of the series, in the legend's order.
+      names: of the series, in the legend's order; those in `dashed` have dashed lines.
       titles: of the two axes; None for no axis.
       size: width and height in pixels.
-      title: of the chart.
-      lines: joins the points of a series.
-      dashed: the names of the series whose lines are dashed.
       palette: colours of the series, repeated when there are more.
       percent: the axes whose values are fractions.
     """

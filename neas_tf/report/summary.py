@@ -23,11 +23,7 @@ _LABEL = 27  # characters of the first column in plain text
 def summarise(
     model_dir: str | os.PathLike[str] | RunFiles, space: SearchSpace | None = None
 ) -> dict[str, Any]:
-    """Numbers of a run; a key whose files are missing is None or empty.
-
-    Args:
-      model_dir: folder of the run, or what `read_run` returned.
-      space: search space; by default key `space` of `params.yaml`.
+    """Numbers of a run's folder, or of what `read_run` returned; what is missing is None or empty.
 
     Returns:
       A JSON object `neas-summary/1` with keys `name`, `space`, `architecture`, `accuracy`, `cost`,
@@ -80,26 +76,16 @@ def second_objective(params: Mapping[str, Any]) -> str | None:
 def _space(run: RunFiles) -> dict[str, Any] | None:
     if run.space is None:
         return None
-    return {
-        "name": run.space.name,
-        "fingerprint": run.space.fingerprint(),
-        "num_layers": run.space.num_layers,
-        "input_size": list(run.space.input_size),
-        "num_classes": run.space.num_classes,
-    }
+    space = run.space
+    value = {"name": space.name, "fingerprint": space.fingerprint(), "num_layers": space.num_layers}
+    return value | {"input_size": list(space.input_size), "num_classes": space.num_classes}
 
 
 def _architecture(run: RunFiles) -> dict[str, Any] | None:
-    found = run.architecture
-    if found is None:
+    if run.architecture is None:
         return None
-    return {
-        "name": found.name,
-        "key": found.key,
-        "split_point": found.split_point,
-        "num_paths": found.num_paths,
-        "num_layers": found.num_layers,
-    }
+    names = ("name", "key", "split_point", "num_paths", "num_layers")
+    return {name: getattr(run.architecture, name) for name in names}
 
 
 def _accuracy(run: RunFiles) -> dict[str, Any] | None:
@@ -364,12 +350,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def format_markdown(summary: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """The summary as Markdown tables, with the pictures (file names beside it) below.
-
-    Args:
-      summary: from `summarise`.
-      pictures: file names of those that were drawn.
-    """
+    """The summary as Markdown tables, with the pictures (file names beside it) below."""
     lines = [f"# NEAS: {summary['name']}", ""]
     for heading, rows in sections(summary):
         lines += [f"## {heading}", "", "| | |", "|---|---|"]

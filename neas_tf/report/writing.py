@@ -51,14 +51,10 @@ def write_report(
     """Writes pictures, summary and `report.html` of a run, whole or partial, each file atomically.
 
     Args:
-      model_dir: folder of the run.
-      space: search space; by default key `space` of `params.yaml`.
+      space: by default key `space` of `params.yaml`.
       output_dir: by default `model_dir/report`.
       cost: of the found ensemble, for its picture: mapping or object with `macs`, `paper_flops`,
         `params`, `shared_macs`, `path_macs`; by default from the space.
-
-    Returns:
-      What was written, what could not be drawn and why.
 
     Raises:
       NeasError: when `model_dir` is no folder.
@@ -143,16 +139,9 @@ def watch(
 ) -> bool:
     """Rewrites the page whenever the runs' files have more to say, until all runs are finished.
 
-    Args:
-      model_dirs: folders of the runs.
-      output: the HTML file.
-      seconds: between two looks; as often the page reloads itself.
-      say: takes one line on what happened.
-      sleep: waits; Ctrl-C ends it.
-
-    Returns:
-      Whether the runs are finished; False after Ctrl-C. In both cases the page that is left no
-      longer reloads itself. Before a run has begun, nothing is written into its folder.
+    Every so many `seconds` it looks, and the page reloads itself; before a run has begun, nothing is
+    written into its folder. Returns whether the runs are finished, False after Ctrl-C; in both cases
+    the page that is left no longer reloads itself.
 
     Raises:
       NeasError: when a model_dir is no folder.

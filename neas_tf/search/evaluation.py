@@ -97,12 +97,7 @@ class CandidateEvaluator:
     def evaluate_all(
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
     ) -> list[Score]:
-        """Accuracies of several ensembles, in their order.
-
-        Args:
-          architectures: of the supernet's space and number of paths.
-          progress: called with the share of the work that is done, 0 to 1, now and then.
-        """
+        """Accuracies of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
         return [_accuracies(rows) for rows in self.correct(architectures, progress)]
 
     def correct(
@@ -122,11 +117,8 @@ class CandidateEvaluator:
     ) -> list[Score]:
         """As `evaluate_all`, but who will not be among the best `parents` stops early (`racing`).
 
-        Args:
-          architectures, progress: see `evaluate_all`.
-          settings: of the race.
-          references: the best of the generations before, which saw all images; evaluated again
-            where this object does not know them.
+        `references` are the best of the generations before, which saw all images; they are evaluated again
+        where this object does not know them.
         """
         unknown = [a for a in references if a.key not in self._known]
         if unknown:
@@ -195,25 +187,34 @@ class CandidateEvaluator:
             for functions, numbers in zip(self._functions, own, strict=True)
             if numbers
         ]
-        meter = _Meter(progress, parts, sum(map(len, self._calibration)), len(order))
+        done, images_each = 0, sum(map(len, self._calibration)) + len(order)
+
+        def add(share: _Share, images: int) -> None:
+            """A node has seen so many images; the first share of candidates speaks for all."""
+            nonlocal done
+            if progress and share is parts[0]:
+                done += images
+                progress(done / (images_each * len(share.tree.nodes)))
+
         alive = set(range(len(architectures)))
         with ThreadPoolExecutor(max(1, len(parts))) as pool:
             # With one device, in this thread: errors and interrupts come as they are.
             each = pool.map if len(parts) > 1 else map
-            list(each(lambda part: part.calibrate(self._calibration, meter.add), parts))
+            list(each(lambda part: part.calibrate(self._calibration, add), parts))
             for first in range(0, len(order), self._batch_size):
                 chosen = order[first : first + self._batch_size]
                 images, labels = self._images[chosen], self._labels[chosen]
                 correct = np.zeros((len(architectures), num_paths + 1, len(chosen)), bool)
 
                 def measure(part, images=images, labels=labels, correct=correct):
-                    for candidate, logits in part.logits(images, alive, meter.add):
+                    for candidate, logits in part.logits(images, alive, add):
                         correct[candidate, :-1] = logits.argmax(-1) == labels
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
 
                 list(each(measure, parts))
                 yield alive, self._workers.merge(correct)
-        meter.finish()
+        if progress:
+            progress(1.0)  # though candidates that stopped left some of it out
 
     def _remember(self, architectures: Sequence[Architecture], correct: np.ndarray) -> None:
         for architecture, rows in zip(architectures, correct, strict=True):
@@ -226,38 +227,12 @@ def _accuracies(correct: np.ndarray) -> Score:
     return Score(ensemble, tuple(paths))
 
 
-class _Meter:
-    """Tells what share of the work is done; the first share of candidates speaks for all."""
-
-    def __init__(self, progress, parts: Sequence[_Share], calibration: int, validation: int):
-        self._progress, self._first = progress, parts[0] if parts else None
-        nodes = len(parts[0].tree.nodes) if parts else 1
-        self._done, self._total = 0, nodes * (calibration + validation)
-
-    def add(self, share: _Share, images: int) -> None:
-        """A node has seen so many images."""
-        if self._progress and share is self._first:
-            self._done += images
-            self._progress(self._done / self._total)
-
-    def finish(self) -> None:
-        """Everything is done, though candidates that stopped left some of it out."""
-        if self._progress:
-            self._progress(1.0)
-
-
 def _ignore(share: _Share, images: int) -> None:
     """No meter."""
 
 
 class _Share:
-    """The candidates that one device evaluates.
-
-    Args:
-      functions: the supernet's parts on the device.
-      architectures: all candidates.
-      numbers: those of the device.
-    """
+    """The candidates `numbers` of all `architectures`, which one device evaluates."""
 
     def __init__(
         self,

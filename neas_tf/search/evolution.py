@@ -78,8 +78,6 @@ def propose(
     """(origin, ensemble) of the next generation: at most `population` new, admitted ones.
 
     Args:
-      settings: see there.
-      shrunk: the space.
       sample: draws a random ensemble; it should know the budget, for what `admits` refuses is
         only drawn again.
       admits: whether an ensemble is inside the budget.
@@ -219,7 +217,12 @@ def run_search(
             reached = [c for c in history.candidates if c.generation <= generation]
             new, best = reached[len(scored) :], best_candidate(reached)
             last = not new or generation + 1 == settings.generations
-            reason = "" if new else _exhausted(generation)
+            reason = ""
+            if not new:
+                reason = (
+                    f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random "
+                )
+                reason += "draws: the space has no or hardly any more inside the budget"
             if last:
                 if len(done) > len(reached):
                     _refuse_line(history, len(reached), "is behind the end of this search")
@@ -331,13 +334,6 @@ def _scores(
         scores = iter(evaluate([architecture for _, architecture in asked]))
         scores = itertools.islice(scores, len(asked) - len(missing), None)
         yield from zip(missing, scores, strict=True)
-
-
-def _exhausted(generation: int) -> str:
-    return (
-        f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random draws: the "
-        f"space has no or hardly any more inside the budget"
-    )
 
 
 def _postfix(best: Candidate) -> str:

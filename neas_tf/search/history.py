@@ -113,13 +113,9 @@ class Candidate:
         check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
         check(is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
         paths = value["path_accuracies"]
-        paths_ok = isinstance(paths, list) and len(paths) == architecture.num_paths
-        check(
-            paths_ok and all(map(is_number, paths)),
-            "path_accuracies",
-            paths,
-            f"{architecture.num_paths} finite numbers",
-        )
+        count = architecture.num_paths
+        fine = isinstance(paths, list) and len(paths) == count and all(map(is_number, paths))
+        check(fine, "path_accuracies", paths, f"{count} finite numbers")
         return cls(
             check_int("candidate", value["candidate"], 0),
             check_int("generation", value["generation"], 0),
@@ -166,20 +162,11 @@ def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
     Raises:
       NeasError: for an unreadable file, or naming the first line that is no candidate.
     """
-    return _parse(Path(path))[0]
-
-
-def _parse(path: Path) -> tuple[list[Candidate], bytes, bytes]:
-    """(candidates, the bytes of their lines, what a crash left of one more line)."""
-    return parse_history(files.read_bytes(path, "search history"), path)
+    return parse_history(files.read_bytes(path, "search history"), Path(path))[0]
 
 
 def parse_history(content: bytes, path: Path) -> tuple[list[Candidate], bytes, bytes]:
-    """(candidates, the bytes of their lines, what a crash left of one more line).
-
-    Args:
-      content: of a history.
-      path: of it, for messages.
+    """(candidates, the bytes of their lines, what a crash left of one more line) of a history's content.
 
     Raises:
       NeasError: names the first line that is no candidate.
@@ -223,9 +210,7 @@ class History:
     ) -> None:
         """Binds a folder (it may not exist yet); nothing is read or written before `open`.
 
-        Args:
-          directory: such as `model_dir/search`.
-          costs: gives the costs that a line records; 'macs' at least.
+        `costs` gives the costs that a line records; 'macs' at least.
         """
         self.directory = Path(directory)
         self.path = self.directory / "history.jsonl"
@@ -250,11 +235,11 @@ class History:
           why_not: the reason why an ensemble cannot belong to this search, '' if it can.
 
         Returns:
-          The state: that of the last finished generation, or `first_state`.
+          The state of the last finished generation, or `first_state`.
 
         Raises:
-          NeasError: for a folder of another search, with the differences, and for a history with
-            a line that does not belong there, naming it. Nothing is changed then.
+          NeasError: for a folder of another search, and for a line that does not belong there, naming
+            it. Nothing is changed then.
         """
         search = json.loads(json.dumps(search, allow_nan=False))
         begun = self._begun()
@@ -265,7 +250,8 @@ class History:
             return state
         if not begun:
             return state
-        candidates, content, tail = _parse(self.path)
+        content = files.read_bytes(self.path, "search history")
+        candidates, content, tail = parse_history(content, self.path)
         for candidate in candidates:
             where = f"search history {str(self.path)!r}, line {candidate.number + 1}"
             reason = why_not(candidate.architecture)
@@ -288,11 +274,7 @@ class History:
         return state
 
     def check(self, search: Mapping[str, Any]) -> dict[str, Any]:
-        """Refuses a folder that holds another search (see `open`), and changes nothing.
-
-        Returns:
-          The state that the folder holds; empty where there is none.
-        """
+        """Refuses a folder of another search (see `open`), and changes nothing; its state, or an empty one."""
         begun = self._begun()
         if not self.state_path.exists():
             if begun:

@@ -44,10 +44,7 @@ def unbeaten(costs: Values, accuracies: Values) -> np.ndarray:
 def front_numbers(costs: Values, accuracies: Values, count: int | None = None) -> np.ndarray:
     """int64 (n,): 0 for the points that nothing beats, 1 for those beaten by front 0 only, …
 
-    Args:
-      costs, accuracies: of the points.
-      count: stop after the front with which so many points are numbered; the others get the
-        number that follows.
+    It stops after the front with which `count` points are numbered; the others get the next number.
     """
     costs, accuracies = _points(costs, accuracies)
     numbers = np.full(len(costs), -1, np.int64)

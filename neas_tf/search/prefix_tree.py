@@ -127,13 +127,8 @@ def _places(row: Sequence[str]) -> Iterator[tuple[int, str]]:
 def shares(architectures: Sequence[Architecture], count: int) -> list[list[int]]:
     """Deals candidates out to `count` devices: neighbours in the tree stay together.
 
-    Args:
-      architectures: the candidates.
-      count: how many shares; some are empty where there are fewer candidates.
-
-    Returns:
-      The candidates' numbers, by share, each with about as many layers to compute; they depend on
-      the arguments alone.
+    Returns their numbers, by share, each with about as many layers to compute; some are empty where
+    there are fewer candidates. They depend on the arguments alone.
     """
     check_int("devices", count, 1)
     order = sorted(range(len(architectures)), key=lambda i: (architectures[i].paths, i))

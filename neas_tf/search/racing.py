@@ -17,6 +17,10 @@ stratum.
 *When a comparison is decided.* When the difference exceeds z standard errors, z by Bonferroni over
 the looks: in a normal approximation, `error` bounds the chance that a candidate which in the end is
 no worse than another is called worse at any look.
+
+*What it saves.* Over a supernet of digits, 1.31 times the validation work at an error of 0.001 and 1.38
+at 0.01, with the same winner in ten of ten searches; half of it would need candidates that differ by
+more than the images' sampling error (docs/benchmarks.md#racing).
 """
 
 from __future__ import annotations
@@ -85,13 +89,9 @@ class Race:
         return correct @ self._weights(correct.shape[-1])
 
     def stopped(self, correct: np.ndarray) -> np.ndarray:
-        """Which of the ongoing candidates stop now.
+        """Which of the ongoing candidates stop now, bool (C,).
 
-        Args:
-          correct: bool (C, n), whether a candidate is right about each of the first n of `order`.
-
-        Returns:
-          bool (C,).
+        `correct` is bool (C, n): whether a candidate is right about each of the first n of `order`.
         """
         count, n = correct.shape
         strata, seen = self._strata[:n], np.bincount(self._strata[:n], minlength=len(_VOTES))
@@ -143,11 +143,9 @@ def run_race(
     """Runs a race over the validation batches.
 
     Args:
-      race: that decides.
       batches: (the candidates still in, bool (count, …, B): what they are right about in one batch
         of `race.order`, the ensemble last in the second axis). Who stops is taken from the set, so
         that the next batch is measured without them.
-      count: candidates.
 
     Returns:
       (bool (count, …, n): all batches together, int (count,): how many images each one saw).

@@ -68,12 +68,9 @@ class SearchSettings:
             if value is not None:
                 check_int(f"search.{field}", value, 0, self.population)
         if self.crossover is not None and self.mutation is not None:
-            check(
-                self.crossover + self.mutation <= self.population,
-                "search.crossover + search.mutation",
-                self.crossover + self.mutation,
-                f"at most search.population = {self.population}",
-            )
+            both, most = self.crossover + self.mutation, self.population
+            field = "search.crossover + search.mutation"
+            check(both <= most, field, both, f"at most search.population = {most}")
 
     @property
     def num_crossover(self) -> int:

@@ -62,13 +62,21 @@ def _run(argv: Sequence[str]) -> None:
     folder = resolve_user_path(values.model_dir)
     check_folder(folder)  # at once, not after TensorFlow's start
     command_line.start_tensorflow(values.threads)
-    from neas_tf.study.command import Options, load_settings, run_studies
+    from neas_tf.study.command import load_settings, run_studies
 
     files = [name for text in values.config_file for name in text.split(",") if name]
     files = files or [str(config_file("studies", "cifar10_cpu.yaml"))]
     config, settings = load_settings(files, values.params_override)
-    options = Options(values.shard, values.time_limit, values.list, values.report)
-    run_studies(names, config, settings, folder, options)
+    run_studies(
+        names,
+        config,
+        settings,
+        folder,
+        shard=values.shard,
+        time_limit=values.time_limit,
+        list_only=values.list,
+        report_only=values.report,
+    )
 
 
 if __name__ == "__main__":

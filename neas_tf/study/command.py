@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,6 @@ from neas_tf.study.store import Store
 from neas_tf.study.tables.catalogue import STUDIES, all_units
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Unit, in_order
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a call goes about it; none of it changes a result.
-
-    Attributes:
-      shard: part of the units, 'i/n', '' for all.
-      time_limit: minutes after which no unit begins, 0 for none.
-      list_only: whether only the units are listed; nothing is written then.
-      report_only: whether only the reports are written from what is done.
-    """
-
-    shard: str = ""
-    time_limit: float = 0.0
-    list_only: bool = False
-    report_only: bool = False
 
 
 def load_settings(
@@ -70,26 +52,25 @@ def run_studies(
     config: NeasConfig,
     settings: StudySettings,
     model_dir: str,
-    options: Options | None = None,
+    *,
+    shard: str = "",
+    time_limit: float = 0.0,
+    list_only: bool = False,
+    report_only: bool = False,
 ) -> schedule.Progress:
-    """Runs studies as far as they get, and writes their reports.
+    """Runs studies as far as they get, writes their reports, and says how far the units are.
 
     Args:
-      names: of `catalogue.STUDIES`.
-      config: base settings.
-      settings: sizes.
-      model_dir: folder of the studies.
-      options: how to go about it.
-
-    Returns:
-      How far the units are.
+      shard: part of the units, 'i/n', '' for all.
+      time_limit: minutes after which no unit begins, 0 for none.
+      list_only: whether only the units are listed; nothing is written then.
+      report_only: whether only the reports are written from what is done.
 
     Raises:
       NeasError: for settings, data or a folder that cannot be used; then nothing is written.
     """
-    options = options or Options()
-    limit = schedule.check_time_limit(options.time_limit)
-    shard = schedule.Shard.parse(options.shard)
+    limit = schedule.check_time_limit(time_limit)
+    part = schedule.Shard.parse(shard)
     base = essential_settings(config)
     store = Store(model_dir, base, essential_settings(NeasConfig()))
     runner = Runner(config, store, make_strategy(config))
@@ -97,19 +78,19 @@ def run_studies(
     plan = Plan(settings, base, run.space)
     units = all_units(names, plan)
     now = schedule.progress(units, store)
-    if options.list_only:
+    if list_only:
         _list(now)
         return now
     store.begin()
-    if not options.report_only:
-        _announce(names, now, shard, str(store.folder))
+    if not report_only:
+        _announce(names, now, part, str(store.folder))
         total = len(now.done) + len(now.left)
         with console.bar("study", total, "units", len(now.done)) as bar:
             now = schedule.work(
                 units,
                 store,
                 runner,
-                shard=shard,
+                shard=part,
                 seconds_limit=limit,
                 bar=bar,
                 on_begin=lambda unit: console.heading(unit.title, unit.key),
@@ -118,7 +99,7 @@ def run_studies(
             console.say("The time limit is reached; the same command continues from here.")
     for name in names:
         folder = _write_report(name, plan, store, run)
-        console.say(f"{STUDIES[name].title}: {folder / 'README.md'}")
+        console.say(f"{STUDIES[name].TITLE}: {folder / 'README.md'}")
     console.say(schedule.describe(now))
     return now
 
@@ -148,8 +129,8 @@ def _write_report(name: str, plan: Plan, store: Store, run: Run) -> Path:
     missing = [unit for unit in own if unit not in set(done)]
     header = reporting.Header(
         name,
-        study.title,
-        study.paper,
+        study.TITLE,
+        study.PAPER,
         _facts(plan, run),
         [unit.title for unit in done],
         [unit.title for unit in missing],

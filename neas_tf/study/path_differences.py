@@ -63,13 +63,7 @@ def compare_paths(
 
 
 def embed(model: Any, info: data.DatasetInfo, images: int, seed: int) -> dict[str, Any]:
-    """t-SNE of the hidden features of all paths in one plane (paper Fig. 4).
-
-    Args:
-      model: see `compare_paths`.
-      info: the data.
-      images: the first so many of the test split.
-      seed: of the t-SNE.
+    """t-SNE of the hidden features of all paths in one plane (paper Fig. 4), of the first test images.
 
     Returns:
       `points[path][image]`, as [x, y], and the images' `labels`.

@@ -10,35 +10,11 @@ from typing import Any
 
 from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from neas_tf.report import page
+from neas_tf.report.page import Table
 from neas_tf.study.statistics import Mean
 
 FORMAT = "neas-study-report/1"
 _MOST_MISSING = 40  # units that are named one by one
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of the report.
-
-    Attributes:
-      title: above it.
-      header: of the columns.
-      rows: strings.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """As Markdown."""
-        lines = [f"**{self.title}**", "", "| " + " | ".join(self.header) + " |"]
-        lines.append("|" + "---|" * len(self.header))
-        # A '|' separates the paths of an ensemble's key.
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows
-        ]
-        return "\n".join(lines) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +23,7 @@ class Report:
 
     Attributes:
       values: numbers behind tables and pictures, JSON.
-      tables: for people.
+      tables: for people; those without rows are left out.
       sentences: whether the paper's findings hold here, made of the values.
       pictures: file name → function that makes the PNG's bytes.
     """
@@ -86,7 +62,7 @@ def write(folder: Path, header: Header, report: Report) -> None:
         "study": header.name,
         "done": len(header.done),
         "missing": list(header.missing),
-        "values": plain(report.values),
+        "values": page.finite(report.values),
         "sentences": list(report.sentences),
     }
     write_json_atomic(folder / "results.json", value)
@@ -94,12 +70,12 @@ def write(folder: Path, header: Header, report: Report) -> None:
     for name, content in pictures.items():
         write_bytes_atomic(folder / name, content)
     write_text_atomic(folder / "README.md", _page(header, report))
-    if report.tables:
+    if tables := [table for table in report.tables if table.rows]:
         page.write_page(
             folder / "report.html",
             (),
             title=header.title,
-            tables=[page.Table(table.title, table.header, table.rows) for table in report.tables],
+            tables=tables,
             notes=[f"Of the paper: {header.paper}.", *header.facts, _done(header)]
             + [_sentence(text) for text in report.sentences],
             pictures={_words(name): content for name, content in pictures.items()},
@@ -128,7 +104,7 @@ def _page(header: Header, report: Report) -> str:
     parts += [f"- {fact}" for fact in header.facts]
     parts.append(f"- {_done(header)}")
     parts += ["", *(f"{_sentence(text)}\n" for text in report.sentences)]
-    parts += [table.markdown() for table in report.tables]
+    parts += [_markdown(table) for table in report.tables if table.rows]
     parts += [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
     if header.missing:
         parts += ["## Not done yet", ""]
@@ -140,17 +116,12 @@ def _page(header: Header, report: Report) -> str:
     return "\n".join(parts)
 
 
-def plain(value: Any) -> Any:
-    """JSON types: means as mappings, NaN as null, keys as strings."""
-    if isinstance(value, Mean):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _markdown(table: Table) -> str:
+    # A '|' separates the paths of an ensemble's key.
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (table.columns, *table.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(table.columns))
+    return "\n".join([f"**{table.title}**", "", *lines]) + "\n"
 
 
 def percent(value: Mean | float, digits: int = 2) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +47,14 @@ _NO_BUDGET = {"max_macs": 0, "min_macs": 0, "max_params": 0, "max_latency_ms": 0
 
 
 class Runner:
-    """Does units; an object of it is what `schedule.work` calls.
+    """Does units, each by the method of its kind; an object of it is what `schedule.work` calls.
 
-    Args:
-      base: settings that the units' settings override.
-      store: of the results; units' runs live in its folder.
-      strategy: of distribution.
+    The units' settings override `base`; their runs live in the folder of the `store`.
     """
 
     def __init__(self, base: NeasConfig, store: Store, strategy: tf.distribute.Strategy):
         self._base, self._store, self._strategy = base, store, strategy
         self._data: dict[str, data.DatasetInfo] = {}
-        self._kinds: dict[str, Callable[[Any], Result]] = {
-            "supernet": self._supernet,
-            "scores": self._scores,
-            "search": self._search,
-            "table": self._table,
-            "training": self._training,
-            "embedding": self._embedding,
-            "comparison": self._comparison,
-            "latency": self._latency,
-        }
 
     def __call__(self, unit: Unit) -> Result:
         """Does a resolved unit, or resumes it where its folder holds a part.
@@ -85,7 +72,7 @@ class Runner:
         return self._do(unit)
 
     def _do(self, unit: Unit) -> Result:
-        result = self._kinds[unit.kind](unit)
+        result = getattr(self, f"_{unit.kind}")(unit)
         for pattern in _BULK:
             for path in self._store.work(unit).glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -152,17 +139,14 @@ class Runner:
     ) -> Run:
         """A run whose supernet is the one of another unit, by links that move with the folder."""
         own = json.loads(unit.supernet.settings)
-        config_of = {**own, "seed": unit.supernet.seed}
-        run = self._run(unit, _merged(config_of, {"search": search}), budget)
+        own |= {"seed": unit.supernet.seed, "search": {**own.get("search", {}), **search}}
+        run = self._run(unit, own, budget)
         with run.writing():  # first what says whose the folder is
-            self._link(run, unit)
+            for name in ("supernet", "shrink"):
+                if not run.folder(name).exists():
+                    target = self._store.work(unit.supernet) / name
+                    os.symlink(os.path.relpath(target, run.model_dir), run.folder(name))
         return run
-
-    def _link(self, run: Run, unit: units.Scores | units.Search) -> None:
-        for name in ("supernet", "shrink"):
-            if not run.folder(name).exists():
-                target = self._store.work(unit.supernet) / name
-                os.symlink(os.path.relpath(target, run.model_dir), run.folder(name))
 
     def _scores(self, unit: units.Scores) -> dict[str, Any]:
         run = self._with_supernet(unit, {}, budget=False)
@@ -250,12 +234,3 @@ class Runner:
             write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
             samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
         return {"milliseconds": typical(samples) / 1e6, "machine": describe_machine()}
-
-
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two levels of settings; the second wins."""
-    result = dict(first)
-    for key, value in second.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = {**result[key], **value} if both else value
-    return result

@@ -90,17 +90,11 @@ def work(
 
     Args:
       units: that are wanted; what they need is done as well.
-      store: of the results.
       run: does a resolved unit.
       shard: the part of this process.
       seconds_limit: no unit begins when so much time has passed; 0 is no limit.
-      clock: monotonic seconds.
-      sleep: waits so many seconds.
       bar: moves with every unit that is done, here or by another process.
       on_begin: called with each resolved unit before it runs.
-
-    Returns:
-      How far the units are by then.
     """
     shard, begin, now = shard or Shard(), clock(), progress(units, store)
     while True:

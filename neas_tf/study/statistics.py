@@ -83,14 +83,11 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a statistic of observations, drawn again with replacement.
+    """Percentile bootstrap of a statistic of `size` observations, drawn again with replacement.
 
     Args:
       statistic: of the numbers (0-based) of the observations that are drawn, such as
         `lambda rows: kendall(x[rows], y[rows])`; resamples in which it is NaN are left out.
-      size: how many observations there are.
-      resamples: how often is drawn.
-      seed: of the generator.
       level: of the interval, such as 0.95.
 
     Raises:
@@ -113,14 +110,8 @@ def bootstrap(
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     """How alike two networks see the same images: linear centred kernel alignment, 0 to 1.
 
-    It does not change when one side's features are rotated, mirrored or scaled, so that networks
-    trained apart can be compared.
-
-    Args:
-      x, y: (n, features) of the same n images.
-
-    Returns:
-      1 for features that agree up to rotation and scale; NaN where one side is constant.
+    It does not change when one side's features (n, features) are rotated, mirrored or scaled, so that
+    networks trained apart can be compared. NaN where one side is constant.
     """
     check(len(x) == len(y), "features", (len(x), len(y)), "equally many images")
     x, y = (np.asarray(v, np.float64) - np.mean(v, 0, dtype=np.float64) for v in (x, y))
@@ -135,16 +126,10 @@ def _check_pairs(x: Values, y: Values) -> None:
 
 
 def ranking_words(values: dict[str, Mean], expected: Sequence[str], what: str) -> str:
-    """Whether an ordering of the paper holds, as a sentence made of the values.
+    """Whether an ordering of the paper holds, as a sentence made of the values (larger is better).
 
-    Args:
-      values: by name; all are larger-is-better.
-      expected: names in the paper's order, the best first.
-      what: the quantity, such as 'Kendall τ'.
-
-    Returns:
-      Which order the means have, whether it is the expected one, and whether neighbours differ by
-      more than the larger of their standard deviations.
+    It says which order the means have, whether it is the expected one (the best first), and whether
+    neighbours differ by more than the larger of their standard deviations.
     """
     known = {name: values[name] for name in expected if values[name].count}
     if len(known) < 2:

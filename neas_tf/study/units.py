@@ -40,18 +40,35 @@ class Unit:
     seed: int = 0
     settings: str = "{}"
 
+    def _own(self) -> dict[str, Any]:
+        """What a kind of units has besides; what is not set is left out."""
+        names = [field.name for field in dataclasses.fields(self)[2:]]
+        return {name: value for name in names if (value := getattr(self, name))}
+
     @property
     def needs(self) -> tuple[Unit, ...]:
         """Units whose results or files this one uses."""
-        return ()
+        return tuple(value for value in self._own().values() if isinstance(value, Unit))
 
     def resolve(self, lookup: Lookup) -> Self | None:
         """This unit with everything known in it; None while a unit that it needs is not done."""
-        return self if all(found(need, lookup) is not None for need in self.needs) else None
+        known: dict[str, Any] = {}
+        for name, need in self._own().items():
+            if isinstance(need, Unit):
+                resolved = need.resolve(lookup)
+                if resolved is None or lookup(resolved) is None:
+                    return None
+                if resolved is not need:
+                    known[name] = resolved
+        return dataclasses.replace(self, **known) if known else self
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that the result depends on besides the base, as JSON; only when resolved."""
-        return {"kind": self.kind, "seed": self.seed, "settings": json.loads(self.settings)}
+        own = {
+            name: value.to_dict() if isinstance(value, Unit) else value
+            for name, value in self._own().items()
+        }
+        return {"kind": self.kind, "seed": self.seed, "settings": json.loads(self.settings), **own}
 
     @functools.cached_property
     def key(self) -> str:
@@ -115,16 +132,6 @@ class Scores(Unit):
     ensembles: tuple[str, ...] = ()
 
     @property
-    def needs(self) -> tuple[Unit, ...]:
-        """The supernet."""
-        return (self.supernet,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        own = {"supernet": self.supernet.to_dict(), "ensembles": list(self.ensembles)}
-        return super().to_dict() | own
-
-    @property
     def title(self) -> str:
         """See `Unit.title`."""
         return f"scores of {len(self.ensembles)} ensembles by {self.supernet.title}"
@@ -142,15 +149,6 @@ class LatencyTable(Unit):
 
     kind: ClassVar[str] = "table"
     supernet: Supernet = dataclasses.field(default_factory=Supernet)
-
-    @property
-    def needs(self) -> tuple[Unit, ...]:
-        """The supernet."""
-        return (self.supernet,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        return super().to_dict() | {"supernet": self.supernet.to_dict()}
 
     @property
     def title(self) -> str:
@@ -177,18 +175,6 @@ class Search(Unit):
     supernet: Supernet = dataclasses.field(default_factory=Supernet)
     table: LatencyTable | None = None
     latency_share: float = 0.0
-
-    @property
-    def needs(self) -> tuple[Unit, ...]:
-        """The supernet, and the table where there is one."""
-        return (self.supernet, *([self.table] if self.table else []))
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        value = super().to_dict() | {"supernet": self.supernet.to_dict()}
-        if self.table:
-            value |= {"table": self.table.to_dict(), "latency_share": self.latency_share}
-        return value
 
     @property
     def title(self) -> str:
@@ -271,10 +257,6 @@ class Training(Unit):
             return None
         return dataclasses.replace(self, ensemble=self.ensemble.ensemble(result))
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        return super().to_dict() | {"ensemble": self.ensemble}
-
     @property
     def title(self) -> str:
         """See `Unit.title`."""
@@ -292,22 +274,6 @@ class OfTraining(Unit):
     """
 
     training: Training = dataclasses.field(default_factory=Training)
-
-    @property
-    def needs(self) -> tuple[Unit, ...]:
-        """The training."""
-        return (self.training,)
-
-    def resolve(self, lookup: Lookup) -> Self | None:
-        """See `Unit.resolve`."""
-        training = self.training.resolve(lookup)
-        if training is None or lookup(training) is None:
-            return None
-        return dataclasses.replace(self, training=training)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        return super().to_dict() | {"training": self.training.to_dict()}
 
     @property
     def title(self) -> str:
@@ -328,16 +294,12 @@ class Embedding(OfTraining):
     kind: ClassVar[str] = "embedding"
     images: int = 500
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `Unit.to_dict`."""
-        return super().to_dict() | {"images": self.images}
-
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(OfTraining):
     """How the paths of a trained ensemble differ on the test split (paper Table 3).
 
-    Result: see `trained.compare_paths`.
+    Result: see `path_differences.compare_paths`.
     """
 
     kind: ClassVar[str] = "comparison"

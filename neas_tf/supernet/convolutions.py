@@ -41,7 +41,7 @@ def _is_product(kernel: tf.Tensor, stride: int) -> bool:
     return kernel.shape[0] == kernel.shape[1] == stride == 1
 
 
-def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+def convolve(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """Convolution with symmetric padding k//2. x (B, H, W, C), kernel (k, k, C, C')."""
     kernel = tf.cast(kernel, x.dtype)
     if _is_product(kernel, stride):
@@ -56,7 +56,7 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
 def convolution_gradients(
     x: tf.Tensor, kernel: tf.Tensor, stride: int, dy: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradients of `convolution` by x and by the kernel, both in x's type."""
+    """Gradients of `convolve` by x and by the kernel, both in x's type."""
     kernel = tf.cast(kernel, x.dtype)
     if _is_product(kernel, stride):
         c_in, c_out = kernel.shape[2:]
@@ -74,7 +74,7 @@ def convolution_gradients(
     return dx, dkernel
 
 
-def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+def convolve_channels(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """Depthwise convolution with symmetric padding. x (B, H, W, C), kernel (k, k, C, 1)."""
     kernel = tf.cast(kernel, x.dtype)
     padding = symmetric_padding(kernel.shape[0], stride)
@@ -84,13 +84,13 @@ def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
 def depthwise_gradients(
     x: tf.Tensor, kernel: tf.Tensor, stride: int, dy: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradients of `depthwise` by x and by the kernel, both in x's type."""
+    """Gradients of `convolve_channels` by x and by the kernel, both in x's type."""
     kernel = tf.cast(kernel, x.dtype)
     size = kernel.shape[0]
     if not cpu_only() or (stride == 1 and size <= _COLUMNS):
         return _depthwise_gradients(x, kernel, stride, dy, symmetric_padding(size, stride))
     spread = _spread(dy, stride, _sizes(x))
-    dx = depthwise(spread, kernel[::-1, ::-1])
+    dx = convolve_channels(spread, kernel[::-1, ::-1])
     if stride == 1:
         return dx, _kernel_gradient_by_columns(x, size, dy)
     # In bfloat16 the library's gradient with stride is many times slower.
@@ -132,13 +132,7 @@ def _kernel_gradient_by_columns(x: tf.Tensor, size: int, dy: tf.Tensor) -> tf.Te
     padded = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
 
     def gradient(x, taken, padding):
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=x,
-            filter_sizes=[size, taken, x.shape[3], 1],
-            out_backprop=dy,
-            strides=[1] * 4,
-            padding=padding,
-        )
+        return _library_kernel_gradient(x, [size, taken, x.shape[3], 1], 1, dy, padding)
 
     def from_padded(first, last):
         parts = []

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from neas_tf.operators import squeeze_width
+from neas_tf.space.search_space import SearchSpace
 from neas_tf.supernet import functional
 
 # Roles of squeeze-excite's weights, in the order of `functional.squeeze_excite`.
@@ -19,15 +20,7 @@ SQUEEZE = ("se_reduce/kernel", "se_reduce/bias", "se_expand/kernel", "se_expand/
 def initial_value(
     seed: int, name: str, shape: tuple[int, ...], kind: str, count: int = 1
 ) -> np.ndarray:
-    """Initial weights (count, *shape), a function of the seed and the name.
-
-    Args:
-      seed: of all weights.
-      name: of the weight.
-      shape: of one weight.
-      kind: conv, dense, zeros or ones.
-      count: how many are drawn, each initialised by itself.
-    """
+    """`count` initial weights (count, *shape) of a kind (conv, dense, zeros, ones), by seed and name."""
     full = (count, *shape)
     if kind not in ("conv", "dense"):
         return np.full(full, float(kind == "ones"), np.float32)
@@ -42,11 +35,7 @@ def initial_value(
 
 
 class FixedLayer(tf_keras.layers.Layer):
-    """A layer without a choice: its weights, by role.
-
-    Args:
-      seed: of the initial weights, which depend on it, the layer's name and the role only.
-    """
+    """A layer without a choice: its weights by role, which begin as the seed, its name and the role say."""
 
     def __init__(self, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -96,104 +85,75 @@ class FixedLayer(tf_keras.layers.Layer):
 
 
 class Stem(FixedLayer):
-    """3×3 convolution, BN, activation, and the depthwise-separable residual layer with SE."""
+    """A space's stem: convolution, BN, activation, and the depthwise-separable layer with SE."""
 
-    def __init__(
-        self,
-        channels: int,
-        kernel: int,
-        stride: int,
-        block_channels: int,
-        block_stride: int,
-        activation: str = "swish",
-        **kwargs: Any,
-    ):
+    def __init__(self, space: SearchSpace, **kwargs: Any):
         super().__init__(**kwargs)
-        self.channels, self.kernel, self.stride = channels, kernel, stride
-        self.block_channels, self.block_stride = block_channels, block_stride
-        self.activation = activation
+        self.space = space
 
     def build(self, input_shape):
         """Creates the weights for images (B, H, W, C)."""
-        self.add_weight_of(
-            "conv/kernel", (self.kernel, self.kernel, input_shape[-1], self.channels), "conv"
-        )
-        self.add_batch_norm("bn", self.channels)
-        if self.block_channels:
-            squeezed = squeeze_width(self.channels)
-            self.add_weight_of("block/dw/kernel", (3, 3, self.channels, 1), "conv")
-            self.add_batch_norm("block/dw_bn", self.channels)
-            self.add_weight_of("block/se_reduce/kernel", (1, 1, self.channels, squeezed), "conv")
+        space, channels = self.space, self.space.stem_channels
+        side = space.stem_kernel
+        self.add_weight_of("conv/kernel", (side, side, input_shape[-1], channels), "conv")
+        self.add_batch_norm("bn", channels)
+        if space.block_channels:
+            squeezed = squeeze_width(channels)
+            self.add_weight_of("block/dw/kernel", (3, 3, channels, 1), "conv")
+            self.add_batch_norm("block/dw_bn", channels)
+            self.add_weight_of("block/se_reduce/kernel", (1, 1, channels, squeezed), "conv")
             self.add_weight_of("block/se_reduce/bias", (squeezed,), "zeros")
-            self.add_weight_of("block/se_expand/kernel", (1, 1, squeezed, self.channels), "conv")
-            self.add_weight_of("block/se_expand/bias", (self.channels,), "zeros")
-            self.add_weight_of(
-                "block/pw/kernel", (1, 1, self.channels, self.block_channels), "conv"
-            )
-            self.add_batch_norm("block/pw_bn", self.block_channels)
+            self.add_weight_of("block/se_expand/kernel", (1, 1, squeezed, channels), "conv")
+            self.add_weight_of("block/se_expand/bias", (channels,), "zeros")
+            self.add_weight_of("block/pw/kernel", (1, 1, channels, space.block_channels), "conv")
+            self.add_batch_norm("block/pw_bn", space.block_channels)
         super().build(input_shape)
 
     def call(self, images, statistics=None):
         """Images (B, H, W, C) → (map, moments by name)."""
-        statistics, moments, w = statistics or {}, {}, self.roles
-        activate = functional.ACTIVATIONS[self.activation]
-        x = functional.convolution(images, w["conv/kernel"], self.stride)
+        statistics, moments, w, space = statistics or {}, {}, self.roles, self.space
+        activate = functional.ACTIVATIONS[space.activation]
+        x = functional.convolution(images, w["conv/kernel"], space.stem_stride)
         x, moments["bn"] = self.normalise(x, "bn", statistics.get("bn"))
         x = activate(x)
-        if not self.block_channels:
+        if not space.block_channels:
             return x, moments
-        y = functional.depthwise(x, w["block/dw/kernel"], self.block_stride)
+        y = functional.depthwise(x, w["block/dw/kernel"], space.block_stride)
         y, moments["block/dw_bn"] = self.normalise(y, "block/dw_bn", statistics.get("block/dw_bn"))
         y = activate(y)
         *_, y = functional.squeeze_excite(y, *(w[f"block/{role}"] for role in SQUEEZE))
         y = functional.convolution(y, w["block/pw/kernel"])
         y, moments["block/pw_bn"] = self.normalise(y, "block/pw_bn", statistics.get("block/pw_bn"))
-        residual = self.block_stride == 1 and self.channels == self.block_channels
+        residual = space.block_stride == 1 and space.stem_channels == space.block_channels
         return (x + y if residual else y), moments
-
-    def get_config(self):
-        """Keras configuration."""
-        names = ("channels", "kernel", "stride", "block_channels", "block_stride", "activation")
-        return super().get_config() | {name: getattr(self, name) for name in ("seed", *names)}
 
 
 class Head(FixedLayer):
     """One path's 1×1 convolution, pooling, hidden features and classifier."""
 
-    def __init__(
-        self,
-        channels: int,
-        features: int,
-        num_classes: int,
-        activation: str = "swish",
-        **kwargs: Any,
-    ):
+    def __init__(self, space: SearchSpace, **kwargs: Any):
         super().__init__(**kwargs)
-        self.channels, self.features, self.num_classes = channels, features, num_classes
-        self.activation = activation
+        self.space = space
 
     def build(self, input_shape):
         """Creates the weights for maps (B, H, W, C)."""
-        self.add_weight_of("head_conv/kernel", (1, 1, input_shape[-1], self.channels), "conv")
-        self.add_batch_norm("head_bn", self.channels)
-        self.add_weight_of("feature/kernel", (1, 1, self.channels, self.features), "conv")
-        self.add_weight_of("feature/bias", (self.features,), "zeros")
-        self.add_weight_of("classifier/kernel", (self.features, self.num_classes), "dense")
-        self.add_weight_of("classifier/bias", (self.num_classes,), "zeros")
+        space, channels = self.space, self.space.head_channels
+        self.add_weight_of("head_conv/kernel", (1, 1, input_shape[-1], channels), "conv")
+        self.add_batch_norm("head_bn", channels)
+        self.add_weight_of("feature/kernel", (1, 1, channels, space.feature_channels), "conv")
+        self.add_weight_of("feature/bias", (space.feature_channels,), "zeros")
+        classifier = (space.feature_channels, space.num_classes)
+        self.add_weight_of("classifier/kernel", classifier, "dense")
+        self.add_weight_of("classifier/bias", (space.num_classes,), "zeros")
         super().build(input_shape)
 
     def call(self, x, statistics=None):
         """Map (B, H, W, C) → (logits (B, classes) float32, moments by name)."""
         moments, w = {}, self.roles
-        activate = functional.ACTIVATIONS[self.activation]
+        activate = functional.ACTIVATIONS[self.space.activation]
         x = functional.convolution(x, w["head_conv/kernel"])
         x, moments["head_bn"] = self.normalise(x, "head_bn", (statistics or {}).get("head_bn"))
         x = tf.reduce_mean(activate(x), [1, 2])
         x = activate(functional.dense(x, w["feature/kernel"], w["feature/bias"]))
         x = tf.cast(x, tf.float32)
         return functional.dense(x, w["classifier/kernel"], w["classifier/bias"]), moments
-
-    def get_config(self):
-        """Keras configuration."""
-        names = ("channels", "features", "num_classes", "activation")
-        return super().get_config() | {name: getattr(self, name) for name in ("seed", *names)}

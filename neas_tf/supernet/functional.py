@@ -40,8 +40,8 @@ def _with_gradients(function, gradients):
     return call
 
 
-convolution = _with_gradients(convolutions.convolution, convolutions.convolution_gradients)
-depthwise = _with_gradients(convolutions.depthwise, convolutions.depthwise_gradients)
+convolution = _with_gradients(convolutions.convolve, convolutions.convolution_gradients)
+depthwise = _with_gradients(convolutions.convolve_channels, convolutions.depthwise_gradients)
 
 
 def normalise_batch(

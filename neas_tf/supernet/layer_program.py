@@ -78,7 +78,6 @@ class LayerProgram:
         Args:
           x: the map (B, H, W, C).
           row: float32 (row_width,), the operator's weights.
-          choice: the operator.
           first: output and moments of the path that this one may still share its layers with.
           statistics: None for the batch's moments, else what to normalise with, as the moments.
 

@@ -136,15 +136,6 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
     def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
         raise NotImplementedError("Make the gradients dense before apply_gradients.")
 
-    def get_config(self) -> dict[str, Any]:
-        """Keras configuration."""
-        return super().get_config() | {
-            "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "weight_decay": self.weight_decay,
-        }
-
 
 class _Drawn(NamedTuple):
     """Which rows a step moves.

@@ -13,8 +13,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from neas_tf.operators import Operator, batch_norms, operator_steps
-from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.fixed_layers import Head, Stem
@@ -39,12 +37,8 @@ class SupernetOutput(NamedTuple):
 class Supernet(tf_keras.Model):
     """One weight set per (layer, operator), K heads.
 
-    Args:
-      space: the search space.
-      num_paths: K.
-      heterogeneous: whether a combination must hold K different operators.
-      momentum: of the running BN statistics.
-      seed: of the initial weights.
+    `heterogeneous` says whether a combination must hold K different operators, `momentum` is that of the
+    running BN statistics.
     """
 
     def __init__(
@@ -58,16 +52,7 @@ class Supernet(tf_keras.Model):
     ):
         super().__init__(**kwargs)
         self.space, self.num_paths, self.momentum, self.seed = space, num_paths, momentum, seed
-        self.stem = Stem(
-            space.stem_channels,
-            space.stem_kernel,
-            space.stem_stride,
-            space.block_channels,
-            space.block_stride,
-            space.activation,
-            seed=seed,
-            name="stem",
-        )
+        self.stem = Stem(space, seed=seed, name="stem")
         self.searchable = [
             SearchableLayer(
                 layer,
@@ -80,17 +65,7 @@ class Supernet(tf_keras.Model):
             )
             for layer in space.layers
         ]
-        self.heads = [
-            Head(
-                space.head_channels,
-                space.feature_channels,
-                space.num_classes,
-                space.activation,
-                seed=seed,
-                name=f"head{k + 1}",
-            )
-            for k in range(num_paths)
-        ]
+        self.heads = [Head(space, seed=seed, name=f"head{k + 1}") for k in range(num_paths)]
         self.stem.build((None, *space.input_size, space.input_channels))
         for layer, spec in zip(self.searchable, space.layers, strict=True):
             layer.build((None, *spec.in_size, spec.c_in))
@@ -160,21 +135,6 @@ class Supernet(tf_keras.Model):
         for head, values in zip(self.heads, moments["heads"], strict=True):
             head.update_moving(values, self.momentum)
 
-    def get_config(self) -> dict[str, Any]:
-        """Keras configuration."""
-        return {
-            "space": self.space.to_dict(),
-            "num_paths": self.num_paths,
-            "heterogeneous": self._whole.heterogeneous,
-            "momentum": self.momentum,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Inverse of `get_config`."""
-        return cls(**(config | {"space": SearchSpace.from_dict(config["space"])}))
-
 
 class UpdateRule(NamedTuple):
     """How one trainable variable takes part in a step.
@@ -215,48 +175,3 @@ def update_rules(supernet: Supernet) -> list[UpdateRule]:
     for head in supernet.heads:
         rules |= {id(v): UpdateRule(-1) for v in head.trainable_variables}
     return [rules[id(v)] for v in supernet.trainable_variables]
-
-
-def weight_of(
-    supernet: Supernet, part: str, layer: int, path: int, operator: str, role: str
-) -> np.ndarray:
-    """The weight that a stand-alone ensemble's slot takes from the supernet.
-
-    Args:
-      supernet: the trained supernet.
-      part: stem, block, layer or head.
-      layer: 1-based searchable layer, for part `layer`.
-      path: 0-based path, for part `head`.
-      operator: the operator's name, for part `layer`.
-      role: such as `expand/kernel` or `dw_bn/gamma`.
-    """
-    if part == "stem":
-        return supernet.stem.roles[role].numpy()
-    if part == "block":
-        return supernet.stem.roles[f"block/{role}"].numpy()
-    if part == "head":
-        return supernet.heads[path].roles[role].numpy()
-    return supernet.searchable[layer - 1].weight(operator, role)
-
-
-def statistic_of(
-    statistics: Any,
-    architecture: Architecture,
-    space: SearchSpace,
-    part: str,
-    layer: int,
-    path: int,
-    operator: str,
-    role: str,
-) -> np.ndarray:
-    """A BN statistic of a slot, from recalculated `statistics` (role `<bn>/moving_…`)."""
-    name, _, kind = role.partition("/")
-    row = 0 if kind == "moving_mean" else 1
-    if part == "layer":
-        own = 0 if layer <= architecture.split_point else path
-        steps = operator_steps(Operator.parse(operator), space.layers[layer - 1])
-        return np.asarray(statistics["layers"][layer - 1][own][batch_norms(steps).index(name)])[row]
-    if part == "head":
-        return np.asarray(statistics["heads"][path][name])[row]
-    key = f"block/{name}" if part == "block" else name
-    return np.asarray(statistics["stem"][key])[row]

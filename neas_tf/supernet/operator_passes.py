@@ -40,11 +40,6 @@ def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
     return 2 * norms + swishes + 4 * (len(steps) - norms), 3 * norms
 
 
-def _lengthened(values: tf.Tensor, by: int) -> tf.Tensor:
-    """A vector with zeros after it."""
-    return tf.pad(values, [[0, by]]) if by else values
-
-
 class _Member:
     """The weights of the chosen operator of a stack, out of its row."""
 
@@ -61,14 +56,13 @@ class _Member:
         sizes = [steps[number].kernel for steps in self.stack.steps]
         different = sorted(set(sizes))
 
-        def run_with(member: int) -> Any:
-            return run(self.weight(f"{step.role}/kernel", member))
+        def run_with(size: int) -> Any:
+            return run(self.weight(f"{step.role}/kernel", sizes.index(size)))
 
-        choices = [functools.partial(run_with, sizes.index(size)) for size in different]
-        if len(choices) == 1:
-            return choices[0]()
-        which = [different.index(size) for size in sizes]
-        return tf.switch_case(tf.gather(tf.constant(which), self.member), choices)
+        if len(different) == 1:
+            return run_with(different[0])
+        which = tf.gather(tf.constant([different.index(size) for size in sizes]), self.member)
+        return tf.switch_case(which, [functools.partial(run_with, size) for size in different])
 
 
 class Forward(_Member):
@@ -90,7 +84,9 @@ class Forward(_Member):
         return x
 
     def _convolve(self, x, step, number):
-        function = convolutions.depthwise if step.kind == "depthwise" else convolutions.convolution
+        function = (
+            convolutions.convolve_channels if step.kind == "depthwise" else convolutions.convolve
+        )
         x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
         name = f"{step.role}_bn"
         gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
@@ -186,8 +182,8 @@ class Backward(_Member):
 
         def gradients(kernel):
             dx, dkernel = function(x, kernel, step.stride, dy)
-            flat = tf.reshape(dkernel, [-1])
-            return dx, _lengthened(flat, size - math.prod(kernel.shape))
+            flat, left = tf.reshape(dkernel, [-1]), size - math.prod(kernel.shape)
+            return dx, tf.pad(flat, [[0, left]]) if left else flat
 
         dx, dkernel = self.chosen(step, number, gradients)
         self._add(f"{step.role}/kernel", dkernel)

@@ -6,7 +6,7 @@ the layer's program, so that gradients, optimizer and all-reduce see the drawn r
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class SearchableLayer(FixedLayer):
     """All operators of one searchable layer (paper Fig. 2), for K paths.
 
     Args:
-      layer: the layer's `LayerSpec` (or its dict).
+      layer: its shapes, and which operators it has.
       operators: all operators of the space, which the index tensors refer to.
       num_paths: K.
       can_share, can_split: whether the layer may lie before / after a split point.
@@ -31,7 +31,7 @@ class SearchableLayer(FixedLayer):
 
     def __init__(
         self,
-        layer: LayerSpec | dict[str, Any],
+        layer: LayerSpec,
         operators: tuple[str, ...],
         num_paths: int,
         can_share: bool,
@@ -39,11 +39,6 @@ class SearchableLayer(FixedLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if isinstance(layer, dict):
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()
-            }
-            layer = LayerSpec(**fields)
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         members: dict[str, dict[int, Operator]] = {}
@@ -53,18 +48,16 @@ class SearchableLayer(FixedLayer):
         stacks = [Stack.of(name, found, layer) for name, found in members.items()]
         self.stacks = sorted(stacks, key=lambda stack: (stack.operators[0].expansion, stack.name))
         self.has_skip = SKIP in layer.operators
-        self.members = tuple(sorted(i for stack in self.stacks for i in stack.indices))
-        widths_of = {i: stack.decayed for stack in self.stacks for i in stack.indices}
-        self.decayed = tuple(widths_of[i] for i in self.members)
-        widths = [stack.norm_widths for stack in self.stacks]
+        decayed = {i: stack.decayed for stack in self.stacks for i in stack.indices}
+        self.members = tuple(sorted(decayed))
+        self.decayed = tuple(decayed[i] for i in self.members)
+        widths = itertools.zip_longest(*(s.norm_widths for s in self.stacks), fillvalue=0)
         self.shape = LayerShape(
             tuple(self.stacks),
             self.has_skip,
             layer.keeps_shape,
             max(stack.width for stack in self.stacks),
-            tuple(
-                max(row[i] for row in widths if i < len(row)) for i in range(max(map(len, widths)))
-            ),
+            tuple(map(max, widths)),
             (*layer.out_size, layer.c_out),
         )
         # Operator index → branch (stacks first, then skip), and → number within its stack.
@@ -146,10 +139,7 @@ class SearchableLayer(FixedLayer):
     def update_moving(self, moments, momentum, operators=None) -> None:
         """Moves the statistics of the drawn rows only; all other rows keep every bit.
 
-        Args:
-          moments: K tuples as `call` returns them.
-          momentum: of the running average.
-          operators: int32 (K,).
+        `moments` are K tuples as `call` returns them, `operators` int32 (K,).
         """
         values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
         # (rows, K): which path drew which row; skip has none. Paths that drew the same row share it:
@@ -177,14 +167,3 @@ class SearchableLayer(FixedLayer):
         place, shape = stack.places[role], stack.shape(member, role)
         values = self.rows.numpy()[row, place.offset :]
         return values[: int(np.prod(shape))].reshape(shape)
-
-    def get_config(self):
-        """Keras configuration."""
-        return super().get_config() | {
-            "seed": self.seed,
-            "layer": dataclasses.asdict(self.spec),
-            "operators": list(self.operators),
-            "num_paths": self.num_paths,
-            "can_share": self.can_share,
-            "can_split": self.can_split,
-        }

@@ -96,29 +96,10 @@ def test_macs_and_parameters_are_those_of_the_cost_table(run):
     assert apart["float32"]["bytes"] > rows["neas_s"]["float32"]["bytes"]
 
 
-def test_targets_are_checked_where_their_networks_are_measured(run):
-    report = run[1]
-    found = {target["what"]: target for target in report["targets"]}
-    assert list(found) == [
-        "neas_s / efficientnet_b0, float32",
-        "neas_s / neas_s_separate, float32",
-        "neas_s, float32 / int8, integers in one XNNPACK partition",
-    ]
-    for target in found.values():
-        if "at_most" in target:
-            assert target["met"] == (target["value"] <= target["at_most"])
-        else:
-            assert target["met"] == (target["value"] >= target["at_least"])
-    assert (
-        found["neas_s / efficientnet_b0, float32"]["value"]
-        == (report["networks"][0]["float32"]["ratio"])
-    )
-
-
 def test_the_table_has_a_row_for_each_network(run):
     lines = tflite_latency.table(run[1]).splitlines()
     assert len([line for line in lines if line.startswith("| ")]) == 2 + len(TINY)
-    assert sum(line.startswith(("met: ", "MISSED: ")) for line in lines) == 3
+    assert len(lines) == 2 + len(TINY)
 
 
 def test_the_picture_is_a_function_of_the_report(run):
@@ -140,7 +121,7 @@ def test_a_second_run_converts_nothing(run, monkeypatch, capsys):
     assert tflite_latency.main([*flags, "--models=neas_s", "--formats=int8"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["clock"] == "wall" and [row["name"] for row in report["networks"]] == ["neas_s"]
-    assert "float32" not in report["networks"][0] and report["targets"] == []
+    assert "float32" not in report["networks"][0]
 
 
 def test_files_that_are_gone_are_made_again(run, tmp_path, monkeypatch):
@@ -192,8 +173,7 @@ def test_every_network_of_the_issue_is_there():
         known
     )
     assert {"mobilenet_v4_conv_small", "mobilenet_v4_conv_medium"} <= set(known)
-    for name, other, _ in tflite_latency.TARGETS:
-        assert name in known and other in known
+    assert tflite_latency.REFERENCE in known
     assert known["efficientnet_b1"].size == (240, 240) and known["neas_s"].size == (224, 224)
 
 

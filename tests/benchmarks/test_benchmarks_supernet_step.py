@@ -1,6 +1,5 @@
-"""The benchmark of training steps at tiny size: what is compared is the same, and all of it reports."""
+"""The benchmark of training steps at tiny size: what is compared is the same, all of it reports."""
 
-import dataclasses
 import importlib.util
 import json
 
@@ -9,13 +8,12 @@ import pytest
 
 from benchmarks import supernet_step
 from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
-from benchmarks.supernet_worker import own_space, traced_alone
+from benchmarks.workers import workers
+from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
-from neas_tf.space.zoo import load_architecture
 
-TINY = CASES["tiny"]
+TINY, ECHO = CASES["tiny"], "tests.echo_worker"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
 
@@ -32,35 +30,6 @@ def test_cases_are_the_papers_space_at_other_sizes():
     images, labels = batch(TINY)
     assert images.shape == (4, 8, 8, 3) and labels.max() < 4
     np.testing.assert_array_equal(TINY.draws(3), TINY.draws(5)[:3])
-
-
-def test_an_ensembles_own_space_holds_its_operators_and_nothing_else():
-    space = TINY.space
-    cost = CostTable(space)
-    for code in TINY.draws(40):
-        own, row = own_space(space, code, 2)
-        architecture = Architecture.from_array(row, own).check_in(own)
-        before = Architecture.from_array(code, space)
-        assert CostTable(own).cost(architecture).macs == cost.cost(before).macs
-        for m, layer in enumerate(own.layers):
-            assert set(layer.operators) == {path[m] for path in architecture.paths}
-        skipped = sum(set(c) == {"skip"} for c in zip(*before.paths, strict=True))
-        assert own.num_layers == space.num_layers - skipped
-
-
-def test_an_ensemble_traced_alone_has_no_choice_in_its_graph():
-    code = next(c for c in TINY.draws(40) if 0 < c[0] < 3)
-    trainer = traced_alone(TINY, code)
-    kinds = {op.type for op in trainer.traced.graph.get_operations()}
-    assert "Conv2D" in kinds and not {kind for kind in kinds if "Case" in kind or "If" in kind}
-    losses = [trainer.step(0, *batch_tensors()) for _ in range(8)]
-    assert losses[-1] < losses[0]
-
-
-def batch_tensors():
-    import tensorflow as tf
-
-    return tuple(map(tf.constant, batch(TINY)))
 
 
 @needs_torch
@@ -114,31 +83,6 @@ def test_the_other_supernet_moves_only_what_was_drawn_and_divides_the_trunks_gra
     torch.testing.assert_close(divided * 2, model.stem[0][0].weight.grad)
 
 
-@needs_torch
-def test_the_other_ensemble_has_our_parameters_and_recipe():
-    from benchmarks import torch_ensemble
-    from neas_tf.config.settings import RetrainConfig
-
-    space = dataclasses.replace(SearchSpace(), input_size=(32, 32))
-    for name in ("neas_s", "neas_l"):
-        architecture = load_architecture(name, space)
-        model = torch_ensemble.Ensemble(architecture, space)
-        expected = CostTable(space).cost(architecture).params
-        assert sum(p.numel() for p in model.parameters()) == expected
-    stage = RetrainConfig()
-    optimizer = stage.trainer.optimizer_config
-    rmsprop = optimizer.optimizer.rmsprop
-    assert (rmsprop.rho, rmsprop.momentum, rmsprop.epsilon) == (0.9, 0.9, torch_ensemble.EPSILON)
-    assert (rmsprop.rho, rmsprop.momentum) == (torch_ensemble.RHO, torch_ensemble.MOMENTUM)
-    assert optimizer.learning_rate.cosine.initial_learning_rate == torch_ensemble.RATE
-    assert optimizer.ema.average_decay == torch_ensemble.AVERAGE
-    assert (stage.weight_decay, stage.dropout, stage.label_smoothing) == (
-        torch_ensemble.WEIGHT_DECAY,
-        torch_ensemble.DROPOUT,
-        torch_ensemble.SMOOTHING,
-    )
-
-
 def test_our_step_has_the_stages_recipe():
     from neas_tf.config.settings import SupernetConfig
 
@@ -148,8 +92,7 @@ def test_our_step_has_the_stages_recipe():
 
 
 def test_everything_of_a_case_is_reported(tmp_path):
-    arguments = ["--cases=tiny", "--architectures=2", "--alone=1", "--no_bfloat16"]
-    arguments += [] if HAS_TORCH else ["--no_torch"]
+    arguments = ["--cases=tiny", "--architectures=2", *([] if HAS_TORCH else ["--no_torch"])]
     assert supernet_step.main([*arguments, f"--output={tmp_path / 'out.json'}"]) == 0
     report = json.loads((tmp_path / "out.json").read_text())
     found = report["cases"]["tiny"]
@@ -158,16 +101,29 @@ def test_everything_of_a_case_is_reported(tmp_path):
     for one in found["implementations"].values():
         assert one["images_per_cpu_second"] > 0 and one["memory_gb"] > 0
     macs = CostTable(TINY.space).costs(TINY.draws(2), 2, ("macs",))["macs"]
-    assert found["macs_median"] == np.median(macs)
-    assert 0 < found["limit"]["share"] < 1 and found["alone"]["ratio"] > 0
+    assert found["macs_median"] == np.median(macs) and 0 < found["limit"]["share"] < 1
     until = list(found["first_step"]["until_cpu_s"].values())
     assert until == sorted(until) and found["first_step"]["beyond_import_cpu_s"] < until[-1]
-    rows = {row["key"]: row for row in report["targets"]}
-    assert rows["tiny_bfloat16"]["value"] is None and rows["tiny_memory"]["met"] is not None
-    assert report["versions"]["tensorflow"].startswith("2.")
+    assert found["versions"]["tensorflow"].startswith("2.")
 
 
 def test_bad_input_ends_with_2(capsys):
     for argument, text in {"--cases=big": "--cases", "--runs=0": "--runs: received 0"}.items():
         assert supernet_step.main([argument]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_workers_answer_in_turn_and_time_themselves():
+    with workers({"a": (ECHO, ()), "b": (ECHO, ())}, threads=3) as found:
+        for text in ("one", "zwölf\n"):
+            assert [w.call("echo", x=text).value for w in found.values()] == [[text, "3"]] * 2
+        turn = found["a"].call("busy", seconds=0.05)  # what it prints is no answer
+        assert turn.value is None and turn.cpu >= 0.05 and turn.wall > 0
+        with pytest.raises(NeasError, match="ValueError: too bad"):
+            found["a"].call("fail", text="too bad")
+        assert found["a"].call("echo", x=1).value == [1, "3"]  # it continues after an error
+
+
+def test_a_worker_that_dies_says_why():
+    with pytest.raises(NeasError, match="last words"), workers({"a": (ECHO, ())}) as found:
+        found["a"].call("die")

@@ -165,13 +165,6 @@ def test_sync_bn_momentum_and_drop_path_arrive():
     assert list(rates.values()) == pytest.approx([0.3, 0.3])
 
 
-def test_a_config_round_trip():
-    model = build(ENSEMBLE, (32, 48), SPACE, merge="sum", frozen_layers=1)
-    twin = NeasBackboneModel.from_config(model.get_config())
-    assert twin.output_specs == model.output_specs
-    assert [w.name for w in twin.weights] == [w.name for w in model.weights]
-
-
 def test_model_garden_builds_it_by_name():
     config = Backbone(neas=NeasBackbone(architecture="neas_s"))
     model = factory.build_backbone(

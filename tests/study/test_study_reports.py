@@ -7,6 +7,7 @@ from study_plans import pretend, toy_plan
 
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.report import page
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.study import reporting
@@ -50,20 +51,18 @@ def test_reports_of_whole_and_half_studies(name, share, tmp_path):
         lookup = lookup_of(done)
     report = study.report(PLAN, lookup)
     missing = ["a unit"] if share != "all" else []
-    header = reporting.Header(name, study.title, study.paper, ["a fact"], [], missing, 1.5)
+    header = reporting.Header(name, study.TITLE, study.PAPER, ["a fact"], [], missing, 1.5)
     reporting.write(tmp_path, header, report)
     value = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert value["study"] == name and value["values"]
-    page = (tmp_path / "README.md").read_text("utf-8")
-    assert all(text[1:] in page for text in report.sentences) and report.sentences
-    assert ("## Not done yet" in page) == (share != "all")
-    for table in report.tables:
-        assert all(len(row) == len(table.header) for row in table.rows)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert all(words[1:] in text for words in report.sentences) and report.sentences
+    assert ("## Not done yet" in text) == (share != "all")
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == sorted(report.pictures)
     if share == "all":
         assert pictures and not any("too little" in s.lower() for s in report.sentences)
-        assert reporting.plain(study.report(PLAN, lookup).values) == value["values"]
+        assert page.finite(study.report(PLAN, lookup).values) == value["values"]
     if share == "none":
         assert not pictures
 
@@ -232,9 +231,9 @@ def test_texts_of_numbers():
     assert reporting.percent(Mean(0.5, 0.01, 3)) == "50.00 ± 1.00 %"
     assert reporting.percent(0.25, 1) == "25.0 %"
     assert reporting.percent(Mean.of([])) == "–"
-    assert reporting.plain({1: Mean.of([2.0])}) == {"1": {"mean": 2.0, "std": None, "count": 1}}
-    table = reporting.Table("t", ("a",), (("s1:x|y",),))
-    assert "| s1:x\\|y |" in table.markdown()
+    assert page.finite({1: Mean.of([2.0])}) == {"1": {"mean": 2.0, "std": None, "count": 1}}
+    table = page.Table("t", ("a",), (("s1:x|y",),))
+    assert "| s1:x\\|y |" in reporting._markdown(table)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from neas_tf.cost.cost_table import CostTable
 from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
-from neas_tf.study.command import Options, load_settings, run_studies
+from neas_tf.study.command import load_settings, run_studies
 from neas_tf.study.runner import Runner
 from neas_tf.study.store import Store
 from neas_tf.study.units import (
@@ -134,7 +134,7 @@ def test_results_without_weights(tmp_path, config_file, whole, capsys):
 
 def test_a_study_with_other_settings_is_refused(config_file, whole):
     config, settings = load_settings([config_file], "study.paths=[1]")
-    left = run_studies(("paths",), config, settings, str(whole), Options(list_only=True)).left
+    left = run_studies(("paths",), config, settings, str(whole), list_only=True).left
     assert len(left) == 3  # other sizes of a study are welcome
     other, _ = load_settings([config_file], "shrink.remove=1")
     kept = contents(whole)

@@ -27,7 +27,7 @@ def library(function, x, kernel, dy, *, stride):
 def test_depthwise(size, stride, kernel):
     x, weights = draw(1, 3, *size, 6), draw(2, kernel, kernel, 6, 1)
     dy = draw(3, 3, *(-(-side // stride) for side in size), 6)
-    y, expected = library(convolutions.depthwise, x, weights, dy, stride=stride)
+    y, expected = library(convolutions.convolve_channels, x, weights, dy, stride=stride)
     assert y.shape == dy.shape
     found = convolutions.depthwise_gradients(x, weights, stride, dy)
     for ours, theirs in zip(found, expected, strict=True):
@@ -39,7 +39,7 @@ def test_depthwise(size, stride, kernel):
 def test_convolution(stride, kernel):
     x, weights = draw(1, 3, 7, 8, 6), draw(2, kernel, kernel, 6, 5)
     dy = draw(3, 3, *(-(-side // stride) for side in (7, 8)), 5)
-    y, expected = library(convolutions.convolution, x, weights, dy, stride=stride)
+    y, expected = library(convolutions.convolve, x, weights, dy, stride=stride)
     # Symmetric padding, by hand.
     pad = kernel // 2
     padded = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])

@@ -21,14 +21,8 @@ from neas_tf.common.paths import resolve_user_path
 from neas_tf.detection.pictures import evaluations
 
 FLAGS = flags.FLAGS
-METRICS = {
-    "AP": "AP",
-    "AP50": "AP50",
-    "AP75": "AP75",
-    "AP_S": "APs",
-    "AP_M": "APm",
-    "AP_L": "APl",
-}
+# By Table 6's names, Model Garden's.
+METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "AP_S": "APs", "AP_M": "APm", "AP_L": "APl"}
 _CLASSIFIER = Path("retrain", "results.json")
 
 
@@ -50,16 +44,12 @@ def read_run(folder: Path, annotations: str | None, unfinished: bool) -> dict[st
     """What a run's files say.
 
     Args:
-      folder: model_dir.
       annotations: a part of the annotation file's name, or None for the last evaluation.
       unfinished: whether a run with steps to go is allowed.
 
     Returns:
       `run`, `step`, `steps`, `annotations`, the settings `backbone` and `init_checkpoint`, and
       the metrics by their name in Table 6, in percent (None where the COCO API has none).
-
-    Raises:
-      NeasError: when the folder has no such evaluation, or the run is not finished.
     """
     from neas_tf.config.parse import load_file  # loads TensorFlow
 

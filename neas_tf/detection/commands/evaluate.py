@@ -107,12 +107,7 @@ def find_pictures(coco: Any, images: Path) -> dict[Any, Path]:
 
 
 def evaluate(find: Finder, coco: Any, images: Path) -> dict[str, Any]:
-    """Runs a detector on every picture of the annotations.
-
-    Args:
-      find: of `running.finder`.
-      coco: of `read_annotations`.
-      images: folder of the pictures.
+    """Runs a detector (`running.finder`) on every picture of the annotations (`read_annotations`).
 
     Returns:
       `images` and `detections`, how many there were, and `metrics` by Model Garden's names, 0..1;

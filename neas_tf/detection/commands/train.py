@@ -53,7 +53,8 @@ def _run(argv: Sequence[str]) -> None:
         if not FLAGS[name].value:
             raise NeasError(f"{name}: received nothing, expected --{name}=… (see --help).")
     check_local_path("model_dir", FLAGS.model_dir)
-    _enter_working_folder()
+    if folder := os.environ.get("BUILD_WORKING_DIRECTORY"):
+        os.chdir(folder)  # under `bazel run`, relative paths mean the caller's folder
     check_literal("model_dir", FLAGS.model_dir)
     _start_tensorflow(FLAGS.threads)
     from neas_tf.detection.checks import check_experiment, load_experiment
@@ -75,13 +76,6 @@ def _run(argv: Sequence[str]) -> None:
         if system_fault(error) and os.path.isdir(folder):
             sweep_part(Path(folder))  # half a checkpoint would keep the disk full
         raise
-
-
-def _enter_working_folder() -> None:
-    """Under `bazel run`, relative paths mean the caller's folder."""
-    folder = os.environ.get("BUILD_WORKING_DIRECTORY")
-    if folder:
-        os.chdir(folder)
 
 
 def _start_tensorflow(threads: int) -> None:

@@ -55,12 +55,9 @@ def export(
       model: Model Garden's `RetinaNetModel`.
       task: settings of the run.
       output: file or folder; the report and the class names lie beside it.
-      quantize: of a TFLite file; `int8` needs `calibration`.
-      pictures: RGB uint8 (h, w, 3), for the comparison.
-      calibration: likewise, for the ranges of int8.
+      pictures, calibration: RGB uint8 (h, w, 3), for the comparison and for the ranges of int8.
       names: of the classes, by id.
       score_threshold: boxes below it are dropped in the graph; None takes the run's.
-      overwrite: whether an earlier export may be replaced.
 
     Returns:
       The report, with what `matching.compare` found under `parity`.
@@ -71,12 +68,8 @@ def export(
     lite = output.suffix == ".tflite"
     check_format(output, quantize, bool(calibration))
     check_output(output, overwrite)
-    check(
-        len(names) == task.model.num_classes,
-        "labels",
-        len(names),
-        f"{task.model.num_classes} names",
-    )
+    classes = task.model.num_classes
+    check(len(names) == classes, "labels", len(names), f"{classes} names")
     detector = Detector(model, task, score_threshold=score_threshold)
     # The Keras model drops what the graph drops.
     generator = model.detection_generator.get_config()

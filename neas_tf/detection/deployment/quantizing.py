@@ -11,13 +11,9 @@ _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
 
 def behind_the_network(content: bytes) -> list[str]:
-    """Tensors that no convolution depends on: decoding and suppression of boxes.
+    """Names of the tensors of a TFLite file that no convolution depends on: decoding and suppression.
 
-    Args:
-      content: of a TFLite file.
-
-    Returns:
-      Names, from the outputs back to the last convolutions, whose own are not among them.
+    They go from the outputs back to the last convolutions, whose own are not among them.
     """
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     graph = Interpreter(model_content=content, experimental_op_resolver_type=plain)
@@ -34,16 +30,10 @@ def behind_the_network(content: bytes) -> list[str]:
 
 
 def quantize_network(converter: Any) -> bytes:
-    """Converts with int8 weights and maps up to the last convolutions.
+    """The TFLite file of a `TFLiteConverter`, with int8 weights and maps up to the last convolutions.
 
     A box's place as one of 256 values, on the square of tiles that suppression works on, is worth
     nothing; hence decoding and suppression are left as they are.
-
-    Args:
-      converter: `TFLiteConverter` with `optimizations` and a `representative_dataset`.
-
-    Returns:
-      Content of the TFLite file.
     """
     lite = tf.lite.experimental
     debugger = lite.QuantizationDebugger(converter=converter)

@@ -66,12 +66,7 @@ def frame_runner(path: str | os.PathLike[str], threads: int = 1) -> Finder:
 
 
 def finder(model: Path, threads: int = 1) -> Finder:
-    """What finds boxes in pictures.
-
-    Args:
-      model: `.tflite` file or SavedModel folder, with its report beside it.
-      threads: of a TFLite file.
-    """
+    """What finds boxes in pictures: a `.tflite` file or SavedModel folder with its report beside it."""
     report = read_report(model)
     if report["kind"] == "detector_saved_model":
         return _saved_model(model)

@@ -47,14 +47,11 @@ def read_config(model_dir: str) -> cfg.ExperimentConfig:
 
 
 def load_detector(model_dir: str, checkpoint: str = "") -> tuple[Any, cfg.ExperimentConfig]:
-    """A detector with the weights of a run.
+    """Model Garden's `RetinaNetModel` with the weights of a run, and the run's settings.
 
     Args:
       model_dir: of the run.
       checkpoint: prefix or folder of a checkpoint; '' takes the run's last.
-
-    Returns:
-      Model Garden's `RetinaNetModel`, and the settings of the run.
 
     Raises:
       NeasError: when there is no checkpoint, or it is another model's.
@@ -200,9 +197,7 @@ class Detector:
     def save(self, folder: str, *, fixed: bool) -> None:
         """Writes a SavedModel with its weights as constants.
 
-        Args:
-          folder: to write.
-          fixed: whether the signature is `detect` (for TFLite) or `detect_picture`.
+        Its signature is `detect` where the frame is `fixed` (for TFLite), else `detect_picture`.
         """
         if fixed:
             call, spec = self.detect, tf.TensorSpec((1, *self.frame, 3), tf.float32, "image")
@@ -228,13 +223,8 @@ class Detector:
 def keras_detections(model: Any, detector: Detector, frames: Sequence[np.ndarray]) -> list[dict]:
     """What the Keras model itself finds, with Model Garden's own decoding and suppression.
 
-    Args:
-      model: `RetinaNetModel`, with `nms_version` `batched`, `v1` or `v2`.
-      detector: made of it.
-      frames: float32 (height, width, 3) in 0..255.
-
-    Returns:
-      Per frame `boxes`, `classes` and `scores`, in pixels of the frame.
+    `nms_version` must be `batched`, `v1` or `v2`; frames are float32 (height, width, 3) in 0..255.
+    Returns per frame `boxes`, `classes` and `scores`, in pixels of the frame.
     """
     result = []
     for frame in frames:

@@ -41,11 +41,7 @@ class Annotations:
 
 
 def read(path: str | Path, field: str = "annotations") -> Annotations:
-    """Reads a file.
-
-    Args:
-      path: of the JSON file.
-      field: begins the message of an error, such as "task.annotation_file".
+    """Reads a JSON file; `field` begins the message of an error.
 
     Raises:
       NeasError: when it cannot be read, or holds no COCO annotations of boxes.
@@ -238,9 +234,7 @@ def outside(box: Sequence[float], image: Mapping[str, Any]) -> str:
 def segmentation_box(value: object, image: Mapping[str, Any]) -> list[float] | None:
     """[x, y, width, height] of polygons or of a run-length encoded mask; None when it is neither.
 
-    Args:
-      value: `segmentation` of an annotation.
-      image: with `width` and `height` where they are known, which a mask must have too.
+    A mask must have the image's `width` and `height`, where they are known.
     """
     if isinstance(value, list):
         polygons = [value] if value and all(map(is_number, value)) else value
@@ -276,17 +270,11 @@ def segmentation_box(value: object, image: Mapping[str, Any]) -> list[float] | N
 
 
 def fit_classes(annotations: Annotations, names: Sequence[str]) -> Annotations:
-    """The annotations with the detector's class ids in place of their own.
+    """The annotations with the detector's class ids in place of their own; `mended` says where they differ.
 
     Names are compared, without regard to case, `_` and `-`; a category without a name, or a class
-    whose name is only its number, is told by its id.
-
-    Args:
-      annotations: of `read`.
-      names: of the detector's classes by id, the first that of the background; none: ids count.
-
-    Returns:
-      The annotations; `mended` says where ids differ.
+    whose name is only its number, is told by its id. `names` are those of the detector's classes by id,
+    the first that of the background; without any, ids count.
 
     Raises:
       NeasError: when a category that has boxes is no class of the detector, or not one class.

@@ -49,10 +49,7 @@ def decode(content: bytes) -> np.ndarray | None:
 
 
 def stored_size(picture: str | Path | bytes) -> tuple[int, int]:
-    """(height, width) of a picture as it is stored, from its header alone.
-
-    Args:
-      picture: a path, or a file's content.
+    """(height, width) of a picture, a path or a file's content, as its header has it.
 
     Raises:
       NeasError: when it is no picture.
@@ -120,17 +117,13 @@ def draw(
     scores: Sequence[float] | np.ndarray,
     names: Sequence[str],
 ) -> np.ndarray:
-    """Draws detections, the best on top, and the names on all boxes.
+    """Draws detections on a copy of a picture, the best on top, and the names on all boxes.
 
     Args:
       picture: RGB uint8 (h, w, 3).
       boxes: (n, 4) as y1, x1, y2, x2 in pixels of the picture.
-      classes: n class ids.
-      scores: n scores in 0..1.
+      classes, scores: n ids; n scores in 0..1.
       names: of the classes; an id beyond them is shown as a number.
-
-    Returns:
-      A new picture.
     """
     result = np.ascontiguousarray(picture)
     result = result.copy()

@@ -20,8 +20,6 @@ def record(
     """Adds an evaluation; one of the same step and data replaces the earlier one.
 
     Args:
-      folder: model_dir.
-      step: of training.
       metrics: by Model Garden's names (`AP`, `AP50`, `APs`, …), 0..1; -1 where the COCO API has
         nothing to measure.
       annotations: annotation file, '' for the records' own boxes.

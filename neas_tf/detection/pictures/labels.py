@@ -26,12 +26,7 @@ def read_labels(path: str | None = None) -> list[str]:
 
 
 def names_of_categories(categories: Iterable[Mapping[str, Any]], num_classes: int) -> list[str]:
-    """Names by class id; ids in place of names where there are none.
-
-    Args:
-      categories: of clean annotations (`annotations.read`).
-      num_classes: of the detector, the background among them.
-    """
+    """Names by class id, of clean annotations; ids in place of names where there are none."""
     names = [BACKGROUND, *map(str, range(1, num_classes))]
     for category in categories:
         if category["name"] and 0 < category["id"] < num_classes:
@@ -51,13 +46,7 @@ def store_names(model_dir: str | Path, names: Iterable[str]) -> None:
 def names_of_run(model_dir: str | Path, num_classes: int, labels: str | None = None) -> list[str]:
     """Names of the classes that a run's detector finds; never another data set's.
 
-    Args:
-      model_dir: of the run.
-      num_classes: of its detector, the background among them.
-      labels: a text file that the user gives; it counts.
-
-    Returns:
-      The names of that file, or those that the run keeps, or none.
+    They are those of the user's text file `labels`, else those that the run keeps, else none.
 
     Raises:
       NeasError: when a file cannot be read, or has another number of names.

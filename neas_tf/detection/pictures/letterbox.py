@@ -41,10 +41,7 @@ def letterbox(
     Args:
       picture: (h, w, 3) in 0..255.
       inside: (height, width) that the picture may fill, `model.input_size`.
-      frame: (height, width) of the result, at least that.
-
-    Returns:
-      float32 (*frame, 3) in 0..255, and how to get back.
+      frame: (height, width) of the result, at least that: float32 (*frame, 3) in 0..255.
     """
     good = picture.ndim == 3 and picture.shape[2] == 3 and picture.size > 0
     check(good, "image", picture.shape, "(height, width, 3)")

@@ -31,17 +31,14 @@ def compare(
     places: int | None = None,
     margin: float = 0.0,
 ) -> dict[str, Any]:
-    """Pairs the boxes of two detectors, one to one, the best first.
+    """Pairs the boxes of two detectors, picture by picture, one to one, the best first.
 
     Args:
-      expected: of the one detector, picture by picture.
-      found: of the other.
       least_iou: below it two boxes are not the same.
       least_score: boxes below it are not asked for, but may be a partner.
       places: how many boxes a picture can have. Where the other detector filled them all, a box
         is asked for only if its score is above the other's last by more than `margin`: a lower
         one may have had no place there.
-      margin: of the scores, for rounding.
 
     Returns:
       `pictures`; `boxes`, how many were asked for; `matched`, how many of them have a partner of

@@ -43,10 +43,7 @@ def check_content(
     """Looks at the first records of some files, as the decoder of Model Garden will.
 
     Args:
-      field: begins messages: `task.train_data` or `task.validation_data`.
-      data: settings of that part, which say how records are read.
-      files: of the part.
-      num_classes: of the detector, the background among them.
+      field: `task.train_data` or `task.validation_data`, and `data` its settings.
       categories: names by id in the annotation file, where there is one.
       images: ids of its pictures, where it judges this part.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,7 @@ def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
 
 
 def find_model() -> tuple[LoadedInfo, Callable[[], Any]]:
-    """Finds the model that the flags name, without loading TensorFlow.
-
-    Returns:
-      What the model is, and a function that loads it.
+    """What the model that the flags name is, and a function that loads it, without TensorFlow.
 
     Raises:
       NeasError: when the flags name none or two, or what they name is not there.
@@ -109,12 +106,8 @@ def test_images(info: LoadedInfo) -> dict[str, Any]:
     from neas_tf.export.images import RUN, open_data, test_pixels
 
     name = FLAGS.evaluation_dataset or RUN
-    check(
-        name != RUN or bool(FLAGS.model_dir),
-        "--evaluate",
-        FLAGS.evaluate,
-        "0 without --model_dir, or name an --evaluation_dataset",
-    )
+    known, other = name != RUN or bool(FLAGS.model_dir), "name an --evaluation_dataset"
+    check(known, "--evaluate", FLAGS.evaluate, f"0 without --model_dir, or {other}")
     dataset = open_data(name, info, FLAGS.model_dir or "", FLAGS.data_dir or "")
     return {"test": test_pixels(dataset, FLAGS.evaluate, info)}
 
@@ -163,56 +156,41 @@ def main(
 
 def print_report(output: Path, report: dict[str, Any]) -> None:
     """Prints what was written and how far it is from the Keras model."""
-    parity = report["parity"]
-    print(
-        f"wrote         {output} ({report['bytes'] / 1e6:.2f} MB, sha256 {report['sha256'][:12]})"
-    )
-    print(f"architecture  {report['architecture']}")
-    print(
-        f"cost          {report['macs'] / 1e6:.1f} M MACs, {report['params'] / 1e6:.2f} M parameters"
-    )
-    parts = report.get("ops") or report.get("layers") or {}
-    print(f"operations    {_list(parts)}")
+    for label, text in _report_rows(output, report):
+        print(f"{label:<13} {text}")
+
+
+def _report_rows(output: Path, report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    digest, parity = report["sha256"][:12], report["parity"]
+    yield "wrote", f"{output} ({report['bytes'] / 1e6:.2f} MB, sha256 {digest})"
+    yield "architecture", report["architecture"]
+    amounts = report["macs"] / 1e6, report["params"] / 1e6
+    yield "cost", "{:.1f} M MACs, {:.2f} M parameters".format(*amounts)
+    yield "operations", _list(report.get("ops") or report.get("layers") or {})
     if "xnnpack_partitions" in report:
         islands = report.get("float_islands")
         text = "" if islands is None else f", float islands {_list(islands)}"
-        print(f"format        {report['quantize']}{text}")
+        yield "format", f"{report['quantize']}{text}"
         rest = _list(report["not_delegated"])
-        print(f"XNNPACK       {report['xnnpack_partitions']} partitions, outside of them {rest}")
-    print(
-        f"parity        largest difference of logits {parity['max_abs_diff']:.2e} over "
-        f"{parity['examples']} images, same class {parity['agreement']:.0%}"
-    )
-    if "emulation" in report:
-        found = report["emulation"]
-        print(
-            f"emulation     largest difference from the trained graph {found['max_abs_diff']:.2e}, "
-            f"same class {found['agreement']:.0%}"
-        )
-    for name in ("pruning_fine_tuning", "fine_tuning"):
-        if name in report:
-            found = report[name]
-            print(
-                f"fine-tuning   {name.removesuffix('fine_tuning').rstrip('_') or report['quantize']}: "
-                f"{found['steps']} steps of {found['batch_size']}, rate {found['rate']:g}, "
-                f"seed {found['seed']}"
-            )
-    if "pruning" in report:
-        found, size = report["pruning"], report["gzip_bytes"]
-        shares = found["layers"].values()
-        print(
-            f"zeros         {found['pruned_layers']:.1%} of the pruned kernels (by layer "
-            f"{min(shares):.1%} to {max(shares):.1%}), {found['all_weights']:.1%} of all weights"
-        )
-        print(
-            f"gzip          {size['before'] / 1e6:.2f} MB before, {size['after'] / 1e6:.2f} MB after"
-        )
-    if "accuracy" in report:
-        found = report["accuracy"]
-        print(
-            f"accuracy      {found['keras']:.2%} before, {found['exported']:.2%} after, on "
-            f"{found['examples']} test images"
-        )
+        yield "XNNPACK", f"{report['xnnpack_partitions']} partitions, outside of them {rest}"
+    text = f"largest difference of logits {parity['max_abs_diff']:.2e} over {parity['examples']} "
+    yield "parity", f"{text}images, same class {parity['agreement']:.0%}"
+    if found := report.get("emulation"):
+        text = f"largest difference from the trained graph {found['max_abs_diff']:.2e}"
+        yield "emulation", f"{text}, same class {found['agreement']:.0%}"
+    for name, kind in (("pruning_fine_tuning", "pruning"), ("fine_tuning", report["quantize"])):
+        if found := report.get(name):
+            text = f"{kind}: {found['steps']} steps of {found['batch_size']}"
+            yield "fine-tuning", f"{text}, rate {found['rate']:g}, seed {found['seed']}"
+    if found := report.get("pruning"):
+        shares, size = found["layers"].values(), report["gzip_bytes"]
+        layers = f"by layer {min(shares):.1%} to {max(shares):.1%}"
+        text = f"{found['pruned_layers']:.1%} of the pruned kernels ({layers})"
+        yield "zeros", f"{text}, {found['all_weights']:.1%} of all weights"
+        yield "gzip", f"{size['before'] / 1e6:.2f} MB before, {size['after'] / 1e6:.2f} MB after"
+    if found := report.get("accuracy"):
+        text = f"{found['keras']:.2%} before, {found['exported']:.2%} after"
+        yield "accuracy", f"{text}, on {found['examples']} test images"
 
 
 def _list(counts: dict[str, int]) -> str:

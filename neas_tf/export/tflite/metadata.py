@@ -49,12 +49,9 @@ class TensorNote:
 
 
 def classifier_metadata(content: bytes, info: LoadedInfo, labels: str) -> bytes:
-    """A classifier's TFLite file with metadata and class names.
+    """A classifier's TFLite file with metadata and class names (`labels`, one a line).
 
-    Args:
-      content: of a file with the input `image` and the outputs `logits` and maybe `probabilities`.
-      info: what the model is.
-      labels: the class names, one a line.
+    Its input is `image`, its outputs `logits` and maybe `probabilities`.
     """
     space = info.space
     notes = {
@@ -86,7 +83,6 @@ def with_metadata(
       content: of the file, with the signature `serving_default`.
       name, description: of the model. Author and licence stay open, they are its owner's to say.
       notes: by the signature's names of tensors; those that the file lacks do not matter.
-      labels: the class names, one a line.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils

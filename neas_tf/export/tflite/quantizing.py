@@ -49,17 +49,13 @@ def convert(
     input_type: str = "float32",
     output_type: str = "float32",
 ) -> bytes:
-    """Converts the signature `serving_default` of a SavedModel of batch 1.
+    """The TFLite file of the signature `serving_default` of a SavedModel of batch 1.
 
     Args:
-      saved_model: its folder.
       quantize: `none`; `float16` weights; `dynamic`, int8 weights; `int8`, everything;
         `int8_qat`, everything, for a graph with fake quantization.
       images: representative ones for int8, float32 (n, h, w, c) in 0..255.
       input_type, output_type: of the graph's ends; other than float32 only with int8 and int8_qat.
-
-    Returns:
-      The content of the TFLite file.
 
     Raises:
       NeasError: for a combination that makes no sense, or a graph that the converter cannot make

@@ -109,12 +109,7 @@ def difference(ours: Scores, theirs: Scores, truth: Truth, resamples: int) -> In
 
 
 def among(scores: Scores, truth: Truth, alive: Mapping[int, list[str]]) -> dict[str, Any]:
-    """τ over those ensembles only that shrinking left in the space.
-
-    Args:
-      scores: by seed and ensemble.
-      truth: by ensemble.
-      alive: by seed, the ensembles that are left.
+    """τ over those ensembles only that shrinking left in the space (`alive`, by seed).
 
     Returns:
       `ensembles`, how many are left, and their `kendall`; means over the seeds.

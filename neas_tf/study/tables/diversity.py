@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from neas_tf.report import style
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.report.page import Table
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean
 from neas_tf.study.tables.correlations import difference, kendalls, mean_truth, scores_of
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Found, Lookup, Search, Supernet, Training, Unit, found
+from neas_tf.study.units import Lookup, Search, Supernet, Unit, found
 
 TITLE = "Diversity: what the settings of shrinking remove, and what that costs"
 PAPER = "section 3.2 and 4.1 (our question)"
@@ -36,21 +37,20 @@ def _search(plan: Plan, name: str, seed: int) -> Search:
     return plan.search(_supernet(plan, name, seed))
 
 
-def _training(plan: Plan, name: str, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, name, seed)))
-
-
 def _names(plan: Plan) -> tuple[str, ...]:
     return (_BASE, *plan.settings.shrinks)
 
 
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed; the ensembles that `ranking` trains are not asked for again."""
-    result: list[list[Unit]] = []
-    for seed in plan.seeds:
-        scores: list[Unit] = [plan.scores(_supernet(plan, name, seed)) for name in _names(plan)]
-        result.append([*scores, *(_training(plan, name, seed) for name in _names(plan))])
-    return result
+    names = _names(plan)
+    return [
+        [
+            *(plan.scores(_supernet(plan, name, seed)) for name in names),
+            *(plan.retrained(_search(plan, name, seed)) for name in names),
+        ]
+        for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
@@ -74,27 +74,24 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     sentences += _gap_words(rows)
     if not sentences:
         sentences = ["Too little is done to compare settings."]
-    shown = tuple(
-        (
-            name,
-            _words(_settings(plan, name)),
-            str(row["alive"].count),
-            number(row["alive"], 0),
-            percent(row["overlap"], 0),
-            percent(row["skip"], 0),
-            number(row["kendall"], 2),
-            _gap(row, _BASE),
-            _gap(row, _NONE),
-            percent(row["supernet"]),
-            percent(row["retrained"]),
-            number(row["macs"], 2, 1e-6, " M"),
-        )
+    shown = [
+        {
+            "setting": name,
+            "of shrink": _words(_settings(plan, name)),
+            "supernets": str(row["alive"].count),
+            "alive": number(row["alive"], 0),
+            "drops shared with base": percent(row["overlap"], 0),
+            "drops with skip": percent(row["skip"], 0),
+            "Kendall τ": number(row["kendall"], 2),
+            "τ less base's (95 %)": _gap(row, _BASE),
+            "τ less no shrinking's (95 %)": _gap(row, _NONE),
+            "best, supernet": percent(row["supernet"]),
+            "found, retrained": percent(row["retrained"]),
+            "its MACs": number(row["macs"], 2, 1e-6, " M"),
+        }
         for name, row in rows.items()
-    )
-    header: tuple[str, ...] = ("setting", "of shrink", "supernets", "alive")
-    header += ("drops shared with base", "drops with skip", "Kendall τ", "τ less base's (95 %)")
-    header += ("τ less no shrinking's (95 %)", "best, supernet", "found, retrained", "its MACs")
-    table = Table("Mean ± standard deviation over seeds", header, shown)
+    ]
+    table = Table.of("Mean ± standard deviation over seeds", shown)
     pictures = {}
     if any(row["operators"] for row in rows.values()):
         pictures["diversity.png"] = functools.partial(_picture, rows)
@@ -122,7 +119,7 @@ def _of(plan: Plan, name: str, lookup: Lookup) -> dict[str, Any]:
         history = found(_search(plan, name, seed), lookup)
         if history is not None:
             supernet.append(history["candidates"][history["best"]][1])
-        training = found(_training(plan, name, seed), lookup)
+        training = found(plan.retrained(_search(plan, name, seed)), lookup)
         if training is not None:
             trained.append(training)
     return {
@@ -166,11 +163,7 @@ def _compare(plan: Plan, rows: dict[str, dict[str, Any]], lookup: Lookup) -> Non
 
 def _gap_words(rows: Mapping[str, dict[str, Any]]) -> list[str]:
     """Which settings rank otherwise than the base by more than chance."""
-    gaps = {
-        name: row["kendall_less"][_BASE]
-        for name, row in rows.items()
-        if _BASE in row["kendall_less"]
-    }
+    gaps = {name: gap for name, row in rows.items() if (gap := row["kendall_less"].get(_BASE))}
     if not gaps:
         return []
     clear = [

@@ -9,7 +9,8 @@ from typing import Any
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.report import style
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.report.page import Table
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.rivals import fitted, space_settings
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
@@ -69,11 +70,10 @@ def _latency(training: Training) -> Latency:
 
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
-    result: list[list[Unit]] = []
-    for seed in plan.seeds:
-        trainings = list(_models(plan, seed).values())
-        result.append([unit for training in trainings for unit in (training, _latency(training))])
-    return result
+    return [
+        [unit for one in _models(plan, seed).values() for unit in (one, _latency(one))]
+        for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
@@ -92,26 +92,24 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         {"model": name, "bound": bound, **row, "results": rows[name, bound]}
         for (name, bound), row in summary.items()
     ]
-    shown = tuple(
-        (
-            name,
-            bound,
-            str(row["accuracy"].count),
-            percent(row["accuracy"]),
-            number(row["macs"], 3, 1e-6, " M"),
-            number(row["params"], 1, 1e-3, " k"),
-            number(row["milliseconds"], 3, 1.0, " ms"),
-        )
+    shown = [
+        {
+            "model": name,
+            "bound": bound,
+            "trainings": str(row["accuracy"].count),
+            "test accuracy": percent(row["accuracy"]),
+            "MACs": number(row["macs"], 3, 1e-6, " M"),
+            "parameters": number(row["params"], 1, 1e-3, " k"),
+            "latency": number(row["milliseconds"], 3, 1.0, " ms"),
+        }
         for (name, bound), row in summary.items()
-    )
-    header = ("model", "bound", "trainings", "test accuracy", "MACs", "parameters", "latency")
+    ]
     title = "Trained alike from scratch; latency of the float TFLite form on one thread"
     pictures = {}
     if any(rows.values()):
         pictures["frontier.png"] = functools.partial(_picture, rows)
-    return Report(
-        {"models": values}, [Table(title, header, shown)], _findings(plan, summary), pictures
-    )
+    table = Table.of(title, shown)
+    return Report({"models": values}, [table], _findings(plan, summary), pictures)
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,10 +152,12 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
         points = []
         for (name, _), results in rows.items():
             if results and all(r[field] is not None for r in results):
-                mean, spread = _accuracy(results)
-                x = Mean.of([r[field] for r in results]).mean * factor
-                span = {"low": mean - spread, "high": mean + spread} if spread else {}
-                points.append({"x": x, "y": mean, "s": name, **span})
+                row = _summary(results)
+                x, y = row[field].mean * factor, row["accuracy"]
+                span = (
+                    {"low": y.mean - y.std, "high": y.mean + y.std} if y.count > 1 and y.std else {}
+                )
+                points.append({"x": x, "y": y.mean, "s": name, **span})
         dashed = [name for name in names if not name.startswith(_OWN)]
         look: dict[str, Any] = {"lines": True, "dashed": dashed, "palette": style.MANY}
         panels.append(style.series(points, names, (label, "test accuracy"), (380, 280), **look))
@@ -165,9 +165,3 @@ def _picture(rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> bytes:
     return style.to_png(
         chart, "Accuracy against cost", "mean and standard deviation over the seeds"
     )
-
-
-def _accuracy(results: list[dict[str, Any]]) -> tuple[float, float]:
-    """Mean, and deviation, 0 of one training."""
-    mean = Mean.of([r["ensemble_accuracy"] for r in results])
-    return mean.mean, mean.std if mean.count > 1 else 0.0

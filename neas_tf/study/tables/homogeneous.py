@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.report.page import Table
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Result, Training, Unit, found
+from neas_tf.study.units import Comparison, Embedding, Found, Lookup, Training, Unit, found
 
 TITLE = "Homogeneous: an ensemble of different paths against mirrors of each of its paths"
 PAPER = "Table 3, Fig. 4"
@@ -42,12 +43,11 @@ def _comparison(training: Training) -> Comparison:
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed; the t-SNE is made of the first seed's."""
     result: list[list[Unit]] = []
-    for i, seed in enumerate(plan.seeds):
+    for seed in plan.seeds:
         trainings = list(_variants(plan, seed).values())
-        more: list[Unit] = [_comparison(training) for training in trainings]
-        if not i:
-            more += [_embedding(plan, training) for training in trainings]
-        result.append([*trainings, *more])
+        embedded = trainings if seed == plan.seeds[0] else []
+        result.append([*trainings, *map(_comparison, trainings)])
+        result[-1] += [_embedding(plan, training) for training in embedded]
     return result
 
 
@@ -57,14 +57,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     complete = []
     for seed in plan.seeds:
         results = {
-            name: _joined(found(unit, lookup), found(_comparison(unit), lookup))
+            name: (found(unit, lookup), found(_comparison(unit), lookup))
             for name, unit in _variants(plan, seed).items()
         }
-        done = {name: result for name, result in results.items() if result is not None}
-        if len(done) == len(results):  # compare like with like
+        if all(None not in pair for pair in results.values()):  # compare like with like
             complete.append(seed)
-            for name, result in done.items():
-                by_name.setdefault(name, []).append(result)
+            for name, (trained, compared) in results.items():
+                by_name.setdefault(name, []).append({**(trained or {}), **(compared or {})})
     summary = {name: _summary(results) for name, results in by_name.items()}
     sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]
     if complete:
@@ -77,11 +76,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     }
     if all(value is not None for value in embeddings.values()):
         pictures["tsne.png"] = functools.partial(_picture, embeddings)
-    return Report(values, [_table(summary, plan.base["num_paths"])], sentences, pictures)
-
-
-def _joined(trained: Result | None, compared: Result | None) -> dict[str, Any] | None:
-    return None if trained is None or compared is None else {**trained, **compared}
+    return Report(values, [_table(summary)], sentences, pictures)
 
 
 def _summary(results: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -101,52 +96,46 @@ def _findings(by_name: Mapping[str, Any], summary: Mapping[str, Any]) -> list[st
     homo = [name for name in summary if name != _HETERO]
     ensemble = {name: row["ensemble"] for name, row in summary.items()}
     best = max(homo, key=lambda name: ensemble[name].mean)
-    texts = [
-        ranking_words(
-            {_HETERO: ensemble[_HETERO], best: ensemble[best]},
-            (_HETERO, best),
-            "accuracy of the ensemble, against the better mirror",
-        )
-    ]
-    gains = {"hetero": summary[_HETERO]["gain"], "homo": _pooled(by_name, homo, "gain")}
-    texts.append(
-        ranking_words(gains, ("hetero", "homo"), "gain of the ensemble over the mean of its paths")
-    )
-    single = {"homo": _pooled(by_name, homo, "path"), "hetero": summary[_HETERO]["mean_path"]}
-    texts.append(ranking_words(single, ("homo", "hetero"), "accuracy of a path alone"))
-    apart = {"hetero": summary[_HETERO]["disagreement"], "homo": _pooled(by_name, homo, "differ")}
-    texts.append(ranking_words(apart, ("hetero", "homo"), "share of images the paths disagree on"))
+    pair = {_HETERO: ensemble[_HETERO], best: ensemble[best]}
+    what = "accuracy of the ensemble, against the better mirror"
+    texts = [ranking_words(pair, (_HETERO, best), what)]
+    for field, expected, what in (
+        ("gain", (_HETERO, "homo"), "gain of the ensemble over the mean of its paths"),
+        ("mean_path", ("homo", _HETERO), "accuracy of a path alone"),
+        ("disagreement", (_HETERO, "homo"), "share of images the paths disagree on"),
+    ):
+        means = {"homo": _pooled(by_name, homo, field), _HETERO: summary[_HETERO][field]}
+        texts.append(ranking_words(means, expected, what))
     return texts
 
 
-def _pooled(by_name: Mapping[str, Any], names: list[str], what: str) -> Mean:
+def _pooled(by_name: Mapping[str, Any], names: list[str], field: str) -> Mean:
     """Over seeds, of the mean over the mirrors."""
-    seeds = range(len(by_name[names[0]]))
-    take = {
-        "gain": lambda r: r["ensemble_accuracy"] - float(np.mean(r["path_accuracies"])),
-        "path": lambda r: float(np.mean(r["path_accuracies"])),
-        "differ": lambda r: r["disagreement"],
-    }[what]
-    return Mean.of([float(np.mean([take(by_name[name][i]) for name in names])) for i in seeds])
+
+    def value(result: Mapping[str, Any]) -> float:
+        path = float(np.mean(result["path_accuracies"]))
+        known = {"mean_path": path, "gain": result["ensemble_accuracy"] - path}
+        return known[field] if field in known else result[field]
+
+    seeds = zip(*(by_name[name] for name in names), strict=True)
+    return Mean.of([float(np.mean([value(result) for result in mirrors])) for mirrors in seeds])
 
 
-def _table(summary: Mapping[str, Any], num_paths: int) -> Table:
-    header = ("model", *(f"path {k + 1}" for k in range(num_paths)), "ensemble", "gain", "MACs")
-    header += ("disagreement", "S (Eq. 5)", "CKA")
-    rows = tuple(
-        (
-            name,
-            *(percent(path) for path in row["paths"]),
-            percent(row["ensemble"]),
-            percent(row["gain"]),
-            number(row["macs"], 2, 1e-6, " M"),
-            percent(row["disagreement"], 1),
-            number(row["similarity"], 4),
-            number(row["cka"], 3),
-        )
+def _table(summary: Mapping[str, Any]) -> Table:
+    rows = [
+        {
+            "model": name,
+            **{f"path {k}": percent(path) for k, path in enumerate(row["paths"], 1)},
+            "ensemble": percent(row["ensemble"]),
+            "gain": percent(row["gain"]),
+            "MACs": number(row["macs"], 2, 1e-6, " M"),
+            "disagreement": percent(row["disagreement"], 1),
+            "S (Eq. 5)": number(row["similarity"], 4),
+            "CKA": number(row["cka"], 3),
+        }
         for name, row in summary.items()
-    )
-    return Table("Trained from scratch alike; mean ± standard deviation over seeds", header, rows)
+    ]
+    return Table.of("Trained from scratch alike; mean ± standard deviation over seeds", rows)
 
 
 def _picture(embeddings: Mapping[str, Any]) -> bytes:

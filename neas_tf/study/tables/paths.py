@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from neas_tf.report import style
+from neas_tf.report.page import Table
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
+from neas_tf.study.units import Lookup, Search, Unit, found
 
 TITLE = "Paths: ensembles of different numbers of paths under one budget"
 PAPER = "Table 5"
@@ -32,13 +33,11 @@ def _search(plan: Plan, num_paths: int, seed: int) -> Search:
     return plan.search(plan.supernet(seed, num_paths=num_paths, shrink=shrink))
 
 
-def _training(plan: Plan, num_paths: int, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, num_paths, seed)))
-
-
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
-    return [[_training(plan, k, seed) for k in plan.settings.paths] for seed in plan.seeds]
+    return [
+        [plan.retrained(_search(plan, k, seed)) for k in plan.settings.paths] for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
@@ -48,8 +47,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     for k in plan.settings.paths:
         results[k], scores[k] = [], []
         for seed in plan.seeds:
-            trained = found(_training(plan, k, seed), lookup)
-            history = found(_search(plan, k, seed), lookup)
+            search = _search(plan, k, seed)
+            trained, history = found(plan.retrained(search), lookup), found(search, lookup)
             if history is not None:
                 scores[k].append(history["candidates"][history["best"]][1])
             if trained is not None:
@@ -64,22 +63,20 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         sentences.append(
             f"The best mean has {best} with {percent(known[best])}; the paper's is K = 2."
         )
-    rows = tuple(
-        (
-            str(k),
-            str(row["ensemble"].count),
-            percent(row["ensemble"]),
-            percent(row["best_path"]),
-            percent(row["top5"]),
-            number(row["macs"], 2, 1e-6, " M"),
-            number(row["split"], 1),
-            percent(row["supernet"]),
-        )
+    rows = [
+        {
+            "K": str(k),
+            "trainings": str(row["ensemble"].count),
+            "ensemble": percent(row["ensemble"]),
+            "best path": percent(row["best_path"]),
+            "top 5": percent(row["top5"]),
+            "MACs": number(row["macs"], 2, 1e-6, " M"),
+            "split point": number(row["split"], 1),
+            "supernet accuracy": percent(row["supernet"]),
+        }
         for k, row in summary.items()
-    )
-    header: tuple[str, ...] = ("K", "trainings", "ensemble", "best path", "top 5", "MACs")
-    header += ("split point", "supernet accuracy")
-    table = Table("Found under one budget and retrained; mean ± standard deviation", header, rows)
+    ]
+    table = Table.of("Found under one budget and retrained; mean ± standard deviation", rows)
     values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
     pictures = {"paths.png": functools.partial(_picture, results)} if known else {}
     return Report(values, [table], sentences, pictures)

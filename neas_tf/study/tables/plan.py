@@ -51,11 +51,11 @@ class Plan:
 
     def supernet(self, seed: int, **settings: Any) -> Supernet:
         """A supernet with these settings over the base's."""
-        return Supernet(seed, settings_text(self._new(settings)))
+        return Supernet(seed, self._text(settings))
 
     def search(self, supernet: Supernet, **settings: Any) -> Search:
         """A search with its supernet's seed, and these settings of `search` over the base's."""
-        return Search(supernet.seed, settings_text(self._new({"search": settings})), supernet)
+        return Search(supernet.seed, self._text({"search": settings}), supernet)
 
     def scores(self, supernet: Supernet) -> Scores:
         """Supernet accuracies of the random ensembles."""
@@ -63,7 +63,11 @@ class Plan:
 
     def training(self, seed: int, ensemble: str | Found, **settings: Any) -> Training:
         """A training from scratch with these settings over the base's."""
-        return Training(seed, settings_text(self._new(settings)), ensemble)
+        return Training(seed, self._text(settings), ensemble)
+
+    def retrained(self, search: Search) -> Training:
+        """The ensemble that a search finds, from scratch."""
+        return self.training(search.seed, Found(search))
 
     def random_ensembles(self) -> tuple[str, ...]:
         """Keys of different ensembles, drawn as a training step draws from the whole space.
@@ -84,12 +88,12 @@ class Plan:
             f"has hardly more than {len(found)} ensembles; expected at most that many."
         )
 
-    def _new(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Only what differs from the base, so that equal units have equal keys."""
-        return _differing(settings, self.base)
+    def _text(self, settings: Mapping[str, Any]) -> str:
+        return settings_text(_differing(settings, self.base))
 
 
 def _differing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what differs from the base, so that equal units have equal keys."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):

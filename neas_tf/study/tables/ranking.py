@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
+from neas_tf.report.page import Table
 from neas_tf.space.architecture import Architecture
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, kendall, ranking_words
 from neas_tf.study.tables.correlations import (
     LEAST,
@@ -22,16 +23,7 @@ from neas_tf.study.tables.correlations import (
     scores_of,
 )
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import (
-    Found,
-    Lookup,
-    Result,
-    Search,
-    Supernet,
-    Training,
-    Unit,
-    found,
-)
+from neas_tf.study.units import Lookup, Result, Search, Supernet, Unit, found
 
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
 PAPER = "Table 2"
@@ -64,22 +56,15 @@ def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
 
-def _retrained(plan: Plan, metric: str, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, metric, seed)))
-
-
-def _truth(plan: Plan, seed: int) -> list[Training]:
-    return [plan.training(seed, key) for key in plan.random_ensembles()]
-
-
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
     result: list[list[Unit]] = []
-    truths = [_truth(plan, seed) for seed in plan.settings.training_seeds]
+    keys = plan.random_ensembles()
+    truths = [[plan.training(seed, key) for key in keys] for seed in plan.settings.training_seeds]
     for number_, seed in enumerate(plan.seeds):
         metrics = plan.settings.metrics
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
-        own: list[Unit] = [_retrained(plan, metric, seed) for metric in metrics]
+        own: list[Unit] = [plan.retrained(_search(plan, metric, seed)) for metric in metrics]
         own += [plan.scores(_longer(plan, *kind, seed)) for kind in _longer_kinds(plan)]
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
     for truth in truths[len(result) :]:
@@ -164,7 +149,7 @@ def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup
         history = found(_search(plan, metric, seed), lookup)
         if history is not None:
             last.append(_last_generation(history))
-        trained = found(_retrained(plan, metric, seed), lookup)
+        trained = found(plan.retrained(_search(plan, metric, seed)), lookup)
         if trained is not None:
             retrained.append(trained["ensemble_accuracy"])
             macs.append(trained["macs"])
@@ -250,40 +235,33 @@ def _truth_words(plan: Plan, truth: Mapping[str, Any], values: dict[str, Any]) -
 
 
 def _table(by_metric: Mapping[str, Any], ensembles: int) -> Table:
-    rows = []
-    for metric, row in by_metric.items():
-        rows.append(
-            (
-                metric,
-                str(len(row["scores"])),
-                number(row["kendall"], 2),
-                _interval(row),
-                number(row["spearman"], 2),
-                percent(row["retrained"]),
-                number(row["retrained_macs"], 2, 1e-6, " M"),
-                percent(row["last_generation"]),
-            )
-        )
-    header: tuple[str, ...] = ("shrink metric", "supernets", "Kendall τ")
-    header += ("95 % interval (ensembles)", "Spearman ρ", "found, retrained", "its MACs")
-    header += ("last generation, supernet",)
-    return Table(
-        f"Mean ± standard deviation over seeds; {ensembles} ensembles", header, tuple(rows)
-    )
+    rows = [
+        {
+            "shrink metric": metric,
+            "supernets": str(len(row["scores"])),
+            "Kendall τ": number(row["kendall"], 2),
+            "95 % interval (ensembles)": _interval(row),
+            "Spearman ρ": number(row["spearman"], 2),
+            "found, retrained": percent(row["retrained"]),
+            "its MACs": number(row["retrained_macs"], 2, 1e-6, " M"),
+            "last generation, supernet": percent(row["last_generation"]),
+        }
+        for metric, row in by_metric.items()
+    ]
+    return Table.of(f"Mean ± standard deviation over seeds; {ensembles} ensembles", rows)
 
 
 def _table_alive(by_metric: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (
-            metric,
-            number(row["combinations"], 0),
-            number(row["alive"]["ensembles"], 1),
-            number(row["alive"]["kendall"], 2),
-        )
+    rows = [
+        {
+            "shrink metric": metric,
+            "combinations alive": number(row["combinations"], 0),
+            "random ensembles alive": number(row["alive"]["ensembles"], 1),
+            "their Kendall τ": number(row["alive"]["kendall"], 2),
+        }
         for metric, row in by_metric.items()
-    )
-    header = ("shrink metric", "combinations alive", "random ensembles alive", "their Kendall τ")
-    return Table("Of the ensembles that lie in the shrunk space", header, rows)
+    ]
+    return Table.of("Of the ensembles that lie in the shrunk space", rows)
 
 
 def _table_splits(truth: Mapping[str, Any]) -> Table:
@@ -291,40 +269,35 @@ def _table_splits(truth: Mapping[str, Any]) -> Table:
     groups: dict[int, list[Mapping[str, Any]]] = {}
     for key, row in truth.items():
         groups.setdefault(Architecture.from_key(key).split_point, []).append(row)
-    rows = tuple(
-        (
-            str(split),
-            str(len(group)),
-            percent(Mean.of([row["accuracy"] for row in group])),
-            percent(Mean.of([row["gain"] for row in group])),
-            str(sum(row["gain"] > 0 for row in group)),
-            number(Mean.of([row["macs"] for row in group]), 2, 1e-6, " M"),
-        )
+    rows = [
+        {
+            "split point": str(split),
+            "ensembles": str(len(group)),
+            "test accuracy": percent(Mean.of([row["accuracy"] for row in group])),
+            "gain over the best path": percent(Mean.of([row["gain"] for row in group])),
+            "better than it": str(sum(row["gain"] > 0 for row in group)),
+            "MACs": number(Mean.of([row["macs"] for row in group]), 2, 1e-6, " M"),
+        }
         for split, group in sorted(groups.items())
-    )
-    header: tuple[str, ...] = ("split point", "ensembles", "test accuracy")
-    header += ("gain over the best path", "better than it", "MACs")
-    return Table("The random ensembles from scratch, by split point", header, rows)
+    ]
+    return Table.of("The random ensembles from scratch, by split point", rows)
 
 
 def _table_supernets(by_name: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (
-            name,
-            str(len(row["scores"])),
-            percent(row["score"]),
-            percent(row["score_spread"]),
-            number(row["between_supernets"], 2),
-            number(row["kendall"], 2),
-            _interval(row),
-        )
+    rows = [
+        {
+            "supernets": name,
+            "how many": str(len(row["scores"])),
+            "mean accuracy of the random ensembles": percent(row["score"]),
+            "standard deviation over them": percent(row["score_spread"]),
+            "τ between two supernets": number(row["between_supernets"], 2),
+            "Kendall τ against training": number(row["kendall"], 2),
+            "95 % interval (ensembles)": _interval(row),
+        }
         for name, row in by_name.items()
         if row["scores"]
-    )
-    header: tuple[str, ...] = ("supernets", "how many", "mean accuracy of the random ensembles")
-    header += ("standard deviation over them", "τ between two supernets")
-    header += ("Kendall τ against training", "95 % interval (ensembles)")
-    return Table("How well a supernet tells ensembles apart", header, rows)
+    ]
+    return Table.of("How well a supernet tells ensembles apart", rows)
 
 
 def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
@@ -339,11 +312,8 @@ def _picture(truth: Mapping[str, Any], by_metric: Mapping[str, Any]) -> bytes:
             for key in truth
             if key in scores
         ]
-        look: dict[str, Any] = {
-            "title": f"{metric}: τ = {number(row['kendall'], 2)}",
-            "percent": "xy",
-        }
         names = [f"seed {seed}" for seed in seeds]
-        panels.append(style.series(points, names, titles, (250, 220), **look))
+        title = f"{metric}: τ = {number(row['kendall'], 2)}"
+        panels.append(style.series(points, names, titles, (250, 220), title, percent="xy"))
     chart = style.together(panels, len(panels), shared=True)
     return style.to_png(chart, "Supernet accuracy against training from scratch")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.report.page import Table
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Lookup, Result, Search, Unit, found
@@ -56,19 +57,18 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             ("best", "supernet accuracy of the best candidate"),
         )
     ]
-    rows = tuple(
-        (
-            method,
-            str(len(curves[method])),
-            number(row["scored"], 0),
-            percent(row["top"]),
-            percent(row["best"]),
-            number(row["macs"], 2, 1e-6, " M"),
-        )
+    rows = [
+        {
+            "method": method,
+            "searches": str(len(curves[method])),
+            "scored": number(row["scored"], 0),
+            f"top {top}": percent(row["top"]),
+            "best": percent(row["best"]),
+            "MACs of the top": number(row["macs"], 2, 1e-6, " M"),
+        }
         for method, row in summary.items()
-    )
-    header = ("method", "searches", "scored", f"top {top}", "best", "MACs of the top")
-    table = Table("Supernet accuracy on held-out training images, at the end", header, rows)
+    ]
+    table = Table.of("Supernet accuracy on held-out training images, at the end", rows)
     pictures = {}
     if curves["evolution"]:
         pictures["searcher.png"] = functools.partial(_picture, curves, top)
@@ -76,11 +76,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def top_curve(result: Result, top: int) -> dict[str, Any]:
-    """After each generation, the best candidates so far.
-
-    Args:
-      result: of a search.
-      top: how many count.
+    """The best candidates of a search's result after each generation.
 
     Returns:
       By generation `top` (mean accuracy of the best `top` so far), `spread` (their worst and

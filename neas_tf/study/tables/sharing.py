@@ -10,7 +10,8 @@ from typing import Any
 
 from neas_tf.common import console
 from neas_tf.report import style
-from neas_tf.study.reporting import Report, Table, number, percent
+from neas_tf.report.page import Table
+from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
@@ -26,7 +27,7 @@ def _search(plan: Plan, budget: int, seed: int) -> Search:
 
 
 def _found(plan: Plan, budget: int, seed: int) -> Training:
-    return plan.training(seed, Found(_search(plan, budget, seed)))
+    return plan.retrained(_search(plan, budget, seed))
 
 
 def _twin(plan: Plan, budget: int, seed: int) -> Training:
@@ -42,12 +43,14 @@ def _baseline(plan: Plan, seed: int) -> Training:
 
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed."""
-    result: list[list[Unit]] = []
-    for seed in plan.seeds:
-        own: list[Unit] = [_found(plan, budget, seed) for budget in plan.budgets]
-        own += [_twin(plan, budget, seed) for budget in plan.budgets]
-        result.append([*own, _baseline(plan, seed)])
-    return result
+    return [
+        [
+            *(_found(plan, budget, seed) for budget in plan.budgets),
+            *(_twin(plan, budget, seed) for budget in plan.budgets),
+            _baseline(plan, seed),
+        ]
+        for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
@@ -63,27 +66,22 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     names = [f"≤ {console.short_count(b)} MACs" for b in plan.budgets]
     sentences = [_split_words(names, summary)]
     largest = names[-1]
-    sentences.append(
-        ranking_words(
-            {largest: summary[largest]["ensemble"], baseline: summary[baseline]["ensemble"]},
-            (largest, baseline),
-            "test accuracy, sharing against none under the largest budget",
-        )
-    )
+    pair = {name: summary[name]["ensemble"] for name in (largest, baseline)}
+    what = "test accuracy, sharing against none under the largest budget"
+    sentences.append(ranking_words(pair, (largest, baseline), what))
     sentences += _twin_words(plan, lookup)
-    rows = tuple(
-        (
-            name,
-            str(row["ensemble"].count),
-            number(row["split"], 1),
-            percent(row["ensemble"]),
-            percent(row["top5"]),
-            number(row["macs"], 2, 1e-6, " M"),
-        )
+    rows = [
+        {
+            "model": name,
+            "trainings": str(row["ensemble"].count),
+            "split point": number(row["split"], 1),
+            "test accuracy": percent(row["ensemble"]),
+            "top 5": percent(row["top5"]),
+            "MACs": number(row["macs"], 2, 1e-6, " M"),
+        }
         for name, row in summary.items()
-    )
-    header = ("model", "trainings", "split point", "test accuracy", "top 5", "MACs")
-    table = Table(f"Of {plan.space.num_layers} layers; mean ± standard deviation", header, rows)
+    ]
+    table = Table.of(f"Of {plan.space.num_layers} layers; mean ± standard deviation", rows)
     pictures = {}
     if any(results.values()):
         pictures["sharing.png"] = functools.partial(_picture, results)
