@@ -48,6 +48,22 @@ def fronts(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
     return result
 
 
+def thinned(
+    candidates: Sequence[Candidate], winner: str | None, limit: int
+) -> tuple[Candidate, ...]:
+    """At most about `limit` candidates, by number: fronts, winner, the best, and a spread."""
+    if len(candidates) <= limit:
+        return tuple(candidates)
+    keep = {i for rows in fronts(candidates).values() for i in rows}
+    keep |= {i for i, c in enumerate(candidates) if c.architecture.key == winner}
+    best = sorted(range(len(candidates)), key=lambda i: -candidates[i].accuracy)
+    keep |= set(best[: limit // 10])
+    rest = [i for i in range(len(candidates)) if i not in keep]
+    room = max(limit - len(keep), 1)
+    keep |= {rest[round(i)] for i in np.linspace(0, len(rest) - 1, min(room, len(rest)))}
+    return tuple(candidates[i] for i in sorted(keep))
+
+
 def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[dict[str, Any]]:
     """What the charts and the page say of each candidate: the data named `candidates`.
 

@@ -244,7 +244,7 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
             problems.append(f"{name}: not as expected ({type(error).__name__}: {error}).")
             return otherwise
 
-    shown = thinned(run.candidates, run.winner_key, max_candidates)
+    shown = charts.thinned(run.candidates, run.winner_key, max_candidates)
     value = {
         "name": summary["name"],
         "sections": sections(summary),
@@ -277,22 +277,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def thinned(
-    candidates: Sequence[Candidate], winner: str | None, limit: int = MAX_CANDIDATES
-) -> tuple[Candidate, ...]:
-    """At most about `limit` candidates, by number: fronts, winner, the best, and a spread."""
-    if len(candidates) <= limit:
-        return tuple(candidates)
-    keep = {i for rows in charts.fronts(candidates).values() for i in rows}
-    keep |= {i for i, c in enumerate(candidates) if c.architecture.key == winner}
-    best = sorted(range(len(candidates)), key=lambda i: -candidates[i].accuracy)
-    keep |= set(best[: limit // 10])
-    rest = [i for i in range(len(candidates)) if i not in keep]
-    room = max(limit - len(keep), 1)
-    keep |= {rest[round(i)] for i in np.linspace(0, len(rest) - 1, min(room, len(rest)))}
-    return tuple(candidates[i] for i in sorted(keep))
 
 
 def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
