@@ -10,13 +10,14 @@ from typing import Any
 
 from neas_tf.api import plan as plans
 from neas_tf.api.inputs import data_settings, facts_of
+from neas_tf.api.latency import fit_latency
 from neas_tf.api.result import Result
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, fail, unknown_name
 from neas_tf.common.files import told, write_json_atomic
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.config.parse import apply_override, load_config, parse_override, put_settings
-from neas_tf.config.settings import NeasConfig
+from neas_tf.config.settings import NeasConfig, search_space
 from neas_tf.cost.quantities import with_quantities
 
 RECIPE = "neas_own_data"
@@ -31,6 +32,7 @@ def search(
     test: Any = None,
     validation: Any = None,
     model_dir: str | os.PathLike[str] = "neas_run",
+    measure: bool = False,
     params_override: str | Mapping[str, Any] = "",
     **settings: Any,
 ) -> Result:
@@ -48,6 +50,8 @@ def search(
       validation: another name of `test`; beside a `test` its images are trained on, and the search
         is judged by some of all of them.
       model_dir: folder of the run.
+      measure: measures a latency table of this machine for `max_latency_ms`, which takes minutes; it
+        is kept for the next time.
       params_override: further settings, as `neas train` takes them.
       **settings: bounds (`max_macs="60M"`, `max_params`, `max_latency_ms` with `latency_table`),
         `num_paths`, `seed`, any other setting of `search`, `data` or `space` by its name, and whole
@@ -59,7 +63,7 @@ def search(
     Raises:
       NeasError: for a setting, data or a folder that cannot be; in one sentence, before the work.
     """
-    given = given_settings(settings, params_override)
+    given = given_settings(settings, params_override, measure)
     text = os.fspath(model_dir)
     check_local_path("model_dir", text)
     folder = Path(resolve_user_path(text)).absolute()
@@ -106,6 +110,9 @@ def prepare(
     put_settings(config, {"data": _without(source, own)})
     put_settings(config, plan.settings)
     put_settings(config, given)
+    bounds = given.get("search") or {}
+    if bounds.get("max_latency_ms"):
+        _fit_to_latency(config, plan, facts, known)
     if "max_macs" not in plan.settings.get("search", {}) and "max_macs" not in (
         given.get("search") or {}
     ):
@@ -117,8 +124,41 @@ def prepare(
     return config, plan
 
 
+def _fit_to_latency(
+    config: NeasConfig, plan: plans.Plan, facts: plans.Facts, given: Mapping[str, Any]
+) -> None:
+    """Without a table: a space that is measured here, and its table."""
+    search = given["search"]
+    if search.get("latency_table"):
+        if config.space.scale == "auto" and not config.search.max_macs:
+            raise NeasError(
+                "latency_table: received one without a space, expected the settings of the space "
+                "that it was measured for (space={…} or params_override), or measure=True instead."
+            )
+        return
+    if config.space.scale != "auto":
+        from neas_tf.latency.tables import latency_table_for
+
+        shape = {
+            "input_size": list(config.data.input_size),
+            "input_channels": facts.channels,
+            "num_classes": facts.classes,
+        }
+        space = search_space(config.space.replace(**shape))
+        table = latency_table_for(space, config.num_paths)
+    else:
+        size = (config.data.input_size[0], config.data.input_size[1])
+        space, table = fit_latency(facts, size, search["max_latency_ms"], given)
+        settings = {**space.to_dict(), "activation": space.activation, "scale": "fitted"}
+        put_settings(config, {"space": settings})
+        plan.reasons.append(("space", f"{space.num_layers} layers, measured: {table}"))
+    config.search.latency_table = str(table)
+
+
 def given_settings(
-    settings: Mapping[str, Any], params_override: str | Mapping[str, Any] = ""
+    settings: Mapping[str, Any],
+    params_override: str | Mapping[str, Any] = "",
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Keywords and overrides of a call as nested settings.
 
@@ -159,13 +199,13 @@ def given_settings(
     size = (result.get("data") or {}).get("input_size")
     if isinstance(size, int):
         result["data"] = {**result["data"], "input_size": [size, size]}
-    if (result.get("search") or {}).get("max_latency_ms") and not result["search"].get(
-        "latency_table"
-    ):
+    bounds = result.get("search") or {}
+    if bounds.get("max_latency_ms") and not bounds.get("latency_table") and not measure:
         fail(
             "max_latency_ms",
-            result["search"]["max_latency_ms"],
-            "a latency_table beside it, measured on the target with `neas latency`",
+            bounds["max_latency_ms"],
+            "measure=True (--measure) beside it, which measures this machine, or a latency_table "
+            "of the target that `neas latency` measured",
         )
     return result
 

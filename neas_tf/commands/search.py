@@ -26,6 +26,9 @@ _BOUNDS = {
     }.items()
 }
 _TABLE = flags.DEFINE_string("latency_table", None, "Table that `neas latency` measured.")
+_MEASURE = flags.DEFINE_bool(
+    "measure", False, "Measures a table of this machine for --max_latency_ms; minutes, once."
+)
 _SIZE = flags.DEFINE_string("input_size", None, "Pixels of an image, such as 64 or 64x96.")
 _PATHS = flags.DEFINE_integer("num_paths", None, "Networks of the ensemble.", 1, 16)
 _SEED = flags.DEFINE_integer("seed", None, "Everything random derives from it.", 0)
@@ -60,6 +63,7 @@ def _run(argv: Sequence[str]) -> None:
     search(
         argv[1],
         model_dir=_MODEL_DIR.value,
+        measure=_MEASURE.value,
         params_override=_OVERRIDE.value,
         **settings,
     )

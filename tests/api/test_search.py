@@ -165,7 +165,7 @@ def test_labels_from_one_and_names_by_number(tmp_path, capsys):
         ({"max_macs": "lots"}, "search.max_macs: received 'lots', expected a count such as 60M"),
         ({"epochs": 3}, "expected the section beside it"),
         ({"retrain": {"epoch": 3}}, "retrain.epoch: unknown name 'epoch'.*'epochs'"),
-        ({"max_latency_ms": "2ms"}, "expected a latency_table beside it"),
+        ({"max_latency_ms": "2ms"}, "expected measure=True .* beside it"),
         ({"generations": "many"}, "search.generations: received 'many', expected an integer"),
     ],
 )
