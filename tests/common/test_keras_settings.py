@@ -1,15 +1,13 @@
-"""That nobody's keras.json or KERAS_BACKEND reaches this project."""
+"""What of a user's keras.json and KERAS_BACKEND reaches this project: the backend of Keras 3, no more."""
 
 import json
 import os
 import subprocess
 import sys
-import types
 
 import pytest
 
 from neas_tf.common import keras_settings
-from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import project_file
 
 _CODE = """
@@ -60,7 +58,30 @@ def test_which_files_are_passed_over(tmp_path, text, odd):
     assert bool(keras_settings._odd(str(tmp_path))) == odd
 
 
-def test_another_backend_is_refused():
-    keras = types.SimpleNamespace(backend=types.SimpleNamespace(backend=lambda: "jax"))
-    with pytest.raises(NeasError, match="Keras runs on 'jax'"):
-        keras_settings.check_backend(keras)
+@pytest.mark.parametrize(
+    "variable,setting,wanted",
+    [
+        ("jax", "{}", "jax"),
+        ("jax", '{"backend": "torch"}', "jax"),
+        ("", '{"backend": "jax"}', "jax"),
+        (None, '{"backend": "torch"}', "tensorflow"),  # not installed
+        ("nonsense", "{}", "tensorflow"),
+        ("numpy", "{}", "tensorflow"),  # trains nothing
+        (None, '{"backend": ["jax"]}', "tensorflow"),
+        (None, "{bad", "tensorflow"),
+    ],
+)
+def test_whose_backend(variable, setting, wanted, tmp_path, monkeypatch):
+    """The user's, where it trains and is installed; in a command of the project always TensorFlow."""
+    (tmp_path / "keras.json").write_text(setting)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    monkeypatch.setattr(
+        keras_settings.importlib.util, "find_spec", lambda name: name in ("jax", "numpy") or None
+    )
+    monkeypatch.setattr(keras_settings, "_tensorflow_only", False)
+    assert keras_settings._backend() == wanted
+    keras_settings.use_tensorflow()
+    assert keras_settings._backend() == "tensorflow"
