@@ -48,8 +48,9 @@ def fit_latency(
     Raises:
       NeasError: where no space of the family is that fast, with what was attainable.
     """
-    if measure is None:
-        from neas_tf.latency.tables import latency_table_for as measure
+    from neas_tf.latency.tables import latency_table_for
+
+    measure = measure or latency_table_for
     paths = int(given.get("num_paths") or 2)
     heterogeneous = bool(given.get("heterogeneous", True))
     bound, macs = latency_bound(max_latency_ms) or 0, _FIRST_MACS
