@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
@@ -131,6 +132,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     gc.enable()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Behind a file, what its networks leave goes.
+
+    Graphs that TensorFlow never lets go of are millions of objects after some files, and every
+    collection, one of which each conversion to TFLite asks for, took up to forty seconds.
+    """
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        release = sys.modules.get("neas_tf.ensemble.graph_memory")
+        if release is None and "tensorflow" in sys.modules:
+            from neas_tf.ensemble import graph_memory as release
+        if release is not None:
+            release.release_graphs()
+            gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
