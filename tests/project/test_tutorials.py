@@ -148,7 +148,11 @@ def test_the_readme_on_sixty_pictures(tmp_path):
     for name in ("cat", "dog", "owl"):
         (tmp_path / "photos" / "test" / name / "000.png").unlink()
     assert sum(path.is_file() for path in (tmp_path / "photos").rglob("*")) == 60
-    few = "supernet.epochs=8,shrink.every_epochs=4,search.generations=2,retrain.epochs=10"
+    few = (
+        "supernet.epochs=2,supernet.warmup_epochs=0,shrink.every_epochs=1,shrink.num_samples=20,"
+        "search.generations=2,search.population=6,search.parents=3,retrain.epochs=2,"
+        "retrain.warmup_epochs=0"
+    )
     fewer = command.replace("data_dir=photos", f"data_dir=photos,{few}")
     assert fewer != command
     done = subprocess.run(
