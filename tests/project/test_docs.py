@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -63,8 +64,11 @@ def test_quickstart(quickstart):
     assert (quickstart / "pictures" / "search_scatter.png").exists()
 
 
-def test_the_readme(tmp_path):
-    """Its commands, but that on own pictures (test_tutorials) and pip's (test_wheel); its Python."""
+def test_the_readme(tmp_path, quickstart):
+    """Its commands, but that on own pictures (test_tutorials) and pip's (test_wheel); its Python.
+
+    The training is the quickstart's, but for its folder, and goes on in a copy of that.
+    """
     text = pathlib.Path(project_file("README.md")).read_text("utf-8")
     assert len(text.split()) <= 1000
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
@@ -74,7 +78,11 @@ def test_the_readme(tmp_path):
     dry = run(["make", "--dry-run", "demo", "test"], pathlib.Path(project_file()))
     assert "-m neas_tf.train --experiment=neas_quickstart --model_dir=runs/demo\n" in dry
     assert "-m pytest " in dry and own.startswith("neas train ")
-    (tmp_path / "tiny.yaml").write_text(TINY + "export: {formats: [tflite]}\n")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    shutil.copytree(quickstart / "runs" / "digits", tmp_path / "runs" / "demo")
+    trained = "neas train --experiment=neas_quickstart --model_dir=runs/"
+    assert trained + "demo " in commands
+    assert trained + "digits\n" in "".join(blocks("quickstart.md", "bash"))
     pip, commands = commands.split("\n", 1)
     assert pip == "pip install ." and commands.count(SMALLER["bash"][0]) == 1
     script = commands.replace(*SMALLER["bash"]) + completion + "complete -p neas\n"
