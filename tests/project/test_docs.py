@@ -77,7 +77,7 @@ def test_the_readme(tmp_path, quickstart):
     assert re.findall(r"^make (\w+) ", made, re.MULTILINE) == ["demo", "test"]
     dry = run(["make", "--dry-run", "demo", "test"], pathlib.Path(project_file()))
     assert "-m neas_tf.train --experiment=neas_quickstart --model_dir=runs/demo\n" in dry
-    assert "-m pytest " in dry and own.startswith("neas train ")
+    assert "-m pytest " in dry and own.startswith("neas search ")
     (tmp_path / "tiny.yaml").write_text(TINY)
     shutil.copytree(quickstart / "runs" / "digits", tmp_path / "runs" / "demo")
     trained = "neas train --experiment=neas_quickstart --model_dir=runs/"
@@ -89,7 +89,7 @@ def test_the_readme(tmp_path, quickstart):
     output = run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
     assert "301,500,768" in output and "Test accuracy" in output and "_argcomplete neas" in output
     assert (tmp_path / "digits_int8.tflite").stat().st_size > 1000
-    (code,) = (code for kind, code in BLOCK.findall(text) if kind == "python")
+    _, code = (code for kind, code in BLOCK.findall(text) if kind == "python")
     assert code.count(SMALLER["python"][0]) == 1
     printed = run([warm.python(), "-c", code.replace(*SMALLER["python"])], tmp_path)
     assert printed.startswith("301500768\n")
