@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
@@ -43,35 +44,37 @@ COLLECT_AFTER = (20_000, 20, 20)  # new objects; then younger collections before
 
 # Begun first, so that no process is left alone with one of them at the end.
 LONGEST = [
+    "test_tutorials",
     "test_resume",
     "test_docs",
-    "test_tutorials",
+    "test_study_run",
+    "test_devices",
+    "test_parity_chain",
+    "test_fine_tuning",
+    "test_export_commands",
     "test_export_stage",
     "test_workers",
-    "test_export_commands",
-    "test_devices",
-    "test_cluster",
-    "test_convert_torch",
+    "test_training_loop",
     "test_detection_devices",
-    "test_parity_chain",
+    "test_divergence",
+    "test_convert_torch",
     "test_wheel",
-    "test_study_run",
-    "test_quantized_model",
     "test_mixed_precision",
-    "test_fine_tuning",
+    "test_cluster",
+    "test_quantizing",
+    "test_quantized_model",
     "test_detection_task",
     "test_detection_export",
     "test_report_browser",
     "test_evaluate",
     "test_families",
     "test_exporting",
-    "test_divergence",
-    "test_training_loop",
-    "test_benchmarks_ensembles",
-    "test_tflite_metadata",
+    "test_evaluation",
     "test_tasks",
     "test_searchable_layer",
-    "test_evaluation",
+    "test_benchmarks_feeding",
+    "test_benchmarks_latency",
+    "test_tflite_metadata",
 ]
 
 SEED = 20210707
@@ -131,6 +134,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     gc.enable()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Behind a file, what its networks leave goes.
+
+    Graphs that TensorFlow never lets go of are millions of objects after some files, and every
+    collection, one of which each conversion to TFLite asks for, took up to forty seconds.
+    """
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        release = sys.modules.get("neas_tf.ensemble.graph_memory")
+        if release is None and "tensorflow" in sys.modules:
+            from neas_tf.ensemble import graph_memory as release
+        if release is not None:
+            release.release_graphs()
+            gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

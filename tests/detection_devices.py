@@ -25,6 +25,8 @@ def main(folder: Path) -> None:
     """Trains, and writes what was found to results.json."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # Tracing is most of the time here.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     config = tiny_config(make_coco(folder / "coco"), losses={"l2_weight_decay": 1e-4})
     config.task.model.norm_activation.use_sync_bn = True
     config.trainer.optimizer_config.warmup.type = None  # it would begin with a rate of 0

@@ -8,6 +8,21 @@ import warm
 
 from neas_tf.common.paths import project_file
 
+# In place of the full settings: seconds instead of minutes.
+TINY = """
+space:
+  stages: [[8, 2, 2]]
+  operators: [k3e2, k5e2, skip]
+  min_split: 1
+  max_split: 1
+  head_channels: 16
+  feature_channels: 16
+supernet: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
+shrink: {every_epochs: 1.0, remove: 1, num_samples: 6, images: 32, batch_size: 32, min_pair_count: 1}
+search: {population: 3, parents: 2, generations: 2, crossover: 1, mutation: 1,
+  calibration_images: 64, calibration_batch: 64, validation_images: 64}
+retrain: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
+"""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

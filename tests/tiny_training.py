@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from neas_tf.space.sampling import draws_for_steps
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
+from neas_tf.training.checkpoints import drop_newest, latest_step
 from neas_tf.training.optimizers import create_slots
 from neas_tf.training.tasks import (
     EnsembleTask,
@@ -186,6 +188,15 @@ def ensemble_loop(
             yield loop, model
         finally:
             loop.close()
+
+
+def killed_behind(step: int, folder: Path, copy: Path) -> Path:
+    """A copy of a training's folder as it was when the checkpoint of a step was the newest."""
+    shutil.copytree(folder, copy)
+    while latest_step(copy) > step:
+        drop_newest(copy)
+    assert latest_step(copy) == step
+    return copy
 
 
 def state_of(model: Supernet, optimizer: Any) -> dict[str, dict[str, np.ndarray]]:

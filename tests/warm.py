@@ -243,12 +243,34 @@ def _become(order: dict, streams: list[int], before: dict[str, str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def _keep_bundle(folder: str) -> None:
+    """Vega's scripts, bundled alike for every report's page, are bundled by the first who asks.
+
+    It takes V8 one and a half seconds; a process that has V8 cannot be forked.
+    """
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle
+
+    def kept(**options):
+        name = os.path.join(folder, f"bundle {json.dumps(options, sort_keys=True)}.js")
+        if not os.path.exists(name):
+            with open(f"{name}.{os.getpid()}", "w", encoding="utf-8") as file:
+                file.write(bundle(**options))
+            os.replace(file.name, name)
+        with open(name, encoding="utf-8") as file:
+            return file.read()
+
+    vl_convert.javascript_bundle = kept
+
+
 def _serve(address: str) -> tuple[dict, list[int]] | None:
     """Forks a child for every order; returns in the child, with its order, or None at the end."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
     _load()
+    _keep_bundle(os.path.dirname(address))
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,25 +10,10 @@ import textwrap
 import pytest
 import warm
 import yaml
-from doc_pages import BLOCK, environment
+from doc_pages import BLOCK, TINY, environment
 
 from neas_tf.common.paths import project_file
 
-# In place of the full settings: seconds instead of minutes.
-TINY = """
-space:
-  stages: [[8, 2, 2]]
-  operators: [k3e2, k5e2, skip]
-  min_split: 1
-  max_split: 1
-  head_channels: 16
-  feature_channels: 16
-supernet: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
-shrink: {every_epochs: 1.0, remove: 1, num_samples: 6, images: 32, batch_size: 32, min_pair_count: 1}
-search: {population: 3, parents: 2, generations: 2, crossover: 1, mutation: 1,
-  calibration_images: 64, calibration_batch: 64, validation_images: 64}
-retrain: {epochs: 1.0, batch_size: 256, warmup_epochs: 0.0}
-"""
 SMALLER = {
     "bash": (
         "--experiment=neas_quickstart",
@@ -78,8 +64,11 @@ def test_quickstart(quickstart):
     assert (quickstart / "pictures" / "search_scatter.png").exists()
 
 
-def test_the_readme(tmp_path):
-    """Its commands, but that on own pictures (test_tutorials) and pip's (test_wheel); its Python."""
+def test_the_readme(tmp_path, quickstart):
+    """Its commands, but that on own pictures (test_tutorials) and pip's (test_wheel); its Python.
+
+    The training is the quickstart's, but for its folder, and goes on in a copy of that.
+    """
     text = pathlib.Path(project_file("README.md")).read_text("utf-8")
     assert len(text.split()) <= 1000
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
@@ -88,15 +77,19 @@ def test_the_readme(tmp_path):
     assert re.findall(r"^make (\w+) ", made, re.MULTILINE) == ["demo", "test"]
     dry = run(["make", "--dry-run", "demo", "test"], pathlib.Path(project_file()))
     assert "-m neas_tf.train --experiment=neas_quickstart --model_dir=runs/demo\n" in dry
-    assert "-m pytest " in dry and own.startswith("neas train ")
-    (tmp_path / "tiny.yaml").write_text(TINY + "export: {formats: [tflite]}\n")
+    assert "-m pytest " in dry and own.startswith("neas search ")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    shutil.copytree(quickstart / "runs" / "digits", tmp_path / "runs" / "demo")
+    trained = "neas train --experiment=neas_quickstart --model_dir=runs/"
+    assert trained + "demo " in commands
+    assert trained + "digits\n" in "".join(blocks("quickstart.md", "bash"))
     pip, commands = commands.split("\n", 1)
     assert pip == "pip install ." and commands.count(SMALLER["bash"][0]) == 1
     script = commands.replace(*SMALLER["bash"]) + completion + "complete -p neas\n"
     output = run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
     assert "301,500,768" in output and "Test accuracy" in output and "_argcomplete neas" in output
     assert (tmp_path / "digits_int8.tflite").stat().st_size > 1000
-    (code,) = (code for kind, code in BLOCK.findall(text) if kind == "python")
+    _, code = (code for kind, code in BLOCK.findall(text) if kind == "python")
     assert code.count(SMALLER["python"][0]) == 1
     printed = run([warm.python(), "-c", code.replace(*SMALLER["python"])], tmp_path)
     assert printed.startswith("301500768\n")

@@ -139,20 +139,28 @@ def test_own_images(tmp_path):
 
 
 def test_the_readme_on_sixty_pictures(tmp_path):
-    """README's command as it stands there, with fewer passes over 60 pictures of three classes."""
+    """README's command and call as they stand there, with fewer passes over 60 pictures of three classes."""
     import image_files
 
     text = pathlib.Path(project_file("README.md")).read_text("utf-8")
-    (command,) = re.findall(r"^neas [^`]*own_images\.yaml[^`]*", text, re.MULTILINE)
+    (command,) = re.findall(r"^neas search photos/ [^`\n]*", text, re.MULTILINE)
+    (call,) = (
+        code for kind, code in BLOCK.findall(text) if kind == "python" and "neas.search(" in code
+    )
     image_files.folder(tmp_path / "photos", per_class=14)
     for name in ("cat", "dog", "owl"):
         (tmp_path / "photos" / "test" / name / "000.png").unlink()
     assert sum(path.is_file() for path in (tmp_path / "photos").rglob("*")) == 60
-    few = "supernet.epochs=8,shrink.every_epochs=4,search.generations=2,retrain.epochs=10"
-    fewer = command.replace("data_dir=photos", f"data_dir=photos,{few}")
-    assert fewer != command
+    few = (
+        "supernet.epochs=2,supernet.warmup_epochs=0,shrink.every_epochs=1,shrink.num_samples=20,"
+        "search.generations=2,search.population=6,search.parents=3,retrain.epochs=2,"
+        "retrain.warmup_epochs=0"
+    )
+    (tmp_path / "call.py").write_text(
+        call.replace('model_dir="runs/mine"', f'model_dir="runs/mine", params_override="{few}"')
+    )
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", fewer],
+        ["bash", "-euo", "pipefail", "-c", f"{command} --params_override={few}\npython call.py"],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -171,6 +179,8 @@ def test_the_readme_on_sixty_pictures(tmp_path):
     share = (settings["search"]["max_macs"] - low) / (high - low)
     assert 0.2 < share < 0.8
     assert (model_dir / "export" / "model.tflite").exists()
+    # The call finds everything done.
+    assert "cat" in done.stdout and (tmp_path / "mine.tflite").exists()
 
 
 def test_own_space(tmp_path):

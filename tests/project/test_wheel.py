@@ -10,7 +10,7 @@ import zipfile
 import pytest
 import warm
 import yaml
-from tiny_run import TINY
+from doc_pages import TINY
 
 import neas_tf
 from neas_tf.common.paths import project_file
@@ -99,8 +99,7 @@ def test_commands_that_need_no_tensorflow(prefix, tmp_path):
 
 def test_a_run_outside_the_checkout(prefix, tmp_path):
     """Search, retraining, export and report, and the list of a study, by the installed command."""
-    settings = {**TINY, "export": {**TINY["export"], "formats": ["tflite"]}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "tiny.yaml").write_text(TINY + "export: {formats: [tflite]}\n")
     (own,) = prefix.glob("lib/python*/site-packages")
 
     def neas(*arguments: str) -> str:

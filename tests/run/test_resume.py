@@ -99,7 +99,7 @@ FAULTS = (
 def runs(tmp_path_factory):
     """(undisturbed run's folder, trial of the other after its end, log of each disturbed session)."""
     base = tmp_path_factory.mktemp("resume")
-    with Nursery(base / "logs") as nursery:
+    with Nursery(base / "logs", quick_graphs=True) as nursery:
         undisturbed = Trial(base, base / "whole", nursery)
         assert undisturbed.sit().code == 0, undisturbed.last.log
         trial, logs = Trial(base, base / "disturbed", nursery), {}

@@ -59,6 +59,11 @@ def sit(order: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
     from soak.faults import Faults
 
+    if order.get("quick_graphs"):
+        import tensorflow as tf
+
+        # Tracing and optimising are most of the time of a sitting.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     folder = next(a.split("=", 1)[1] for a in order["argv"] if a.startswith("--model_dir="))
     Faults(folder, order.get("fault") or {}, order["journal"]).install()
     command(order["argv"])

@@ -65,10 +65,15 @@ class Sitting:
 
 
 class Nursery:
-    """Starts sittings by forking, so that libraries load once; see `soak.nursery`."""
+    """Starts sittings by forking, so that libraries load once; see `soak.nursery`.
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
+    Args:
+      folder: for their logs.
+      order: what every order holds; see `nursery.sit`.
+    """
+
+    def __init__(self, folder: pathlib.Path, **order: Any):
+        self._folder, self._order = folder, order
         folder.mkdir(parents=True, exist_ok=True)
         self._errors = (folder / "nursery.txt").open("a")
         self._process = subprocess.Popen(
@@ -97,7 +102,7 @@ class Nursery:
         self._number += 1
         base = self._folder / f"sitting_{time.time_ns()}_{self._number}"
         journal, log = f"{base}.events", f"{base}.log"
-        order |= {"argv": arguments, "journal": journal, "log": log}
+        order = self._order | order | {"argv": arguments, "journal": journal, "log": log}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Running(self, self._answer()["pid"], pathlib.Path(log), pathlib.Path(journal))

@@ -4,13 +4,13 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import warm
 import yaml
 from latency_tables import made_up_table
 from tiny_run import TINY, contents
@@ -55,9 +55,9 @@ def config_file(tmp_path_factory) -> str:
     return str(path)
 
 
-def start(*arguments: str, **kwargs) -> subprocess.Popen:
+def start(*arguments: str, python: str = sys.executable, **kwargs) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "neas_tf.study", *arguments],
+        [python, "-m", "neas_tf.study", *arguments],
         cwd=paths.project_file(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,7 +89,7 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_fi
     config, settings = load_settings([config_file], "")
     folder = tmp_path / "killed"
     flags = ["--study=paths", f"--model_dir={folder}", f"--config_file={config_file}"]
-    process = start(*flags, start_new_session=True)
+    process = start(*flags, python=warm.python())
     try:
         end = time.monotonic() + 300
         # In the middle of the search: one unit is stored, and there is work on the next.
@@ -99,7 +99,7 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_bytes(tmp_path, config_fi
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
     before = contents(folder / "units")
     assert [name.partition("-")[0] for name in before if not name.startswith(".")] == ["supernet"]
