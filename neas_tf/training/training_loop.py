@@ -41,6 +41,7 @@ class TrainingLoop:
       steps_per_epoch: for the log.
       title: of the progress bar.
       watch: what counts as diverged; without one, what is not finite.
+      note: what the bar says besides, such as how far the whole run is.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class TrainingLoop:
         steps_per_epoch: float,
         title: str,
         watch: Watch | None = None,
+        note: Callable[[], str] = str,
     ):
-        self._watch = watch or Watch()
+        self._watch, self._note, self._folder = watch or Watch(), note, folder
         strategy = tf.distribute.get_strategy()
         # Orbit prints several lines a loop, which would tear the progress bar.
         orbit.controller._log = logging.debug
@@ -133,6 +135,15 @@ class TrainingLoop:
         if self.step < step:
             self._controller.train(step, checkpoint_at_completion=save)
 
+    def save(self) -> None:
+        """Saves the last step, unless it is saved already."""
+        if latest_step(self._folder) != self.step:
+            self._controller._maybe_save_checkpoint(check_interval=False)
+
+    def set_total(self, total: int) -> None:
+        """Tells that the training will have another number of steps."""
+        self.total = self._bar.total = total
+
     def close(self) -> None:
         """Ends the progress bar."""
         self._bar.close()
@@ -148,7 +159,7 @@ class TrainingLoop:
         accuracy = values.get("ensemble_accuracy", 0.0)
         # For the eyes only: another run of the same settings waits another time.
         waits = self.trainer.waiting_share()
-        text = f"loss {loss:.3f}, accuracy {accuracy:.1%}, waits {waits:.1%} for data"
+        text = f"loss {loss:.3f}, accuracy {accuracy:.1%}, waits {waits:.1%} for data{self._note()}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(step - self._bar.n)
         values["loss"] = values.pop("training_loss", loss)
