@@ -262,7 +262,8 @@ class RetrainConfig(StageConfig):
       init: the weights to start from: auto, scratch, supernet (the trained supernet's, with BN
         statistics recalculated on `search.calibration_images`), or a stored ensemble of the same
         architecture as a path (a model folder, the output of `neas convert`, a `.keras` or
-        `.weights.h5` file), whose classes and input size may be others; auto is scratch.
+        `.weights.h5` file), whose classes and input size may be others; auto is scratch, but under a
+        `time_limit` too short for more than 20 epochs it is supernet.
       freeze_epochs: at the beginning, in which only the classifiers train.
       trunk_rate_factor: on the learning rate of everything but the classifiers, 0 to 1.
       dropout: before each classifier.
@@ -353,11 +354,14 @@ class NeasConfig(hyperparams.Config):
       seed: everything random derives from it.
       num_paths: K.
       heterogeneous: whether a layer's combination holds K different operators.
+      time_limit: of the whole run, over all sessions, such as 2h, 20min or 300 (seconds); the lengths
+        of the stages are then planned from measured steps. Empty is none.
     """
 
     seed: int = 0
     num_paths: int = 2
     heterogeneous: bool = True
+    time_limit: Any = ""
     runtime: cfg.RuntimeConfig = dataclasses.field(
         default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
     )

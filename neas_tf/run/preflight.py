@@ -20,6 +20,7 @@ from neas_tf.cost.budget import Budget, latency_bound
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
+from neas_tf.run.parts.time_limit import parse_limit
 from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
@@ -85,6 +86,7 @@ def check_settings(
       NeasError: names the field, what was received and what is expected.
     """
     check_int("seed", config.seed, 0, (1 << 31) - 2)
+    parse_limit(config.time_limit)
     scale = config.runtime.loss_scale
     check(
         not isinstance(scale, str) or scale == "dynamic",

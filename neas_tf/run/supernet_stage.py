@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from neas_tf.config.settings import NeasConfig, SupernetConfig
 from neas_tf.run.cluster import Cluster, agree_on_draws
 from neas_tf.run.identity import Identity, bounds_of
 from neas_tf.run.parts.measuring import measure, training_part
+from neas_tf.run.parts.pacing import SupernetPace
+from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs, shrink_settings
 from neas_tf.run.record import timed
 from neas_tf.shrinking.shrink import shrink
@@ -32,6 +36,7 @@ from neas_tf.training import checkpoints
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, train_or_go_back
 from neas_tf.training.initial_weights import digest_of_stored, read_weights, start_supernet
+from neas_tf.training.paced import planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import SupernetTask, SupernetTaskConfig
 from neas_tf.training.training_loop import TrainingLoop
@@ -73,8 +78,13 @@ def train_supernet(
     info: data.DatasetInfo,
     space: SearchSpace,
     cluster: Cluster,
+    plan: TimePlan | None = None,
 ) -> ShrunkSpace:
     """Trains and shrinks until all steps are done; resumes from the newest checkpoint.
+
+    Args:
+      config, model_dir, info, space, cluster: of the run.
+      plan: of its time, where that is limited.
 
     Returns:
       The shrunk space, also in `shrink/alive.json`.
@@ -89,7 +99,8 @@ def train_supernet(
     part = training_part(config)
     examples = info.sizes[part]
     stage = resolve_steps(config.supernet, examples, "supernet")
-    total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    recipe, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    total = recipe if plan is None else plan.course("supernet", recipe).total
     if cluster.is_chief:
         checkpoints.settle(folder)
     cluster.barrier()
@@ -99,13 +110,19 @@ def train_supernet(
         shrunk = ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), space)
         console.heading("Supernet", f"finished before: {_alive(shrunk, full)}")
         return shrunk
-    boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
-    _announce(config, full, total, per_epoch, boundaries)
+    boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, recipe)
+    _announce(config, full, recipe, per_epoch, boundaries)
+    pace: SupernetPace | None = None
+    if plan is not None:
+        pace = SupernetPace(config, info, plan, recipe, cluster, boundaries)
+        pace.epochs_of(per_epoch)
     diverging = OnDivergence.of(stage, space.num_classes, "supernet")
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"
-        if cluster.is_chief and not path.exists() and _is_due(config, shrunk):
+        due = cluster.is_chief and not path.exists() and _is_due(config, shrunk)
+        if due and not (pace and pace.skips(index)):
+            begin = time.monotonic()
             measurements = measure(model, shrunk, shrink_settings(config), info, config, index)
             _, report = shrink(
                 shrunk,
@@ -117,15 +134,17 @@ def train_supernet(
                 epoch=step / per_epoch,
             )
             write_json_atomic(path, report)
+            if pace:
+                pace.took(time.monotonic() - begin)
         # Other workers read the chief's report: rounding on another machine could decide otherwise.
         cluster.barrier()
         return _read_shrink(path, index, step, shrunk) if path.exists() else shrunk
 
     def train(rollbacks: tuple[Rollback, ...]) -> ShrunkSpace:
         with cluster.strategy.scope(), safe_switches():
-            loop = _loop(config, stage, info, space, folder, diverging, rollbacks)
+            loop = _loop(config, stage, info, space, folder, diverging, rollbacks, pace)
             try:
-                return _train(loop, boundaries, config.seed, next_space)
+                return _train(loop, boundaries, config.seed, next_space, pace)
             finally:
                 loop.close()
 
@@ -154,6 +173,7 @@ def _loop(
     folder: Path,
     diverging: OnDivergence,
     rollbacks: tuple[Rollback, ...],
+    pace: SupernetPace | None = None,
 ) -> TrainingLoop:
     """The supernet's training, at the newest checkpoint of its folder."""
     part, total = training_part(config), stage.trainer.train_steps
@@ -171,8 +191,13 @@ def _loop(
     if stage.init and not latest_step(folder):
         stored = read_weights(stage.init, "supernet.init")
         console.say(f"   It {start_supernet(model, stored, info.class_names)}.")
+    position = pace.begin() if pace else None
     optimizer = task.create_masked_optimizer(
-        model, stage.trainer.optimizer_config, config.runtime, rollbacks
+        model,
+        stage.trainer.optimizer_config,
+        config.runtime,
+        rollbacks,
+        lambda rate: planned_rate(rate, position),
     )
     augmented = with_augmentation(info, stage)
     return TrainingLoop(
@@ -196,6 +221,7 @@ def _loop(
         info.sizes[part] / stage.batch_size,
         "supernet",
         Watch(diverging, lambda step: _drawn(task, step)),
+        pace.note if pace else str,
     )
 
 
@@ -204,17 +230,24 @@ def _train(
     boundaries: list[int],
     seed: int,
     next_space: Callable[[int, int, Supernet, ShrunkSpace], ShrunkSpace],
+    pace: SupernetPace | None = None,
 ) -> ShrunkSpace:
-    """Trains to the last step, and shrinks on the way."""
+    """Trains to the last step, and shrinks on the way; the boundaries are those of the recipe."""
     task, model = loop.trainer.task, loop.trainer.model
     shrunk = model.shrunk()
     for index, boundary in enumerate(boundaries, 1):
-        if boundary < loop.first_step:
+        if (pace.step_of(boundary) if pace else boundary) < loop.first_step:
             continue
-        _train_span(loop, task, shrunk, boundary, seed)
-        shrunk = next_space(index, boundary, model, shrunk)
+        if pace:
+            _train_paced(loop, task, shrunk, functools.partial(pace.step_of, boundary), seed, pace)
+        else:
+            _train_span(loop, task, shrunk, boundary, seed)
+        shrunk = next_space(index, loop.step, model, shrunk)
         model.set_shrunk(shrunk)
-    _train_span(loop, task, shrunk, loop.total, seed)
+    if pace:
+        _train_paced(loop, task, shrunk, lambda: pace.course.total, seed, pace)
+    else:
+        _train_span(loop, task, shrunk, loop.total, seed)
     return shrunk
 
 
@@ -308,6 +341,24 @@ def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end
         task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
         agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
         loop.train_to(stop, save=stop == end)
+
+
+def _train_paced(
+    loop: TrainingLoop,
+    task: SupernetTask,
+    shrunk: ShrunkSpace,
+    end: Callable[[], int],
+    seed: int,
+    pace: SupernetPace,
+) -> None:
+    """The same to a step that moves while it trains, as the plan does."""
+    capacity = task.draws.capacity
+    while (first := loop.step) < end():
+        stop = min(first + 2 * (end() - first), (first // capacity + 1) * capacity)
+        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
+        agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
+        pace.train(loop, lambda stop=stop: min(stop, end()))  # type: ignore[misc]
+    loop.save()
 
 
 def _is_due(config: NeasConfig, shrunk: ShrunkSpace) -> bool:
