@@ -132,7 +132,6 @@ class Pacer:
         """Another graph is about to be traced, and the steps may have gone back."""
         self._first = None
         self._looks.clear()
-        self._session_began = self._now()
 
     def next_look(self, step: int) -> int:
         """Up to which step to train before `look` is called."""
