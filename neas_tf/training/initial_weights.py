@@ -19,7 +19,6 @@ import numpy as np
 import tf_keras
 
 from neas_tf.common.errors import NeasError, check
-from neas_tf.common.keras_settings import check_backend
 from neas_tf.common.paths import resolve_user_path
 from neas_tf.ensemble import store
 from neas_tf.ensemble.model import Slot, build_ensemble, model_slots
@@ -218,7 +217,6 @@ def _of_weights_file(
     except NeasError as error:
         first = error
     keras: Any = importlib.import_module("keras")  # Keras 3 names things otherwise
-    check_backend(keras)
     model = build_ensemble(architecture, own, keras=keras, dtype="float32")
     # Keras would leave out what it does not find.
     if sorted(tuple(v.shape) for v in model.weights) != shapes:
@@ -252,7 +250,6 @@ def _shapes(path: Path, field: str) -> list[tuple[int, ...]]:
 def _keras_file(path: Path, field: str) -> Any:
     """The model in a `.keras` file, of Keras 3 or of tf_keras."""
     keras: Any = importlib.import_module("keras")
-    check_backend(keras)
     reasons = []
     for library in (keras, tf_keras):
         try:
