@@ -57,7 +57,7 @@ class TrainingLoop:
         watch: Watch | None = None,
         note: Callable[[], str] = str,
     ):
-        self._watch, self._note, self._folder = watch or Watch(), note, folder
+        self._watch, self._note = watch or Watch(), note
         strategy = tf.distribute.get_strategy()
         # Orbit prints several lines a loop, which would tear the progress bar.
         orbit.controller._log = logging.debug
@@ -107,6 +107,7 @@ class TrainingLoop:
         # other steps than an undisturbed run's, so that a rollback would end at another one. Nor
         # would the workers save at the same steps, which takes all of them.
         runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
+        self._controller.saved = self.first_step
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(literal_path(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
@@ -137,7 +138,8 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Saves the last step, unless it is saved already."""
-        if latest_step(self._folder) != self.step:
+        # Not by a look into the folder: all workers take part in saving, or none.
+        if self._controller.saved != self.step:
             self._controller._maybe_save_checkpoint(check_interval=False)
 
     def set_total(self, total: int) -> None:
@@ -173,6 +175,7 @@ class _Controller(orbit.Controller):
 
     def __init__(self, folder: Path, **kwargs: Any):
         self._folder = folder  # under the name that people know
+        self.saved = 0  # step of the newest checkpoint
         super().__init__(**kwargs)
         for name in ("summary_writer", "write_summaries", "flush"):
             method = getattr(self.summary_manager, name)
@@ -180,7 +183,10 @@ class _Controller(orbit.Controller):
 
     def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
         with self._writing("checkpoint"):
-            return super()._maybe_save_checkpoint(check_interval)
+            saved = super()._maybe_save_checkpoint(check_interval)
+        if saved:
+            self.saved = int(self.global_step.numpy())
+        return saved
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from neas_tf.space.sampling import draws_for_steps
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 
-CLUSTER = types.SimpleNamespace(worker=(1, 0))
+CLUSTER = types.SimpleNamespace(worker=(1, 0), is_chief=True)
 INFO = types.SimpleNamespace(
     sizes={"train": 10_000, "supernet": 8_000, "search": 2_000, "test": 10_000}
 )

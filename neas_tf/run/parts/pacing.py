@@ -39,7 +39,12 @@ _MOST_RESERVED = 0.4
 
 
 def reserve(config: NeasConfig, info: data.DatasetInfo, plan: TimePlan) -> float:
-    """Seconds for what comes after the retraining, as far as can be told from what was measured."""
+    """Seconds kept for what comes after the retraining."""
+    return min(_ending(config, info, plan), _MOST_RESERVED * max(0.0, plan.left()))
+
+
+def _ending(config: NeasConfig, info: data.DatasetInfo, plan: TimePlan) -> float:
+    """Seconds of test, export and report, as far as can be told from what was measured."""
     traced, image = _TRACED, 0.0
     for name in ("supernet", "retrain"):
         entry = plan.stages.get(name, {})
@@ -52,7 +57,7 @@ def reserve(config: NeasConfig, info: data.DatasetInfo, plan: TimePlan) -> float
         if name in _FINE_TUNED:  # fake quantization makes a step about half as long again
             images = config.export.fine_tune_epochs * info.sizes["train"]
             seconds += traced + 1.5 * image * images
-    return min(seconds, _MOST_RESERVED * max(0.0, plan.left()))
+    return seconds
 
 
 def _graphs(plan: TimePlan, name: str) -> tuple[float, float]:
@@ -85,7 +90,7 @@ class StagePace(Pace):
         cluster: Cluster,
     ):
         self.name, self._config, self._info, self.plan = name, config, info, plan
-        self._per_epoch = 1.0
+        self._per_epoch, self._chief = 1.0, cluster.is_chief
         self._reserve = 0.0
         begin = plan.stage(name)["begin"]
         pacer = Pacer(plan.course(name, recipe), begin, self._deadline(), plan.used, self.after)
@@ -118,11 +123,13 @@ class StagePace(Pace):
     def _check_enough(self, course: Course) -> None:
         """Raises where there is no time to train anything; what a supernet has found is kept."""
         (first,) = course.segments
-        if self.name == "retrain" and "search" in self.plan.stages:
+        found = self.name == "retrain" and "search" in self.plan.stages
+        if found or not self._chief:  # the chief's failure ends the others
             return
         seconds = self.pacer.step_seconds or 0.0
         own, later = _graphs(self.plan, self.name)
-        fixed = self.pacer.begin + self._reserve + (own or self.pacer.traced) + later
+        ending = _ending(self._config, self._info, self.plan)
+        fixed = self.pacer.begin + ending + (own or self.pacer.traced) + later
         least = fixed + (_FEWEST_STEPS + first.step) * seconds / SHARES[self.name]
         few = first.total - first.step < min(_FEWEST_STEPS, course.recipe - 1)
         if few or least > _OVER * self.plan.limit:
