@@ -104,7 +104,7 @@ def tables() -> dict[str, list[str]]:
         "max_split": "largest split point",
     }
     result = {
-        "top": list(rows("", config, top, tuple(f.name for f in dataclasses.fields(config))[3:])),
+        "top": list(rows("", config, top, tuple(f.name for f in dataclasses.fields(config))[4:])),
         "runtime": _garden("runtime.", config.runtime, _RUNTIME),
         "space": list(rows("space.", config.space, space)),
         "data": list(rows("data.", config.data, attributes(type(config.data)))),

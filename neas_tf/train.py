@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Sequence
 
 from absl import flags
@@ -13,6 +14,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import resolve_user_path
 
 NAME = "neas_tf.train"
+_BEGAN = time.monotonic()
 parse_flags = command_line.flags_parser(NAME)
 
 _NEW = "neas_quickstart"  # a new folder's experiment
@@ -33,6 +35,9 @@ _CONFIG_FILE = flags.DEFINE_multi_string(
 )
 _OVERRIDE = flags.DEFINE_string(
     "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a YAML file."
+)
+_TIME_LIMIT = flags.DEFINE_string(
+    "time_limit", None, "When the whole run is to end, over all sessions: 2h, 20min, 300 (seconds)."
 )
 _CPUS = flags.DEFINE_integer(
     "logical_cpus", 1, "Splits the CPU into so many devices, for mirrored runs without GPUs.", 1, 64
@@ -66,7 +71,9 @@ def _run(argv: Sequence[str]) -> None:
         console.say(f"Settings of {own} (--experiment=NAME begins with a recipe's instead).")
         files.insert(0, str(own))
     config = load_config(_EXPERIMENT.value or _NEW, files, _OVERRIDE.value)
-    run_pipeline(config, folder, _STAGE.value)
+    if _TIME_LIMIT.value is not None:
+        config.time_limit = _TIME_LIMIT.value
+    run_pipeline(config, folder, _STAGE.value, _BEGAN)
 
 
 if __name__ == "__main__":

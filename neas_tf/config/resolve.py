@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import TypeVar
 
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.config.parse import apply_override
@@ -13,6 +14,7 @@ from neas_tf.cost.space_fitting import AUTO, fit_space
 from neas_tf.data import DatasetInfo
 from neas_tf.space.search_space import SearchSpace
 
+S = TypeVar("S", bound=StageConfig)
 _SCHEDULES = ("polynomial", "cosine")
 
 
@@ -59,7 +61,7 @@ def _fit(config: NeasConfig) -> None:
     apply_override(config, {"space": settings})
 
 
-def resolve_steps(stage: StageConfig, examples: int, field: str) -> StageConfig:
+def resolve_steps(stage: S, examples: int, field: str) -> S:
     """A copy of a stage whose trainer has steps where it had zeros.
 
     Args:

@@ -139,9 +139,12 @@ class SupernetConfig(StageConfig):
     """Phase 1 (paper sections 3.4 and 4.1); the defaults are the ImageNet recipe.
 
     Attributes:
+      init: empty for fresh weights, or a stored ensemble to start from, as a path (a model folder,
+        the output of `neas convert` or a `.keras` file), as far as its operators fit the space.
       batch_norm_momentum: of the running statistics (the search recalculates its own).
     """
 
+    init: str = ""
     epochs: float = 120.0
     batch_size: int = 1024
     weight_decay: float = 4e-5
@@ -251,11 +254,18 @@ class SearchConfig(hyperparams.Config):
 
 @dataclasses.dataclass
 class RetrainConfig(StageConfig):
-    """Training of the found ensemble from scratch (paper section 4.1).
+    """Training of the found ensemble (paper section 4.1).
 
     Attributes:
       architecture: zoo name, JSON path, official list or canonical string; empty takes the
         search's winner.
+      init: the weights to start from: auto, scratch, supernet (the trained supernet's, with BN
+        statistics recalculated on `search.calibration_images`), or a stored ensemble of the same
+        architecture as a path (a model folder, the output of `neas convert`, a `.keras` or
+        `.weights.h5` file), whose classes and input size may be others; auto is scratch, but under a
+        `time_limit` too short for more than 20 epochs it is supernet.
+      freeze_epochs: at the beginning, in which only the classifiers train.
+      trunk_rate_factor: on the learning rate of everything but the classifiers, 0 to 1.
       dropout: before each classifier.
       batch_norm_momentum: of the running statistics.
       evaluation_batch: images of one forward pass on the test split.
@@ -268,6 +278,9 @@ class RetrainConfig(StageConfig):
     label_smoothing: float = 0.1
     dropout: float = 0.2
     architecture: str = ""
+    init: str = "auto"
+    freeze_epochs: float = 0.0
+    trunk_rate_factor: float = 1.0
     batch_norm_momentum: float = 0.99
     evaluation_batch: int = 250
     trainer: StageTrainerConfig = dataclasses.field(
@@ -341,11 +354,14 @@ class NeasConfig(hyperparams.Config):
       seed: everything random derives from it.
       num_paths: K.
       heterogeneous: whether a layer's combination holds K different operators.
+      time_limit: of the whole run, over all sessions, such as 2h, 20min or 300 (seconds); the lengths
+        of the stages are then planned from measured steps. Empty is none.
     """
 
     seed: int = 0
     num_paths: int = 2
     heterogeneous: bool = True
+    time_limit: Any = ""
     runtime: cfg.RuntimeConfig = dataclasses.field(
         default_factory=lambda: cfg.RuntimeConfig(distribution_strategy="one_device")
     )

@@ -12,6 +12,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, read_json, write_json_atomic
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.training.initial_weights import AUTO, SCRATCH, is_path
 
 # What stages leave, which must not be there without its identity.
 _RESULTS = {
@@ -26,7 +27,13 @@ _STAGE_SECTIONS = {
 _HARMLESS = {"data_dir", "download", "max_to_keep", "checkpoint_interval", "steps_per_loop"}
 _HARMLESS |= {"summary_interval", "evaluation_batch", "cache", "on_bad_record"}
 # What these do is in rollbacks.json, and a run that diverged must be able to choose otherwise.
+_STORED = "stored weights"
 _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
+# What settings were before they existed: a record that lacks them means these.
+_BEFORE: dict[str, dict[str, Any]] = {
+    "supernet": {"init": ""},
+    "retrain": {"init": SCRATCH, "freeze_epochs": 0.0, "trunk_rate_factor": 1.0},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +61,7 @@ class Identity:
         """Refuses a folder whose stage holds the results of other settings; writes nothing.
 
         Args:
-          extra: what the results depend on besides the config's sections; None where that is not
-            known yet.
+          extra: what the results depend on besides the config's sections, as far as it is known.
 
         Raises:
           NeasError: names what differs.
@@ -67,8 +73,8 @@ class Identity:
         found, identity = read_json(self.path, "identity"), self._content(extra or {})
         if not isinstance(found, Mapping):
             raise NeasError(f"identity: {str(self.path)!r} holds no JSON object.")
-        if extra is None:
-            found = {key: value for key, value in found.items() if key in identity}
+        found = _with_settings_before(found)
+        found = {key: value for key, value in found.items() if key in identity}
         check_same(
             f"model_dir: {str(self.path.parent)!r}",
             "run",
@@ -103,6 +109,10 @@ class Identity:
     def _content(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         sections = _STAGE_SECTIONS[self.stage]
         content = {name: essential(section(self.config, name)) for name in sections}
+        if "retrain" in content:
+            content["retrain"]["init"] = _kind_of(self.config.retrain.init)
+        if "supernet" in content and self.config.supernet.init:
+            content["supernet"]["init"] = _STORED
         return {"format": "neas-identity/1", **content, "images": self.info.sizes, **extra}
 
     def _refuse_leftovers(self) -> None:
@@ -152,6 +162,21 @@ def essential(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: essential(v) for k, v in value.items() if k not in _HARMLESS}
     return value
+
+
+def _kind_of(init: str) -> str:
+    """What a record says of `retrain.init`: a path may change, what lies there is in a digest."""
+    if is_path(init):
+        return _STORED
+    return SCRATCH if init == AUTO else init
+
+
+def _with_settings_before(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what its settings were before they existed."""
+    return {
+        name: {**_BEFORE[name], **value} if name in _BEFORE and isinstance(value, dict) else value
+        for name, value in found.items()
+    }
 
 
 def _recorded(found: Any, value: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,12 +19,14 @@ from neas_tf.report import format_summary, write_report
 from neas_tf.run import cluster
 from neas_tf.run.context import Run, open_run
 from neas_tf.run.export_stage import check_export, export
+from neas_tf.run.parts.time_limit import TimePlan, open_plan, told
 from neas_tf.run.retrain_stage import check_retrain, retrain
 from neas_tf.run.search_stage import check_search, search
 from neas_tf.run.supernet_stage import check_supernet, train_supernet
+from neas_tf.training.initial_weights import AUTO
 
 # Of each stage, what refuses a folder (and writes nothing), and what does the work.
-_STAGES = {
+_STAGES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "supernet": (check_supernet, train_supernet),
     "search": (check_search, search),
     "retrain": (check_retrain, retrain),
@@ -36,13 +39,16 @@ _STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu", "off")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict[str, Any]:
+def run_pipeline(
+    config: NeasConfig, model_dir: str, stage: str = "all", began: float | None = None
+) -> dict[str, Any]:
     """Runs one stage or all of them; finished ones are taken from the folder.
 
     Args:
       config: from `parse.load_config`.
       model_dir: folder of the run.
       stage: supernet, search, retrain, export or all.
+      began: `time.monotonic()` from which on a `time_limit` counts; None is now.
 
     Returns:
       The summary of everything that the folder holds by then (`report/summary.json`); {} on
@@ -54,12 +60,32 @@ def run_pipeline(config: NeasConfig, model_dir: str, stage: str = "all") -> dict
     """
     if stage not in (*STAGES, "all"):
         unknown_name("stage", stage, (*STAGES, "all"))
+    began = time.monotonic() if began is None else began
     strategy = make_strategy(config)
     with cluster.together(strategy):
-        return _run(open_run(config, model_dir, strategy), stage)
+        run = open_run(config, model_dir, strategy)
+        return _run(run, stage, _plan(run, stage, began))
 
 
-def _run(run: Run, stage: str) -> dict[str, Any]:
+def _plan(run: Run, stage: str, began: float) -> TimePlan | None:
+    """The plan of the run's time, where that is limited."""
+    config = run.config
+    alone = stage in ("search", "export") or (
+        stage == "retrain" and not config.retrain.architecture
+    )
+    plan = open_plan(config.time_limit, run.model_dir, began, run.cluster.is_chief, alone)
+    _take_choice(config, plan)
+    return plan
+
+
+def _take_choice(config: NeasConfig, plan: TimePlan | None) -> None:
+    """`retrain.init: auto` is what the plan chose, once it has."""
+    chosen = plan.stages.get("retrain", {}).get("init") if plan else None
+    if chosen and config.retrain.init == AUTO:
+        config.retrain.init = chosen
+
+
+def _run(run: Run, stage: str, plan: TimePlan | None) -> dict[str, Any]:
     config = run.config
     names = STAGES if stage == "all" else (stage,)
     if stage == "all" and config.retrain.architecture:
@@ -68,21 +94,25 @@ def _run(run: Run, stage: str) -> dict[str, Any]:
         check, _ = _STAGES[name]
         check(*run.inputs, alone=stage != "all")
     run.cluster.barrier()  # nothing is written before all workers are here
-    with run.writing():
+    with run.writing(), plan.counting() if plan else contextlib.nullcontext():
         run.check_agreement(names)
-        _announce(run, names)
+        _announce(run, names, plan)
         for name in names:
             _, work = _STAGES[name]
+            timed = {} if name in _CHIEF_ONLY else {"plan": plan}
             if run.cluster.is_chief or name not in _CHIEF_ONLY:
                 with data.failures():
-                    work(*run.inputs)
+                    work(*run.inputs, **timed)
+            _take_choice(config, plan)
             run.cluster.barrier()
         summary = report(run)
         run.cluster.barrier()
+        if plan:
+            console.say(f"Time: {told(plan.used())} of {told(plan.limit)}.")
         return summary
 
 
-def _announce(run: Run, names: Sequence[str]) -> None:
+def _announce(run: Run, names: Sequence[str], plan: TimePlan | None) -> None:
     sizes = run.info.sizes
     split = f"{sizes['search']:,} of them held out for the search, " if sizes["search"] else ""
     console.heading(
@@ -93,6 +123,7 @@ def _announce(run: Run, names: Sequence[str]) -> None:
         f"stages {', '.join(names)}"
         + (" (retrain.architecture is given)" if run.config.retrain.architecture else ""),
         f"{run.cluster.strategy.num_replicas_in_sync} device(s), seed {run.config.seed}",
+        *(plan.announced() if plan else ()),
     )
 
 

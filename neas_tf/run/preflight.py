@@ -20,11 +20,14 @@ from neas_tf.cost.budget import Budget, latency_bound
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
+from neas_tf.run.parts.time_limit import parse_limit
 from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
 from neas_tf.space.search_space import SearchSpace
+from neas_tf.training.initial_weights import AUTO, SCRATCH
+from neas_tf.training.optimizers import check_trunk_factor
 from neas_tf.training.rollbacks import OnDivergence
 from neas_tf.training.tasks import check_supernet_optimizer
 
@@ -83,6 +86,7 @@ def check_settings(
       NeasError: names the field, what was received and what is expected.
     """
     check_int("seed", config.seed, 0, (1 << 31) - 2)
+    parse_limit(config.time_limit)
     scale = config.runtime.loss_scale
     check(
         not isinstance(scale, str) or scale == "dynamic",
@@ -103,6 +107,7 @@ def check_settings(
         except NeasError as error:
             raise NeasError(f"{name}: {error}") from None
     check_supernet_optimizer(config.supernet.trainer.optimizer_config)
+    _check_start(config.retrain, info.sizes["train"])
     every = config.shrink.every_epochs
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
     shrink_settings(config)
@@ -114,6 +119,36 @@ def check_settings(
             zoo.load_architecture(config.retrain.architecture, space)
         except NeasError as error:
             raise NeasError(f"retrain.architecture: {error}") from None
+
+
+def _check_start(retrain: RetrainConfig, images: int) -> None:
+    """What a retraining does with the weights that it starts from; not whether they are there."""
+    check(
+        bool(retrain.init.strip()),
+        "retrain.init",
+        retrain.init,
+        "auto, scratch, supernet or a path",
+    )
+    factor, frozen = retrain.trunk_rate_factor, retrain.freeze_epochs
+    check(0.0 <= factor <= 1.0, "retrain.trunk_rate_factor", factor, "a number from 0 to 1")
+    check(frozen >= 0.0, "retrain.freeze_epochs", frozen, "0 or more")
+    if not frozen and factor == 1.0:
+        return
+    check_trunk_factor(retrain.trainer.optimizer_config, "retrain.trunk_rate_factor")
+    if retrain.init in (AUTO, SCRATCH):
+        name, value = ("freeze_epochs", frozen) if frozen else ("trunk_rate_factor", factor)
+        raise NeasError(
+            f"retrain.{name}: received {value:g} with retrain.init {retrain.init!r}, expected "
+            "'supernet' or a path there: fresh weights must train."
+        )
+    steps = resolve_steps(retrain, images, "retrain").trainer.train_steps
+    epochs = steps * retrain.batch_size / images
+    check(
+        frozen <= epochs,
+        "retrain.freeze_epochs",
+        frozen,
+        f"at most the {epochs:.4g} of retrain.epochs",
+    )
 
 
 def shrink_settings(config: NeasConfig) -> ShrinkSettings:

@@ -1,12 +1,15 @@
-"""Stage 3: training the found ensemble from scratch, and its one test (paper section 4.1)."""
+"""Stage 3: training the found ensemble, and its one test (paper section 4.1)."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
 
@@ -15,7 +18,7 @@ from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.config.resolve import resolve_steps, with_augmentation
-from neas_tf.config.settings import NeasConfig, StageConfig
+from neas_tf.config.settings import NeasConfig, RetrainConfig
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble import store as model_store
 from neas_tf.ensemble.confusion import CONFUSION_FILE, Confusion
@@ -23,22 +26,34 @@ from neas_tf.ensemble.model import build_ensemble
 from neas_tf.report import write_report
 from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
+from neas_tf.run.parts.pacing import StagePace, choose_start
+from neas_tf.run.parts.starting import check_start, start_ensemble, start_identity
+from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs
 from neas_tf.run.record import timed
+from neas_tf.run.supernet_stage import FINAL, load_shrunk
 from neas_tf.space import zoo
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.training import checkpoints
 from neas_tf.training import optimizers as averaging
 from neas_tf.training.accuracy import evaluate
+from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, reduced_rate, train_or_go_back
+from neas_tf.training.initial_weights import AUTO, SCRATCH, SUPERNET, is_path
 from neas_tf.training.optimizers import create_slots, take_averages
+from neas_tf.training.paced import CoursePosition, planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training.training_loop import TrainingLoop
 
 RESULTS_FILE = Path("retrain") / "results.json"
 _WINNER = Path("search") / "best.json"
+_BEGINNING = {
+    AUTO: "from scratch",
+    SCRATCH: "from scratch",
+    SUPERNET: "from the supernet's weights",
+}
 
 
 def chosen_architecture(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Architecture:
@@ -73,9 +88,19 @@ def check_retrain(
     del cluster
     identity = Identity("retrain", config, model_dir, info)
     if alone or config.retrain.architecture or (model_dir / _WINNER).exists():
-        identity.check({"architecture": chosen_architecture(config, model_dir, space).key})
-    else:
-        identity.check()
+        architecture = chosen_architecture(config, model_dir, space)
+        extra = {"architecture": architecture.key}
+        identity.check(extra | start_identity(config, model_dir, architecture, space))
+        if not identity.path.exists():
+            check_start(config, model_dir, info, architecture, space)
+        return
+    if is_path(config.retrain.init):
+        raise NeasError(
+            f"retrain.init: received {config.retrain.init!r} for an ensemble that is yet to be "
+            "found, expected scratch or supernet, or retrain.architecture with the architecture of "
+            "the weights."
+        )
+    identity.check()
 
 
 def retrain(
@@ -84,16 +109,28 @@ def retrain(
     info: data.DatasetInfo,
     space: SearchSpace,
     cluster: Cluster,
+    plan: TimePlan | None = None,
 ) -> dict[str, Any]:
     """Trains the ensemble on the whole training split and tests it once; resumes.
+
+    Args:
+      config, model_dir, info, space, cluster: of the run.
+      plan: of its time, where that is limited.
 
     Returns:
       The test results, also in `retrain/results.json`; the model is in `retrain/model`.
     """
     architecture = chosen_architecture(config, model_dir, space)
-    identity = Identity("retrain", config, model_dir, info)
-    identity.record({"architecture": architecture.key}, cluster.is_chief)
     table, _ = search_costs(config, space)
+    if plan is not None and config.retrain.init == AUTO:
+        trained = (model_dir / FINAL).exists() and architecture.num_paths == config.num_paths
+        shrunk = load_shrunk(model_dir, space) if trained else None
+        init = choose_start(config, info, plan, table, architecture, shrunk, cluster)
+        config = copy.deepcopy(config)
+        config.retrain.init = init
+    identity = Identity("retrain", config, model_dir, info)
+    start = start_identity(config, model_dir, architecture, space)
+    identity.record({"architecture": architecture.key, **start}, cluster.is_chief)
     results, model = model_dir / RESULTS_FILE, model_dir / model_store.RUN_MODEL
     cost = table.cost(architecture)
     what = f"{architecture.key}: {console.short_count(cost.macs)} MACs, {cost.params:,} parameters"
@@ -102,13 +139,13 @@ def retrain(
         console.heading("Retrain", what, "finished before")
         console.say(f"   {_told(test)}")
         return test
-    plan = "trained before, not tested yet" if model.exists() else _plan(config, info)
-    console.heading("Retrain", what, plan)
+    length = "trained before, not tested yet" if model.exists() else _plan(config, info)
+    console.heading("Retrain", what, length)
     with timed(model_dir, "retrain", cluster.is_chief):
         if not model.exists():
             if cluster.is_chief:
                 _set_aside(model_dir, space)
-            weights = _train(config, model_dir / "retrain", info, architecture, space, cluster)
+            weights = _train(config, model_dir, info, architecture, space, cluster, plan)
             if cluster.is_chief:
                 _save(model, weights, architecture, space, info)
         if cluster.is_chief:
@@ -159,8 +196,9 @@ def _plan(config: NeasConfig, info: data.DatasetInfo) -> str:
     stage = resolve_steps(config.retrain, examples, "retrain")
     steps = stage.trainer.train_steps
     return (
-        f"from scratch on all {examples:,} training images: {steps:,} steps of {stage.batch_size} "
-        f"({steps * stage.batch_size / examples:.4g} epochs)"
+        f"{_BEGINNING.get(config.retrain.init, 'from stored weights')} on all {examples:,} training "
+        f"images: {steps:,} steps of {stage.batch_size} ({steps * stage.batch_size / examples:.4g} "
+        "epochs)"
     )
 
 
@@ -174,18 +212,28 @@ def _told(test: dict[str, Any]) -> str:
 
 def _train(
     config: NeasConfig,
-    folder: Path,
+    model_dir: Path,
     info: data.DatasetInfo,
     architecture: Architecture,
     space: SearchSpace,
     cluster: Cluster,
+    plan: TimePlan | None,
 ) -> list[np.ndarray]:
     """Trains to the last step, going back where it diverges; the averaged weights."""
+    folder = model_dir / "retrain"
     stage = resolve_steps(config.retrain, info.sizes["train"], "retrain")
     if cluster.is_chief:
         checkpoints.settle(folder)
     cluster.barrier()
     diverging = OnDivergence.of(stage, space.num_classes, "retrain")
+    pace: StagePace | None = None
+    if plan is not None:
+        pace = StagePace("retrain", config, info, plan, stage.trainer.train_steps, cluster)
+        pace.epochs_of(info.sizes["train"] / stage.batch_size)
+
+    def begin(model: tf_keras.Model) -> None:
+        if not latest_step(folder):
+            start_ensemble(model, config, model_dir, info, architecture, space, cluster)
 
     def train(rollbacks: tuple[Rollback, ...]) -> list[np.ndarray]:
         # Generators with a state that the task puts into the checkpoint, so that dropout resumes
@@ -193,9 +241,15 @@ def _train(
         tf_keras.backend.experimental.enable_tf_random_generator()
         tf_keras.utils.set_random_seed(config.seed)
         with cluster.strategy.scope():
-            loop = _loop(config, stage, info, architecture, space, folder, diverging, rollbacks)
+            loop = _loop(
+                config, stage, info, architecture, space, folder, diverging, rollbacks, begin, pace
+            )
             try:
-                loop.train_to(stage.trainer.train_steps)
+                if pace:
+                    pace.train(loop, lambda: pace.course.total)
+                    loop.save()
+                else:
+                    loop.train_to(stage.trainer.train_steps)
             finally:
                 loop.close()
             take_averages(loop.optimizer)
@@ -207,13 +261,15 @@ def _train(
 
 def _loop(
     config: NeasConfig,
-    stage: StageConfig,
+    stage: RetrainConfig,
     info: data.DatasetInfo,
     architecture: Architecture,
     space: SearchSpace,
     folder: Path,
     diverging: OnDivergence,
     rollbacks: tuple[Rollback, ...],
+    begin: Callable[[tf_keras.Model], None],
+    pace: StagePace | None,
 ) -> TrainingLoop:
     """The ensemble's training, at the newest checkpoint of its folder."""
     task = EnsembleTask(
@@ -225,10 +281,13 @@ def _loop(
         class_weights=data.class_weights(info, "train"),
     )
     model = task.build_model()
+    begin(model)
+    position = pace.begin() if pace else None
     optimizer = averaging.create_optimizer(
         stage.trainer.optimizer_config,
         config.runtime,
-        lambda rate: reduced_rate(rate, rollbacks),
+        lambda rate: reduced_rate(planned_rate(rate, position), rollbacks),
+        _trunk_factor(stage, info.sizes["train"] / stage.batch_size, position),
     )
     create_slots(optimizer, model)
     augmented = with_augmentation(info, stage)
@@ -253,7 +312,20 @@ def _loop(
         info.sizes["train"] / stage.batch_size,
         "retrain",
         Watch(diverging, lambda step: architecture.key),
+        pace.note if pace else str,
     )
+
+
+def _trunk_factor(
+    stage: RetrainConfig, per_epoch: float, position: CoursePosition | None
+) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """Step → factor on the learning rate of all but the classifiers; None where there is one rate."""
+    frozen, factor = round(stage.freeze_epochs * per_epoch), stage.trunk_rate_factor
+    if not frozen and factor == 1.0:
+        return None
+    if position is None:
+        return lambda step: tf.where(step < frozen, 0.0, factor)
+    return lambda step: tf.where(position.recipe_step(step) < frozen, 0.0, factor)
 
 
 def _save(

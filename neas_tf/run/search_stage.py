@@ -24,6 +24,8 @@ from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
 from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
+from neas_tf.run.parts.pacing import search_end
+from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs, search_settings
 from neas_tf.run.record import timed
 from neas_tf.run.supernet_stage import FINAL, load_shrunk, load_supernet
@@ -84,8 +86,13 @@ def search(
     info: data.DatasetInfo,
     space: SearchSpace,
     cluster: Cluster,
+    plan: TimePlan | None = None,
 ) -> SearchResult:
     """Searches the shrunk space with the trained supernet; resumes where it stopped.
+
+    Args:
+      config, model_dir, info, space, cluster: of the run.
+      plan: of its time, where that is limited.
 
     Returns:
       The result, also in `search/best.json` and `search/history.jsonl`.
@@ -119,6 +126,7 @@ def search(
             on_generation=_tell_generation if cluster.is_chief else None,
             make_bar=evaluate.make_bar if cluster.is_chief else None,
             whole_generations=config.search.racing,
+            enough=search_end(config, info, plan, cluster) if plan else None,
         )
     if cluster.is_chief:
         _tell_result(result)

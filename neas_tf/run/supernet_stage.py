@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
@@ -15,15 +17,14 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.common.paths import literal_path
 from neas_tf.config.resolve import resolve_steps, shrink_boundaries, with_augmentation
-from neas_tf.config.settings import NeasConfig, StageConfig
+from neas_tf.config.settings import NeasConfig, SupernetConfig
 from neas_tf.run.cluster import Cluster, agree_on_draws
 from neas_tf.run.identity import Identity, bounds_of
+from neas_tf.run.parts.measuring import measure, training_part
+from neas_tf.run.parts.pacing import SupernetPace
+from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs, shrink_settings
 from neas_tf.run.record import timed
-from neas_tf.search.layer_functions import statistics_of
-from neas_tf.shrinking.diversity import path_distances
-from neas_tf.shrinking.drops import ShrinkSettings
-from neas_tf.shrinking.measurements import Measurements
 from neas_tf.shrinking.shrink import shrink
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
@@ -34,13 +35,14 @@ from neas_tf.supernet.model import Supernet
 from neas_tf.training import checkpoints
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, train_or_go_back
+from neas_tf.training.initial_weights import digest_of_stored, read_weights, start_supernet
+from neas_tf.training.paced import planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import SupernetTask, SupernetTaskConfig
 from neas_tf.training.training_loop import TrainingLoop
 
 # Says that the stage is finished: what the last shrink left alive.
 FINAL = Path("shrink") / "alive.json"
-_TAG = 0x5C04E  # Keeps the random numbers of shrinking apart from those of other stages.
 _MAX_DRAWS = 8192
 
 
@@ -57,8 +59,12 @@ def check_supernet(
     finished = (model_dir / FINAL).exists()
     # A shrink keeps an ensemble inside the budget; after the last one it is the search's alone.
     table, _ = search_costs(config, space)
-    extra = None if finished else {"budget": bounds_of(config, table)}
-    Identity("supernet", config, model_dir, info).check(extra)
+    identity = Identity("supernet", config, model_dir, info)
+    extra: dict[str, Any] = {} if finished else {"budget": bounds_of(config, table)}
+    identity.check(extra | _started_from(config, identity, finished))
+    if config.supernet.init and not identity.path.exists():
+        stored = read_weights(config.supernet.init, "supernet.init")
+        start_supernet(_fresh(config, space), stored, info.class_names)
     if finished and not latest_step(model_dir / "supernet"):
         raise NeasError(
             f"model_dir: {str(model_dir / 'shrink')!r} is there without the checkpoints of "
@@ -72,8 +78,13 @@ def train_supernet(
     info: data.DatasetInfo,
     space: SearchSpace,
     cluster: Cluster,
+    plan: TimePlan | None = None,
 ) -> ShrunkSpace:
     """Trains and shrinks until all steps are done; resumes from the newest checkpoint.
+
+    Args:
+      config, model_dir, info, space, cluster: of the run.
+      plan: of its time, where that is limited.
 
     Returns:
       The shrunk space, also in `shrink/alive.json`.
@@ -83,11 +94,13 @@ def train_supernet(
     table, budget = search_costs(config, space)
     if not final.exists():
         identity = Identity("supernet", config, model_dir, info)
-        identity.record({"budget": bounds_of(config, table)}, cluster.is_chief)
+        extra = {"budget": bounds_of(config, table), **_started_from(config, identity)}
+        identity.record(extra, cluster.is_chief)
     part = training_part(config)
     examples = info.sizes[part]
     stage = resolve_steps(config.supernet, examples, "supernet")
-    total, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    recipe, per_epoch = stage.trainer.train_steps, examples / stage.batch_size
+    total = recipe if plan is None else plan.course("supernet", recipe).total
     if cluster.is_chief:
         checkpoints.settle(folder)
     cluster.barrier()
@@ -97,13 +110,19 @@ def train_supernet(
         shrunk = ShrunkSpace.from_dict(read_json(final, "shrink/alive.json"), space)
         console.heading("Supernet", f"finished before: {_alive(shrunk, full)}")
         return shrunk
-    boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, total)
-    _announce(config, full, total, per_epoch, boundaries)
+    boundaries = shrink_boundaries(config.shrink.every_epochs, per_epoch, recipe)
+    _announce(config, full, recipe, per_epoch, boundaries)
+    pace: SupernetPace | None = None
+    if plan is not None:
+        pace = SupernetPace(config, info, plan, recipe, cluster, boundaries)
+        pace.epochs_of(per_epoch)
     diverging = OnDivergence.of(stage, space.num_classes, "supernet")
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"
-        if cluster.is_chief and not path.exists() and _is_due(config, shrunk):
+        due = cluster.is_chief and not path.exists() and _is_due(config, shrunk)
+        if due and not (pace and pace.skips(index)):
+            begin = time.monotonic()
             measurements = measure(model, shrunk, shrink_settings(config), info, config, index)
             _, report = shrink(
                 shrunk,
@@ -115,15 +134,17 @@ def train_supernet(
                 epoch=step / per_epoch,
             )
             write_json_atomic(path, report)
+            if pace:
+                pace.took(time.monotonic() - begin)
         # Other workers read the chief's report: rounding on another machine could decide otherwise.
         cluster.barrier()
         return _read_shrink(path, index, step, shrunk) if path.exists() else shrunk
 
     def train(rollbacks: tuple[Rollback, ...]) -> ShrunkSpace:
         with cluster.strategy.scope(), safe_switches():
-            loop = _loop(config, stage, info, space, folder, diverging, rollbacks)
+            loop = _loop(config, stage, info, space, folder, diverging, rollbacks, pace)
             try:
-                return _train(loop, boundaries, config.seed, next_space)
+                return _train(loop, boundaries, config.seed, next_space, pace)
             finally:
                 loop.close()
 
@@ -137,19 +158,22 @@ def train_supernet(
     return shrunk
 
 
-def training_part(config: NeasConfig) -> str:
-    """The part of the data that the supernet is trained on."""
-    return "supernet" if config.data.search_fraction else "train"
+def _started_from(config: NeasConfig, identity: Identity, finished: bool = False) -> dict[str, str]:
+    """The digest of the stored weights that the supernet starts from, where there are some."""
+    if not config.supernet.init or finished:
+        return {}
+    return digest_of_stored(config.supernet.init, "supernet.init", identity.path)
 
 
 def _loop(
     config: NeasConfig,
-    stage: StageConfig,
+    stage: SupernetConfig,
     info: data.DatasetInfo,
     space: SearchSpace,
     folder: Path,
     diverging: OnDivergence,
     rollbacks: tuple[Rollback, ...],
+    pace: SupernetPace | None = None,
 ) -> TrainingLoop:
     """The supernet's training, at the newest checkpoint of its folder."""
     part, total = training_part(config), stage.trainer.train_steps
@@ -164,8 +188,16 @@ def _loop(
         class_weights=data.class_weights(info, part),
     )
     model = task.build_model()
+    if stage.init and not latest_step(folder):
+        stored = read_weights(stage.init, "supernet.init")
+        console.say(f"   It {start_supernet(model, stored, info.class_names)}.")
+    position = pace.begin() if pace else None
     optimizer = task.create_masked_optimizer(
-        model, stage.trainer.optimizer_config, config.runtime, rollbacks
+        model,
+        stage.trainer.optimizer_config,
+        config.runtime,
+        rollbacks,
+        lambda rate: planned_rate(rate, position),
     )
     augmented = with_augmentation(info, stage)
     return TrainingLoop(
@@ -189,6 +221,7 @@ def _loop(
         info.sizes[part] / stage.batch_size,
         "supernet",
         Watch(diverging, lambda step: _drawn(task, step)),
+        pace.note if pace else str,
     )
 
 
@@ -197,17 +230,24 @@ def _train(
     boundaries: list[int],
     seed: int,
     next_space: Callable[[int, int, Supernet, ShrunkSpace], ShrunkSpace],
+    pace: SupernetPace | None = None,
 ) -> ShrunkSpace:
-    """Trains to the last step, and shrinks on the way."""
+    """Trains to the last step, and shrinks on the way; the boundaries are those of the recipe."""
     task, model = loop.trainer.task, loop.trainer.model
     shrunk = model.shrunk()
     for index, boundary in enumerate(boundaries, 1):
-        if boundary < loop.first_step:
+        if (pace.step_of(boundary) if pace else boundary) < loop.first_step:
             continue
-        _train_span(loop, task, shrunk, boundary, seed)
-        shrunk = next_space(index, boundary, model, shrunk)
+        if pace:
+            _train_paced(loop, task, shrunk, functools.partial(pace.step_of, boundary), seed, pace)
+        else:
+            _train_span(loop, task, shrunk, boundary, seed)
+        shrunk = next_space(index, loop.step, model, shrunk)
         model.set_shrunk(shrunk)
-    _train_span(loop, task, shrunk, loop.total, seed)
+    if pace:
+        _train_paced(loop, task, shrunk, lambda: pace.course.total, seed, pace)
+    else:
+        _train_span(loop, task, shrunk, loop.total, seed)
     return shrunk
 
 
@@ -262,14 +302,7 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
     if path is None or not (model_dir / FINAL).exists():
         raise _unfinished(model_dir)
     # Not in the strategy's scope, where other workers would have to take part.
-    model = Supernet(
-        space,
-        config.num_paths,
-        heterogeneous=config.heterogeneous,
-        momentum=config.supernet.batch_norm_momentum,
-        seed=config.seed,
-        name="supernet",
-    )
+    model = _fresh(config, space)
     try:
         status = tf.train.Checkpoint(model=model).restore(path)
     except tf.errors.OpError as error:
@@ -280,6 +313,17 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
         ) from None
     status.expect_partial().assert_existing_objects_matched()
     return model
+
+
+def _fresh(config: NeasConfig, space: SearchSpace) -> Supernet:
+    return Supernet(
+        space,
+        config.num_paths,
+        heterogeneous=config.heterogeneous,
+        momentum=config.supernet.batch_norm_momentum,
+        seed=config.seed,
+        name="supernet",
+    )
 
 
 def _unfinished(model_dir: Path) -> NeasError:
@@ -299,6 +343,24 @@ def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end
         loop.train_to(stop, save=stop == end)
 
 
+def _train_paced(
+    loop: TrainingLoop,
+    task: SupernetTask,
+    shrunk: ShrunkSpace,
+    end: Callable[[], int],
+    seed: int,
+    pace: SupernetPace,
+) -> None:
+    """The same to a step that moves while it trains, as the plan does."""
+    capacity = task.draws.capacity
+    while (first := loop.step) < end():
+        stop = min(first + 2 * (end() - first), (first // capacity + 1) * capacity)
+        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
+        agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
+        pace.train(loop, lambda stop=stop: min(stop, end()))  # type: ignore[misc]
+    loop.save()
+
+
 def _is_due(config: NeasConfig, shrunk: ShrunkSpace) -> bool:
     settings = shrink_settings(config)
     return settings.metric != "none" and shrunk.num_combinations > settings.min_combinations
@@ -315,58 +377,3 @@ def _read_shrink(path: Path, index: int, step: int, before: ShrunkSpace) -> Shru
         f"{shrunk.num_combinations:,} combinations."
     )
     return shrunk
-
-
-def measure(
-    model: Supernet,
-    shrunk: ShrunkSpace,
-    settings: ShrinkSettings,
-    info: data.DatasetInfo,
-    config: NeasConfig,
-    index: int,
-) -> Measurements:
-    """Distances and accuracies of sampled ensembles on a part of the training set (Eqs. 5, 7).
-
-    BN normalises with the moments of each measured batch, or (`batch_norm: recalculated`) with
-    those of all measured images, as the search does.
-    """
-    rng = np.random.default_rng([config.seed, _TAG, index])
-    ensembles = sampling.stratified(shrunk, rng, settings.num_samples, settings.min_pair_count)
-    part, wanted = training_part(config), config.shrink.images
-    images, labels = data.make_arrays(info, part, wanted, config.seed)
-    size = min(config.shrink.batch_size, len(images))
-    batches = [
-        (tf.constant(images[i : i + size]), tf.constant(labels[i : i + size], tf.int64))
-        for i in range(0, len(images) // size * size, size)
-    ]
-
-    @tf.function(autograph=False)
-    def moments(x, architecture):
-        # Mean and mean square: their means over equal batches are those of all images together.
-        both = model(x, architecture).moments
-        return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
-
-    def recalculated(architecture):
-        if settings.batch_norm == "batch":
-            return None
-        each = [moments(x, architecture) for x, _ in batches]
-        return tf.nest.map_structure(lambda *m: statistics_of(tf.add_n(m), len(m)), *each)
-
-    @tf.function(autograph=False)
-    def forward(x, y, architecture, statistics):
-        output = model(x, architecture, statistics)
-        correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
-        return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
-
-    codes, distances, accuracies = [], [], []
-    with console.bar(f"shrink {index}", len(ensembles), "ensembles", leave=False) as bar:
-        for ensemble in ensembles:
-            code = ensemble.to_array(shrunk.space)
-            drawn = tf.constant(code)
-            statistics = recalculated(drawn)
-            parts = [forward(x, y, drawn, statistics) for x, y in batches]
-            codes.append(code)
-            distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
-            accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))
-            bar.update()
-    return Measurements(np.stack(codes), np.stack(distances), np.stack(accuracies))

@@ -151,6 +151,7 @@ def run_search(
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
     make_bar: Callable[[int, int], tqdm] | None = None,
     whole_generations: bool = False,
+    enough: Callable[[int], str] | None = None,
 ) -> SearchResult:
     """Runs Algorithm 2, or continues the search that the history's folder holds.
 
@@ -167,6 +168,8 @@ def run_search(
       make_bar: (total, already done) -> progress bar; `evaluate` may move it ahead of the scores.
       whole_generations: whether a resumed search asks for its whole generation again, because a
         score depends on the generation's other candidates too (a race).
+      enough: called with each generation that is not the last one, after it is scored; says why the
+        search is to end with it, or ''.
 
     Returns:
       The result; of a finished search at once, without an evaluation.
@@ -223,6 +226,8 @@ def run_search(
                     f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random "
                 )
                 reason += "draws: the space has no or hardly any more inside the budget"
+            if not last and enough and (reason := enough(generation)):
+                last = True
             if last:
                 if len(done) > len(reached):
                     _refuse_line(history, len(reached), "is behind the end of this search")

@@ -7,6 +7,7 @@ the layer's program, so that gradients, optimizer and all-reduce see the drawn r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,21 @@ class SearchableLayer(FixedLayer):
         place, shape = stack.places[role], stack.shape(member, role)
         values = self.rows.numpy()[row, place.offset :]
         return values[: int(np.prod(shape))].reshape(shape)
+
+    def take_weights(self, operator: str, values: Mapping[str, np.ndarray]) -> bool:
+        """Gives an operator its weights, by role; False, and nothing done, where they do not fit."""
+        if operator not in self.operators or self.operators.index(operator) not in self.members:
+            return False
+        index = self.operators.index(operator)
+        stack = next(s for s in self.stacks if index in s.indices)
+        member = stack.indices.index(index)
+        shapes = {role: stack.shape(member, role) for role in stack.places}
+        if {role: value.shape for role, value in values.items()} != shapes:
+            return False
+        rows = self.rows.numpy()
+        row = rows[self.members.index(index)]
+        for role, value in values.items():
+            offset = stack.places[role].offset
+            row[offset : offset + value.size] = value.ravel()
+        self.rows.assign(rows)
+        return True

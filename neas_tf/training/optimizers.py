@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,10 @@ import tf_keras
 from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 from official.modeling.optimization import ema_optimizer
+
+from neas_tf.common.errors import NeasError
+
+_CLASSIFIER = re.compile(r"(?:.*/)?path\d+_classifier/")
 
 
 class MovingAverage(optimization.ExponentialMovingAverage):
@@ -37,13 +42,21 @@ def create_optimizer(
     config: optimization.OptimizationConfig,
     runtime: cfg.RuntimeConfig | None = None,
     adjust: Callable[[Any], Any] = lambda rate: rate,
+    trunk_factor: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> Any:
     """The optimizer of a config: base, then moving average, then loss scaling where asked for.
 
-    `adjust` may put another learning rate, number or schedule, in the place of the config's.
+    Args:
+      config: of the optimizer.
+      runtime: says whether losses are scaled.
+      adjust: may put another learning rate, number or schedule, in the place of the config's.
+      trunk_factor: step → factor on the learning rate of everything but the classifiers.
     """
     factory = optimization.OptimizerFactory(config)
     optimizer = factory.build_optimizer(adjust(factory.build_learning_rate()))
+    if trunk_factor is not None:
+        averaged = isinstance(optimizer, optimization.ExponentialMovingAverage)
+        _scale_trunk(optimizer._optimizer if averaged else optimizer, trunk_factor)
     if isinstance(optimizer, optimization.ExponentialMovingAverage):
         settings = {k: v for k, v in config.ema.as_dict().items() if k != "name"}
         optimizer = MovingAverage(optimizer._optimizer, **settings)
@@ -54,6 +67,42 @@ def create_optimizer(
         use_float16=runtime.mixed_precision_dtype == "float16",
         loss_scale=runtime.loss_scale,
     )
+
+
+def _scale_trunk(optimizer: Any, factor: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Has an optimizer use a lower learning rate for all variables but the classifiers'.
+
+    The rate itself is lowered, not the gradient, which RMSprop and Adam would scale up again.
+    """
+    apply, decayed = optimizer._resource_apply_dense, optimizer._decayed_lr
+
+    def apply_slower(gradient: tf.Tensor, variable: Any, apply_state: Any = None) -> Any:
+        if _CLASSIFIER.match(variable.name):
+            return apply(gradient, variable, apply_state=apply_state)
+        own: dict[Any, Any] = {}
+        key = variable.device, variable.dtype.base_dtype
+        slower = tf.cast(factor(optimizer.iterations), key[1])
+        optimizer._decayed_lr = lambda dtype: decayed(dtype) * slower
+        try:
+            own[key] = {}
+            optimizer._prepare_local(*key, own)
+            return apply(gradient, variable, apply_state=own)
+        finally:
+            optimizer._decayed_lr = decayed
+
+    optimizer._resource_apply_dense = apply_slower
+
+
+def check_trunk_factor(config: optimization.OptimizationConfig, field: str) -> None:
+    """Raises `NeasError` for an optimizer whose rate cannot differ from variable to variable."""
+    optimizer = optimization.OptimizerFactory(config).build_optimizer(0.1)
+    if isinstance(optimizer, optimization.ExponentialMovingAverage):
+        optimizer = optimizer._optimizer
+    if not isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer):
+        raise NeasError(
+            f"{field}: has one learning rate for all weights with optimizer "
+            f"{config.optimizer.type!r}, expected sgd, rmsprop, adam, adamw, lamb, lars or adagrad."
+        )
 
 
 def create_slots(optimizer: Any, model: tf_keras.Model) -> None:

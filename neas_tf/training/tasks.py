@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,12 +191,16 @@ class SupernetTask(_ClassificationTask):
         config: optimization.OptimizationConfig,
         runtime: cfg.RuntimeConfig,
         rollbacks: Sequence[Rollback] = (),
+        adjust: Callable[[Any], Any] = lambda rate: rate,
     ) -> tf_keras.optimizers.legacy.Optimizer:
-        """Masked SGD with Model Garden's learning-rate schedule, lower after rollbacks; has slots."""
+        """Masked SGD with Model Garden's learning-rate schedule, lower after rollbacks; has slots.
+
+        `adjust` may put another rate, number or schedule, in the place of the config's.
+        """
         check_supernet_optimizer(config)
         sgd = config.optimizer.get()
         rate = optimization.OptimizerFactory(config).build_learning_rate()
-        rate = reduced_rate(rate, rollbacks)
+        rate = reduced_rate(adjust(rate), rollbacks)
         optimizer = MaskedSGD(rate, sgd.momentum, sgd.nesterov, self.stage.weight_decay)
         optimizer.watch(
             model.trainable_variables,

@@ -41,6 +41,7 @@ class TrainingLoop:
       steps_per_epoch: for the log.
       title: of the progress bar.
       watch: what counts as diverged; without one, what is not finite.
+      note: what the bar says besides, such as how far the whole run is.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class TrainingLoop:
         steps_per_epoch: float,
         title: str,
         watch: Watch | None = None,
+        note: Callable[[], str] = str,
     ):
-        self._watch = watch or Watch()
+        self._watch, self._note = watch or Watch(), note
         strategy = tf.distribute.get_strategy()
         # Orbit prints several lines a loop, which would tear the progress bar.
         orbit.controller._log = logging.debug
@@ -105,6 +107,7 @@ class TrainingLoop:
         # other steps than an undisturbed run's, so that a rollback would end at another one. Nor
         # would the workers save at the same steps, which takes all of them.
         runner.checkpoint_manager._last_checkpoint_step = self.first_step or None
+        self._controller.saved = self.first_step
         if self.first_step and not chief:
             path = tf.train.latest_checkpoint(literal_path(folder))
             self.trainer.checkpoint.restore(path).assert_existing_objects_matched()
@@ -133,6 +136,16 @@ class TrainingLoop:
         if self.step < step:
             self._controller.train(step, checkpoint_at_completion=save)
 
+    def save(self) -> None:
+        """Saves the last step, unless it is saved already."""
+        # Not by a look into the folder: all workers take part in saving, or none.
+        if self._controller.saved != self.step:
+            self._controller._maybe_save_checkpoint(check_interval=False)
+
+    def set_total(self, total: int) -> None:
+        """Tells that the training will have another number of steps."""
+        self.total = self._bar.total = total
+
     def close(self) -> None:
         """Ends the progress bar."""
         self._bar.close()
@@ -148,7 +161,7 @@ class TrainingLoop:
         accuracy = values.get("ensemble_accuracy", 0.0)
         # For the eyes only: another run of the same settings waits another time.
         waits = self.trainer.waiting_share()
-        text = f"loss {loss:.3f}, accuracy {accuracy:.1%}, waits {waits:.1%} for data"
+        text = f"loss {loss:.3f}, accuracy {accuracy:.1%}, waits {waits:.1%} for data{self._note()}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(step - self._bar.n)
         values["loss"] = values.pop("training_loss", loss)
@@ -162,6 +175,7 @@ class _Controller(orbit.Controller):
 
     def __init__(self, folder: Path, **kwargs: Any):
         self._folder = folder  # under the name that people know
+        self.saved = 0  # step of the newest checkpoint
         super().__init__(**kwargs)
         for name in ("summary_writer", "write_summaries", "flush"):
             method = getattr(self.summary_manager, name)
@@ -169,7 +183,10 @@ class _Controller(orbit.Controller):
 
     def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
         with self._writing("checkpoint"):
-            return super()._maybe_save_checkpoint(check_interval)
+            saved = super()._maybe_save_checkpoint(check_interval)
+        if saved:
+            self.saved = int(self.global_step.numpy())
+        return saved
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

@@ -4,8 +4,18 @@ import dataclasses
 import json
 
 import pytest
-from search_folders import OUTSIDE, SETTINGS, Crash, contents, counting, search, write
-from toy_search import shrink, toy_space
+from search_folders import (
+    BUDGET,
+    OUTSIDE,
+    SETTINGS,
+    SHRUNK,
+    Crash,
+    contents,
+    counting,
+    search,
+    write,
+)
+from toy_search import shrink, toy_search, toy_space
 
 from neas_tf.common.errors import NeasError
 from neas_tf.search.evolution import generation_rng
@@ -167,3 +177,22 @@ def test_history_without_a_state_is_refused(finished):
     with pytest.raises(NeasError, match=r"no state\.json beside it"):
         search(finished)
     assert contents(finished) == before
+
+
+def test_it_ends_when_it_is_enough(tmp_path):
+    """As if the search had as many generations, and for good: a resumed one adds nothing."""
+    fewer = dataclasses.replace(SETTINGS, generations=2)
+    shorter = toy_search(tmp_path / "shorter", fewer, SHRUNK, BUDGET)
+    asked = []
+
+    def enough(generation):
+        asked.append(generation)
+        return "its time is over" if generation == 1 else ""
+
+    result = toy_search(tmp_path / "search", SETTINGS, SHRUNK, BUDGET, enough=enough)
+    assert asked == [0, 1] and result.reason == "its time is over"
+    assert [c.architecture for c in result.candidates] == [
+        c.architecture for c in shorter.candidates
+    ]
+    again = toy_search(tmp_path / "search", SETTINGS, SHRUNK, BUDGET)
+    assert again == result

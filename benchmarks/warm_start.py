@@ -1,0 +1,169 @@
+"""What starting a retraining from the supernet's weights gives, against its length.
+
+    python -m benchmarks.warm_start --work=FOLDER --data_dir=<TFDS folder> [--epochs=3,6,12,24] [--seeds=0,1,2]
+    python -m benchmarks.warm_start --work=FOLDER --quick
+
+For each seed one supernet is trained and searched (the space and images of configs/studies/cifar10_cpu.yaml); its
+winner is retrained for each number of epochs, from scratch and from the supernet's weights. Prints
+one JSON object: test accuracies, their means, and the length at which the two are equal, interpolated
+in the logarithm of the epochs. `--work` keeps everything, so that the same command continues. `--quick` takes the
+digits and hardly any epochs, which says only that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neas_tf.common import console
+from neas_tf.common.errors import NeasError, check
+from neas_tf.common.files import read_json, write_json_atomic
+from neas_tf.common.paths import config_file, resolve_user_path
+
+FORMAT = "neas-warm-start/1"
+INITS = ("scratch", "supernet")
+# What a retraining needs of the run that its ensemble was found in.
+_FOUND = ("supernet", "shrink", "search")
+_QUICK = {
+    "supernet": {"epochs": 2.0},
+    "shrink": {"every_epochs": 0.0},
+    "search": {"generations": 1},
+    "retrain": {"warmup_epochs": 0.1},
+}
+
+
+def config_of(seed: int, data_dir: str, quick: bool) -> Any:
+    """The settings of one seed's supernet and search."""
+    from neas_tf.config.parse import load_config, load_file
+
+    if quick:
+        return load_config("neas_quickstart", params_override=_QUICK | {"seed": seed})
+    settings = load_file(str(config_file("studies", "cifar10_cpu.yaml")))
+    del settings["study"]
+    settings["seed"] = seed
+    settings["data"]["data_dir"] = data_dir
+    return load_config("neas_cifar10", params_override=settings)
+
+
+def train_all(
+    work: Path, data_dir: str, seeds: Sequence[int], epochs: Sequence[float], quick: bool
+) -> list[dict[str, Any]]:
+    """Does what is not done yet; returns one entry a retraining."""
+    import tensorflow as tf
+
+    from neas_tf.run.context import open_run
+    from neas_tf.run.retrain_stage import retrain
+    from neas_tf.run.search_stage import search
+    from neas_tf.run.supernet_stage import train_supernet
+
+    results = []
+    for seed in seeds:
+        found = work / f"seed{seed}" / "found"
+        strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+        run = open_run(config_of(seed, data_dir, quick), str(found), strategy)
+        with run.writing():
+            train_supernet(*run.inputs)
+            search(*run.inputs)
+        for length, init in itertools.product(epochs, INITS):
+            folder = found.parent / f"{init}_{length:g}"
+            done = folder / "warm_start.json"
+            if not done.exists():
+                config = config_of(seed, data_dir, quick)
+                config.retrain.epochs, config.retrain.init = float(length), init
+                for name in _FOUND:
+                    if not (folder / name).exists():
+                        shutil.copytree(found / name, folder / name)
+                shutil.copy(found / "params.yaml", folder)
+                unit = open_run(config, str(folder), strategy)
+                with unit.writing():
+                    test = retrain(*unit.inputs)
+                entry = {"seed": seed, "epochs": length, "init": init}
+                entry["accuracy"] = round(test["ensemble_accuracy"], 5)
+                write_json_atomic(done, entry | {"architecture": test["architecture"]})
+            results.append(read_json(done, "result"))
+    return results
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Means and deviations over the seeds, one row a length."""
+    rows = []
+    for length in sorted({r["epochs"] for r in results}):
+        row: dict[str, Any] = {"epochs": length}
+        for init in INITS:
+            values = [r["accuracy"] for r in results if (r["epochs"], r["init"]) == (length, init)]
+            row[init] = round(statistics.mean(values), 5)
+            row[f"{init}_deviation"] = round(statistics.stdev(values), 5) if values[1:] else None
+        rows.append(row)
+    return rows
+
+
+def crossing(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Epochs at which scratch catches up with the supernet's weights; None where it does not."""
+    gains = [(math.log(row["epochs"]), row["supernet"] - row["scratch"]) for row in rows]
+    for (x, gain), (later, loss) in itertools.pairwise(gains):
+        if gain > 0 >= loss:
+            return round(math.exp(x + (later - x) * gain / (gain - loss)), 2)
+    return None
+
+
+def report(results: Sequence[Mapping[str, Any]], quick: bool) -> dict[str, Any]:
+    """What the program prints."""
+    from neas_tf.run.parts.time_limit import WARM_BELOW_EPOCHS
+
+    rows = table(results)
+    return {
+        "format": FORMAT,
+        "quick": quick,
+        "rows": rows,
+        "crossing_epochs": crossing(rows),
+        "plan_switches_at": WARM_BELOW_EPOCHS,
+        "runs": list(results),
+    }
+
+
+def _numbers(text: str, field: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1.0]
+    check(all(0 <= n < 1e6 for n in numbers), field, text, "numbers, with commas")
+    return numbers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", required=True, help="folder that keeps everything")
+    parser.add_argument("--data_dir", default="", help="TFDS folder with cifar10")
+    parser.add_argument("--epochs", default="", help="lengths of the retrainings, with commas")
+    parser.add_argument("--seeds", default="", help="with commas")
+    parser.add_argument("--quick", action="store_true", help="digits, hardly trained")
+    options = parser.parse_args(argv)
+    try:
+        epochs = _numbers(options.epochs or ("0.2,0.4" if options.quick else "3,6,12,24"), "epochs")
+        check(min(epochs) > 0, "epochs", options.epochs, "more than 0")
+        seeds = [
+            int(s) for s in _numbers(options.seeds or ("0" if options.quick else "0,1,2"), "seeds")
+        ]
+        console.quiet_libraries()
+        work = Path(resolve_user_path(options.work))
+        data_dir = resolve_user_path(options.data_dir) if options.data_dir else ""
+        results = train_all(work, data_dir, seeds, epochs, options.quick)
+    except NeasError as error:
+        console.say(f"{os.path.basename(sys.argv[0])}: {error}")
+        return error.exit_code
+    print(json.dumps(report(results, options.quick), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the stages of a run are made of."""

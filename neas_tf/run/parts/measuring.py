@@ -1,0 +1,79 @@
+"""What a shrink is decided by: distances and accuracies of sampled ensembles (section 3.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from neas_tf import data
+from neas_tf.common import console
+from neas_tf.config.settings import NeasConfig
+from neas_tf.search.layer_functions import statistics_of
+from neas_tf.shrinking.diversity import path_distances
+from neas_tf.shrinking.drops import ShrinkSettings
+from neas_tf.shrinking.measurements import Measurements
+from neas_tf.space import sampling
+from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.supernet.model import Supernet
+
+_TAG = 0x5C04E  # Keeps the random numbers of shrinking apart from those of other stages.
+
+
+def training_part(config: NeasConfig) -> str:
+    """The part of the data that the supernet is trained on."""
+    return "supernet" if config.data.search_fraction else "train"
+
+
+def measure(
+    model: Supernet,
+    shrunk: ShrunkSpace,
+    settings: ShrinkSettings,
+    info: data.DatasetInfo,
+    config: NeasConfig,
+    index: int,
+) -> Measurements:
+    """Distances and accuracies of sampled ensembles on a part of the training set (Eqs. 5, 7).
+
+    BN normalises with the moments of each measured batch, or (`batch_norm: recalculated`) with
+    those of all measured images, as the search does.
+    """
+    rng = np.random.default_rng([config.seed, _TAG, index])
+    ensembles = sampling.stratified(shrunk, rng, settings.num_samples, settings.min_pair_count)
+    part, wanted = training_part(config), config.shrink.images
+    images, labels = data.make_arrays(info, part, wanted, config.seed)
+    size = min(config.shrink.batch_size, len(images))
+    batches = [
+        (tf.constant(images[i : i + size]), tf.constant(labels[i : i + size], tf.int64))
+        for i in range(0, len(images) // size * size, size)
+    ]
+
+    @tf.function(autograph=False)
+    def moments(x, architecture):
+        # Mean and mean square: their means over equal batches are those of all images together.
+        both = model(x, architecture).moments
+        return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
+
+    def recalculated(architecture):
+        if settings.batch_norm == "batch":
+            return None
+        each = [moments(x, architecture) for x, _ in batches]
+        return tf.nest.map_structure(lambda *m: statistics_of(tf.add_n(m), len(m)), *each)
+
+    @tf.function(autograph=False)
+    def forward(x, y, architecture, statistics):
+        output = model(x, architecture, statistics)
+        correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
+        return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
+
+    codes, distances, accuracies = [], [], []
+    with console.bar(f"shrink {index}", len(ensembles), "ensembles", leave=False) as bar:
+        for ensemble in ensembles:
+            code = ensemble.to_array(shrunk.space)
+            drawn = tf.constant(code)
+            statistics = recalculated(drawn)
+            parts = [forward(x, y, drawn, statistics) for x, y in batches]
+            codes.append(code)
+            distances.append(np.mean([d.numpy() for d, _ in parts], 0, dtype=np.float64))
+            accuracies.append(np.mean([a.numpy() for _, a in parts], 0, dtype=np.float64))
+            bar.update()
+    return Measurements(np.stack(codes), np.stack(distances), np.stack(accuracies))
