@@ -41,13 +41,14 @@ def inherited_ensemble(
             value = _statistic(statistics, architecture, supernet.space, slot)
             value = value[: variable.shape[0]]  # The supernet pads to its widest operator.
         else:
-            value = _weight(supernet, slot)
+            value = weight_of(supernet, slot)
         values.append(value)
     model.set_weights(values)
     return model
 
 
-def _weight(supernet: Supernet, slot: Slot) -> np.ndarray:
+def weight_of(supernet: Supernet, slot: Slot) -> np.ndarray:
+    """The weight that a slot of a stand-alone ensemble takes from the supernet."""
     if slot.part == "layer":
         return supernet.searchable[slot.layer - 1].weight(slot.operator, slot.role)
     part = supernet.heads[slot.path] if slot.part == "head" else supernet.stem

@@ -17,7 +17,8 @@ from neas_tf.ensemble import store
 from neas_tf.ensemble.model import build_ensemble, model_slots
 from neas_tf.export.serving import deployed_model
 from neas_tf.space.architecture import Architecture
-from neas_tf.supernet.model import Supernet, weight_of
+from neas_tf.supernet.inheritance import weight_of
+from neas_tf.supernet.model import Supernet
 from neas_tf.training.initial_weights import (
     is_head,
     put_weights,
@@ -132,9 +133,8 @@ def test_a_supernet_takes_what_fits(stored):
     for slot, value in stored.slots.items():
         if "/moving_" in slot.role:
             continue
-        place = (slot.part, slot.layer, slot.path, slot.operator, slot.role)
-        expected = weight_of(fresh, *place) if is_head(slot) else value
-        np.testing.assert_array_equal(weight_of(supernet, *place), expected)
+        expected = weight_of(fresh, slot) if is_head(slot) else value
+        np.testing.assert_array_equal(weight_of(supernet, slot), expected)
     for number, (layer, before) in enumerate(
         zip(supernet.searchable, fresh.searchable, strict=True), 1
     ):
