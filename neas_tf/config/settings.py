@@ -218,6 +218,9 @@ class SearchConfig(hyperparams.Config):
       max_params: trainable parameters, a count; 0 is no bound.
       max_latency_ms: milliseconds that `latency_table` predicts for one image; 0 is no bound.
       latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
+      constraints: further bounds, `function<=bound` or `function>=bound` each, on what a shipped
+        function (`peak_activation_bytes`, `file_size_int8`, …) or one of yours, `module:function`,
+        says of an ensemble ([constraints.md](constraints.md)).
       calibration_images: training images for the BN recalculation.
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
@@ -244,6 +247,7 @@ class SearchConfig(hyperparams.Config):
     max_params: int = 0
     max_latency_ms: float = 0.0
     latency_table: str = ""
+    constraints: list[str] = dataclasses.field(default_factory=list)
     calibration_images: int = 2048
     calibration_batch: int = 128
     validation_images: int = 0

@@ -15,6 +15,7 @@ from neas_tf.cost.latency_table import NANOSECONDS, milliseconds
 from neas_tf.space.shrunk_space import ShrunkSpace
 
 _UNITS = {"macs": "MACs", "params": "parameters", LATENCY: "predicted latency"}
+CONSTRAINTS = "search.constraints"
 _MAX_STATES = 4096  # partial ensembles that the search for a witness keeps
 
 
@@ -23,7 +24,7 @@ class Limit:
     """One bound: `sign · cost ≤ sign · value`.
 
     Attributes:
-      field: name in the budget, such as `max_macs`.
+      field: name in the budget, such as `max_macs`, or `CONSTRAINTS`.
       metric: column of the cost table.
       sign: 1 for an upper bound, -1 for a lower one.
       value: the bound, inclusive.
@@ -37,6 +38,8 @@ class Limit:
     @property
     def setting(self) -> str:
         """The key of the config that sets it."""
+        if self.field == CONSTRAINTS:
+            return f"{CONSTRAINTS} {self.metric}"
         return f"search.{self.field.replace(LATENCY, 'latency_ms')}"
 
     def text(self, value: int | None = None) -> str:
@@ -70,17 +73,19 @@ class Budget:
       max_macs, min_macs: multiply-accumulates of the whole ensemble for one image.
       max_params: trainable parameters.
       max_latency_ns: latency predicted by the cost table's latency table, in ns.
+      others: bounds on the table's further columns, those of additive constraints.
     """
 
     max_macs: int | None = None
     min_macs: int | None = None
     max_params: int | None = None
     max_latency_ns: int | None = None
+    others: tuple[Limit, ...] = ()
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None:
+            if value is not None and field.name != "others":
                 check_int(f"search.{field.name}", value, 0)
         for limit in self.limits:
             low = getattr(self, f"min_{limit.metric}", None)
@@ -96,10 +101,10 @@ class Budget:
         result = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value:
+            if value and field.name != "others":
                 kind, _, metric = field.name.partition("_")
                 result.append(Limit(field.name, metric, 1 if kind == "max" else -1, value))
-        return tuple(result)
+        return (*result, *self.others)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -109,7 +114,7 @@ class Budget:
     def admits(self, cost: Cost | Mapping[str, int]) -> bool:
         """Whether a cost (a `Cost`, or a mapping by metric) keeps every bound."""
         if isinstance(cost, Cost):
-            cost = dataclasses.asdict(cost)
+            cost = cost.by_metric()
         return all(x.sign * cost[x.metric] <= x.sign * x.value for x in self.limits)
 
     def admits_each(self, costs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -187,7 +192,7 @@ def _greedy_witness(budget: Budget, shrunk: ShrunkSpace, table: CostTable) -> bo
     limits = budget.limits
     shared, split = table.layer_choices(shrunk, budget.metrics)
     column = [budget.metrics.index(x.metric) for x in limits]
-    scale = np.array([x.sign / x.value for x in limits])
+    scale = np.array([x.sign / (abs(x.value) or 1) for x in limits])
     fixed = np.array([table.fixed(m, shrunk.num_paths) for m in budget.metrics])
     for weights in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), repeat=len(limits)):
         if sum(weights) != 1.0:

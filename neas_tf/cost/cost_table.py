@@ -8,6 +8,8 @@ computes the MACs of 4.3 to 5.6 million two-path ensembles a second.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from neas_tf.operators import Operator, Step, operator_steps, squeeze_width
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import LayerSpec, SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
+
+if TYPE_CHECKING:
+    from neas_tf.cost.constraints import Column
 
 # macs: multiply-accumulates of convolutions and dense layers. paper_flops: macs, and 2 per element
 # of batch normalisation, 1 per element pooled and 1 per bias added. params: trainable ones.
@@ -53,6 +58,7 @@ class Cost:
       path_macs: what each path adds after the split, its head included;
         `macs == shared_macs + sum(path_macs)`.
       latency_ns: predicted by a latency table; None without one.
+      others: of the table's further columns, by name.
     """
 
     macs: int
@@ -61,6 +67,12 @@ class Cost:
     shared_macs: int
     path_macs: tuple[int, ...]
     latency_ns: int | None = None
+    others: Mapping[str, int] = dataclasses.field(default_factory=dict, compare=False)
+
+    def by_metric(self) -> dict[str, int]:
+        """The amounts by column of the table that made it."""
+        found = {metric: getattr(self, metric) for metric in (*METRICS, LATENCY)}
+        return {k: v for k, v in found.items() if v is not None} | dict(self.others)
 
 
 def convolution_amounts(
@@ -142,6 +154,7 @@ class CostTable:
     Attributes:
       space: the space.
       latency: of its operators, a further column `latency_ns`; None leaves it out.
+      columns: further ones, of additive functions (`cost.constraints`), by name.
       metrics: names of the columns.
       parts: `fixed_amounts(space)`.
       operators: per metric int64 (d, N): layer and operator, as in `space.operators` (0 for
@@ -150,8 +163,13 @@ class CostTable:
       head: per metric, head and classifier of one path.
     """
 
-    def __init__(self, space: SearchSpace, latency: LatencyTable | None = None):
-        self.space, self.latency = space, latency
+    def __init__(
+        self,
+        space: SearchSpace,
+        latency: LatencyTable | None = None,
+        columns: Mapping[str, Column] | None = None,
+    ):
+        self.space, self.latency, self.columns = space, latency, dict(columns or {})
         self.parts = fixed_amounts(space)
         operators = [Operator.parse(name) for name in space.operators]
         rows = [
@@ -174,6 +192,9 @@ class CostTable:
                 latency.trunk_ns(space),
                 latency.head_ns(space),
             )
+        for name, column in self.columns.items():
+            self.operators[name], self.trunk[name] = column.operators, column.fixed
+            self.head[name] = 0  # it is in `fixed`
         self.metrics = tuple(self.operators)
 
     def _sum(self, metric: str, parts: tuple[str, ...]) -> int:
@@ -202,7 +223,8 @@ class CostTable:
             shared[metric] = self.trunk[metric] + sum(rows[0][:split])
             own[metric] = tuple(self.head[metric] + sum(row[split:]) for row in rows)
             totals[metric] = shared[metric] + sum(own[metric])
-        return Cost(**totals, shared_macs=shared["macs"], path_macs=own["macs"])
+        others = {name: totals.pop(name) for name in self.columns}
+        return Cost(**totals, shared_macs=shared["macs"], path_macs=own["macs"], others=others)
 
     def costs(
         self, arrays: np.ndarray, num_paths: int, metrics: tuple[str, ...] = METRICS

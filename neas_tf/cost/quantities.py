@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ _NUMBER = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)(e[0-9]{1,2})?\s*
 COUNT = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 BYTES |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+AMOUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9} | {k: float(v) for k, v in BYTES.items() if k}
 MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _EXAMPLES = {
     id(COUNT): "a count such as 60M, 1.2G or 60000000",
     id(BYTES): "a size such as 500kB, 4MB or 500000",
+    id(AMOUNT): "a number such as 0.5, 60M, 500kB or 4MB",
     id(MILLISECONDS): "a duration such as 2ms, 0.5ms or 2 (milliseconds)",
     id(SECONDS): "a duration such as 2h, 20min, 90s or 300 (seconds)",
 }
@@ -46,8 +49,9 @@ def quantity(value: Any, field: str, units: Mapping[str, float]) -> float:
         if match is None or factor is None:
             fail(field, value, _EXAMPLES[id(units)])
         # A unit multiplies the digits as they stand: 1.2G are 1,200,000,000 and not one less.
-        exact = float(match[1].replace(",", "").replace("_", "") + (match[2] or "")) * factor
-        value = math.floor(round(exact, 6)) if whole else exact
+        digits = match[1].replace(",", "").replace("_", "") + (match[2] or "")
+        exact = decimal.Decimal(digits) * decimal.Decimal(str(factor))
+        value = math.floor(exact) if whole else float(exact)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
         fail(field, value, _EXAMPLES[id(units)])

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ class RunFiles:
             for value in map(number, stated):
                 if value is not None and name not in result:
                     result[name] = int(value)
+        return result
+
+    def constraints(self) -> list[dict[str, Any]]:
+        """The lines of `search.constraints`, each with what the ensemble has, None where not known."""
+        lines = (find_key(self.params, "search") or {}).get("constraints")
+        found = (self.results or {}).get("constraints")
+        values = found if isinstance(found, Mapping) else {}
+        result = []
+        for line in lines if isinstance(lines, list) else []:
+            name = re.split("[<>]", str(line))[0].rpartition(":")[2].strip()
+            result.append({"bound": str(line), "value": number(values.get(name))})
         return result
 
     def cost_from_space(self) -> Cost | None:

@@ -34,6 +34,7 @@ def summarise(
       NeasError: when `model_dir` is no folder.
     """
     run = model_dir if isinstance(model_dir, RunFiles) else read_run(model_dir, space)
+    constraints = run.constraints()
     return {
         "format": FORMAT,
         "name": Path(os.path.abspath(run.model_dir)).name,
@@ -42,6 +43,7 @@ def summarise(
         "accuracy": _accuracy(run),
         "cost": run.cost(),
         "budget": budget(run.params),
+        **({"constraints": constraints} if constraints else {}),
         "search": _search(run),
         "shrinking": _shrinking(run),
         "exports": [_export(export) for export in run.exports],
@@ -261,6 +263,9 @@ def _ensemble_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if texts:
         rows.append(("budget", ", ".join(texts)))
+    for constraint in summary.get("constraints", ()):
+        value = constraint["value"]
+        rows.append((constraint["bound"], "not known yet" if value is None else f"{value:,g}"))
     if found:
         rows.append(("architecture", found["key"]))
     return rows

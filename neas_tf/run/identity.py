@@ -11,6 +11,7 @@ from neas_tf import data
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, read_json, write_json_atomic
 from neas_tf.config.settings import NeasConfig
+from neas_tf.cost.constraint_functions import parse
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.training.initial_weights import AUTO, SCRATCH, is_path
 
@@ -130,6 +131,8 @@ def bounds_of(config: NeasConfig, table: CostTable) -> dict[str, Any]:
     """The search's budget, with the table that it reads latencies from, as JSON."""
     names = ("max_macs", "min_macs", "max_params", "max_latency_ms")
     bounds = {name: getattr(config.search, name) for name in names}
+    if config.search.constraints:  # else as it was before there were any
+        bounds["constraints"] = [bound.identity() for bound in parse(config.search.constraints)]
     return (
         bounds if table.latency is None else {**bounds, "latency_table": table.latency.identity()}
     )

@@ -17,6 +17,7 @@ from neas_tf.config.settings import (
     SupernetConfig,
 )
 from neas_tf.cost.budget import Budget, latency_bound
+from neas_tf.cost.constraints import Constraints, load_constraints
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
@@ -180,20 +181,32 @@ def _check_racing(config: NeasConfig) -> None:
 
 
 def search_budget(config: NeasConfig) -> Budget:
-    """The bounds of the search from the config."""
+    """The bounds of the search from the config, without those of its constraints."""
     search = config.search
     return Budget(
         search.max_macs, search.min_macs, search.max_params, latency_bound(search.max_latency_ms)
     )
 
 
+def search_constraints(config: NeasConfig, space: SearchSpace) -> Constraints:
+    """The constraints of the search, each tried on an ensemble of the space.
+
+    Raises:
+      NeasError: for one that cannot be had or gives no number.
+    """
+    return load_constraints(config.search.constraints, space, config.num_paths)
+
+
 def search_costs(config: NeasConfig, space: SearchSpace) -> tuple[CostTable, Budget]:
     """What ensembles of a space cost, and the search's bounds on that.
 
     Raises:
-      NeasError: for a bound without sense, or a latency table that cannot be read.
+      NeasError: for a bound without sense, a latency table that cannot be read, or a constraint
+        that cannot be had.
     """
-    return CostTable(space, search_latency(config, space)), search_budget(config)
+    constraints = search_constraints(config, space)
+    table = CostTable(space, search_latency(config, space), constraints.columns)
+    return table, dataclasses.replace(search_budget(config), others=constraints.limits())
 
 
 def search_latency(config: NeasConfig, space: SearchSpace) -> LatencyTable | None:

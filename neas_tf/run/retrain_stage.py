@@ -19,6 +19,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.config.resolve import resolve_steps, with_augmentation
 from neas_tf.config.settings import NeasConfig, RetrainConfig
+from neas_tf.cost.constraints import Constraints
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble import store as model_store
 from neas_tf.ensemble.confusion import CONFUSION_FILE, Confusion
@@ -29,7 +30,7 @@ from neas_tf.run.identity import Identity
 from neas_tf.run.parts.pacing import StagePace, choose_start
 from neas_tf.run.parts.starting import check_start, start_ensemble, start_identity
 from neas_tf.run.parts.time_limit import TimePlan
-from neas_tf.run.preflight import search_costs
+from neas_tf.run.preflight import search_constraints, search_costs
 from neas_tf.run.record import timed
 from neas_tf.run.supernet_stage import FINAL, load_shrunk
 from neas_tf.space import zoo
@@ -149,7 +150,9 @@ def retrain(
             if cluster.is_chief:
                 _save(model, weights, architecture, space, info)
         if cluster.is_chief:
-            test, confusion = _test(model, info, table, config.retrain.evaluation_batch)
+            constraints = search_constraints(config, space)
+            batch = config.retrain.evaluation_batch
+            test, confusion = _test(model, info, table, constraints, batch)
             write_json_atomic(model_dir / CONFUSION_FILE, confusion, indent=None)
             write_json_atomic(results, test)  # last: it says that the stage is finished
     cluster.barrier()
@@ -178,7 +181,11 @@ def _set_aside(model_dir: Path, space: SearchSpace) -> None:
 
 
 def _test(
-    folder: Path, info: data.DatasetInfo, table: CostTable, batch: int
+    folder: Path,
+    info: data.DatasetInfo,
+    table: CostTable,
+    constraints: Constraints,
+    batch: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Contents of `results.json` and of `confusion.json`."""
     model, loaded = model_store.load_model(folder)
@@ -188,6 +195,8 @@ def _test(
     cost = table.cost(architecture)
     test |= {"architecture": architecture.key, "macs": cost.macs, "params": cost.params}
     test |= {"paper_flops": cost.paper_flops}
+    if constraints.bounds:
+        test["constraints"] = constraints.all_values(architecture)
     return test, confusion.to_dict(info.class_names)
 
 

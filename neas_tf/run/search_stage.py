@@ -19,6 +19,7 @@ from neas_tf.common.files import write_json_atomic
 from neas_tf.config.settings import NeasConfig, SearchConfig
 from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
+from neas_tf.cost.constraints import Constraints
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
@@ -26,7 +27,7 @@ from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
 from neas_tf.run.parts.pacing import search_end
 from neas_tf.run.parts.time_limit import TimePlan
-from neas_tf.run.preflight import search_costs, search_settings
+from neas_tf.run.preflight import search_constraints, search_costs, search_settings
 from neas_tf.run.record import timed
 from neas_tf.run.supernet_stage import FINAL, load_shrunk, load_supernet
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
@@ -67,11 +68,12 @@ def check_search(
             "on which the search measures accuracy."
         )
     table, budget = search_costs(config, space)
-    history = _history(model_dir / "search", table)
+    constraints = search_constraints(config, space)
+    history = _history(model_dir / "search", table, constraints)
     if alone or (model_dir / FINAL).exists():
         shrunk = load_shrunk(model_dir, space)
         budget.check_attainable(shrunk, table)
-        context = _context(config.search, model_dir, table)
+        context = _context(config.search, model_dir, table, constraints)
         history.check(describe_search(search_settings(config), shrunk, context))
     elif history.path.exists():
         raise NeasError(
@@ -100,6 +102,7 @@ def search(
     check_search(config, model_dir, info, space, cluster, alone=True)
     shrunk, settings = load_shrunk(model_dir, space), search_settings(config)
     table, budget = search_costs(config, space)
+    constraints = search_constraints(config, space)
     images = min(_validation_images(config, info), info.sizes["search"])
     if cluster.is_chief:
         _announce(config.search, settings, shrunk, table, budget, images)
@@ -109,7 +112,7 @@ def search(
     ):
         if table.latency is not None:  # the run's own copy, beside what it predicted
             write_json_atomic(folder / "latency_table.json", table.latency.to_dict())
-        history = _history(folder, table)
+        history = _history(folder, table, constraints)
 
         def make() -> CandidateEvaluator:
             return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
@@ -118,11 +121,11 @@ def search(
         result = run_search(
             settings,
             shrunk,
-            _sampler(shrunk, table, budget, config.search.even_splits),
-            lambda architecture: budget.admits(table.cost(architecture)),
+            constraints.sampler(_sampler(shrunk, table, budget, config.search.even_splits)),
+            lambda a: budget.admits(table.cost(a)) and constraints.admits(a),
             evaluate,
             history,
-            context=_context(config.search, model_dir, table),
+            context=_context(config.search, model_dir, table, constraints),
             on_generation=_tell_generation if cluster.is_chief else None,
             make_bar=evaluate.make_bar if cluster.is_chief else None,
             whole_generations=config.search.racing,
@@ -218,10 +221,9 @@ class _LazyEvaluator:
         return self._evaluator.race(architectures, race, parents, progress)
 
 
-def _history(folder: Path, table: CostTable) -> History:
-    def costs(architecture: Architecture) -> dict[str, int]:
-        cost = table.cost(architecture)
-        return {metric: getattr(cost, metric) for metric in table.metrics}
+def _history(folder: Path, table: CostTable, constraints: Constraints) -> History:
+    def costs(architecture: Architecture) -> dict[str, int | float]:
+        return {**table.cost(architecture).by_metric(), **constraints.values(architecture)}
 
     return History(folder, costs)
 
@@ -230,7 +232,9 @@ def _validation_images(config: NeasConfig, info: data.DatasetInfo) -> int:
     return config.search.validation_images or info.sizes["search"]
 
 
-def _context(config: SearchConfig, model_dir: Path, table: CostTable) -> dict[str, object]:
+def _context(
+    config: SearchConfig, model_dir: Path, table: CostTable, constraints: Constraints
+) -> dict[str, object]:
     """What a score depends on besides the candidate."""
     names = "max_macs min_macs max_params even_splits calibration_images calibration_batch validation_images"
     identity = (model_dir / "supernet" / "identity.json").read_bytes()
@@ -241,6 +245,8 @@ def _context(config: SearchConfig, model_dir: Path, table: CostTable) -> dict[st
     if table.latency is not None:  # else as it was before there were tables
         context["latency_table"] = table.latency.identity()
         context["max_latency_ms"] = config.max_latency_ms
+    if constraints.bounds:
+        context["constraints"] = constraints.identity()
     if config.racing:
         of_races = ("racing_error", "batch_size")  # a race looks after every batch
         context["racing"] = {name: getattr(config, name) for name in of_races}
@@ -256,7 +262,14 @@ def _announce(
     images: int,
 ) -> None:
     words = {1: "at most", -1: "at least"}
-    bounds = ", ".join(f"{words[x.sign]} {_amount(x.metric, x.value)}" for x in budget.limits)
+    bounds = ", ".join(
+        [
+            f"{words[x.sign]} {_amount(x.metric, x.value)}"
+            for x in budget.limits
+            if x not in budget.others
+        ]
+        + list(config.constraints)
+    )
     if table.latency is not None:
         bounds += f"; latency as measured on {table.latency.device or 'an unnamed device'}"
     console.heading(

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
+from neas_tf.cost.constraints import NothingFound
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
 from neas_tf.search.history import (
@@ -115,7 +116,11 @@ def propose(
             return mutate(parents[rng.integers(len(parents))], shrunk, settings, rng)
 
         add("mutation", settings.num_mutation, PROPOSAL_TRIES, mutant)
-    add("random", settings.population - len(result), RANDOM_TRIES, lambda: sample(rng))
+    try:
+        add("random", settings.population - len(result), RANDOM_TRIES, lambda: sample(rng))
+    except NothingFound:  # fatal where there is nothing to go on with
+        if not scored and not result:
+            raise
     return result
 
 

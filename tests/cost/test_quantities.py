@@ -53,7 +53,7 @@ def test_what_is_no_amount(value, units):
 @given(st.integers(0, 10**12), st.sampled_from(["", "k", "M", "G"]))
 def test_a_count_is_exact(number, unit):
     factor = COUNT[unit.lower()]
-    assert quantity(f"{number / 10:.1f}{unit}", "x", COUNT) == number * factor // 10
+    assert quantity(f"{number // 10}.{number % 10}{unit}", "x", COUNT) == number * factor // 10
 
 
 def test_settings_take_them():

@@ -7,10 +7,13 @@ import pytest
 import tensorflow as tf
 from full_disk import full_disk
 from small_ensembles import ENSEMBLES, SPACE, randomise
+from tflite_arena import arena_bytes, operations
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble.deployed_costs import file_size, peak_activation_bytes
+from neas_tf.ensemble.deployed_graph import deployed_graph
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.rewrites import MOBILE_REWRITES
 from neas_tf.ensemble.store import LoadedInfo, weights_content, weights_digest
@@ -67,6 +70,11 @@ def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(architecture,
     assert report["rewrites"] == {"depthwise": True, "gates": True, "normalisation": True}
     assert not any("BATCH" in op for op in ops)  # dilation is an attribute, not a shuffle
     assert ops["FULLY_CONNECTED"] == 1
+    # What constraints on memory and size take for the deployed graph is the file.
+    nodes = deployed_graph(architecture, SPACE).nodes
+    assert sorted((x.kind, (*x.size, x.channels)) for x in nodes) == sorted(operations(path))
+    assert 1.0 <= arena_bytes(path) / peak_activation_bytes(architecture, SPACE) < 1.06
+    assert file_size(architecture, SPACE) == pytest.approx(report["bytes"], rel=0.05)
     images = random_images(SPACE, 2, seed=5)
     outputs = predict_exported(path, images)
     expected = np.mean(model(info.normalisation.apply(images)), axis=1)

@@ -4,9 +4,12 @@ import keras as keras3
 import numpy as np
 import pytest
 from small_ensembles import ENSEMBLES, SPACE, randomise
+from tflite_arena import arena_bytes, operations
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.deployed_costs import file_size_int8, peak_activation_bytes_int8
+from neas_tf.ensemble.deployed_graph import deployed_graph
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.rewrites import NO_REWRITES
 from neas_tf.ensemble.store import LoadedInfo
@@ -60,6 +63,7 @@ def test_int8_is_all_integer_in_one_partition(name, images, tmp_path):
     parity = report["parity"]
     assert 0 < parity["max_abs_diff"] < 0.25 * parity["max_abs_logit"]
     assert report["quantize"] == "int8" and report["representative_images"] == len(images)
+    assert file_size_int8(ENSEMBLES[name], SPACE) == pytest.approx(report["bytes"], rel=0.05)
     assert json.loads((tmp_path / "m.tflite.json").read_text()) == report
 
 
@@ -72,6 +76,9 @@ def test_int8_with_float_ends_converts_there_only(two_paths, images, tmp_path):
     assert report["ops"]["QUANTIZE"] == 1 and report["ops"]["DEQUANTIZE"] == 1
     assert report["inputs"][0]["dtype"] == "float32"
     assert list(predict_exported(path, images[:2])) == ["logits"]
+    nodes = deployed_graph(info.architecture, SPACE, int8=True).nodes
+    assert sorted((x.kind, (*x.size, x.channels)) for x in nodes) == sorted(operations(path))
+    assert 1.0 <= arena_bytes(path) / peak_activation_bytes_int8(info.architecture, SPACE) < 1.06
 
 
 def test_int8_takes_the_bytes_of_a_camera(two_paths, images, tmp_path):

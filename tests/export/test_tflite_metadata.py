@@ -16,6 +16,7 @@ from flatbuffers.number_types import Float32Flags, Int8Flags, Uint8Flags, Uint32
 from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.deployed_costs import file_size
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import LoadedInfo
 from neas_tf.export.artifacts import labels_file, read_label_file
@@ -93,6 +94,8 @@ def test_a_classifier_says_what_goes_in_and_what_the_classes_are(
     )
     content = path.read_bytes()
     assert report["sha256"] == hashlib.sha256(content).hexdigest()
+    expected = file_size(ENSEMBLES["two_paths"], SPACE, quantize)
+    assert expected == pytest.approx(len(content), rel=0.05)
     table = metadata(content)
     assert table.text(0) and table.text(7) == "1.0.0"
     (graph,) = table.items(3)

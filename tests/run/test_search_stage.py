@@ -1,8 +1,10 @@
 """The search stage under a bound on latency, with scores that cost no time."""
 
 import json
+import linecache
 import pathlib
 import shutil
+import sys
 
 import pytest
 import tensorflow as tf
@@ -13,6 +15,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import literal_path
 from neas_tf.config.parse import load_config
 from neas_tf.cost.latency_table import NANOSECONDS
+from neas_tf.ensemble.deployed_costs import file_size
 from neas_tf.report.reading import read_run
 from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
@@ -163,3 +166,55 @@ def test_the_supernet_in_a_folder_that_looks_like_a_pattern(tmp_path):
     loaded = load_supernet(run.config, run.model_dir, run.space)
     for one, other in zip(loaded.variables, source.variables, strict=True):
         assert bool(tf.reduce_all(one == other)), one.name
+
+
+OWN_BOUND = "def early(architecture, space):\n    return architecture.split_point + {more}\n"
+
+
+@pytest.fixture
+def early(tmp_path, monkeypatch):
+    """Writes the module `own_early`; called with what its function adds."""
+
+    def write(more: float) -> None:
+        (tmp_path / "own_early.py").write_text(OWN_BOUND.format(more=more))
+        linecache.clearcache()
+        sys.modules.pop("own_early", None)
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    write(0.5)
+    yield write
+    sys.modules.pop("own_early", None)
+
+
+def test_search_under_constraints(tmp_path, early):
+    free = opened(tmp_path, "")
+    assert "constraints" not in free._facts()["budget"]
+    lines = "search.constraints=['own_early:early<=2.5','file_size<=30kB']"
+    run = opened(tmp_path, lines)
+    give_supernet(run)
+    with run.writing():
+        result = search_stage.search(*run.inputs)
+    for c in result.candidates:
+        assert c.costs["early"] == c.architecture.split_point + 0.5 <= 2.5
+        assert c.costs["file_size"] == file_size(c.architecture, run.space) <= 30_000
+    assert {"random", "mutation"} <= {c.origin for c in result.candidates}
+    best = json.loads(run.folder("search", "best.json").read_text())
+    assert best["x_early"] == result.best.costs["early"] and best["x_file_size"] <= 30_000
+    context = json.loads(run.folder("search", "state.json").read_text())["search"]["context"]
+    texts = [line["constraint"] for line in context["constraints"]]
+    assert texts == ["own_early:early<=2.5", "file_size<=30000"]
+    before = contents(run.folder("search"))
+    (run.folder("search") / "best.json").unlink()
+    assert search_stage.search(*opened(tmp_path, lines).inputs) == result  # a finished one, again
+    assert contents(run.folder("search")) == before
+    text = format_summary(summarise(read_run(run.model_dir)))
+    assert "own_early:early<=2.5" in text and "not known yet" in text
+    other = opened(tmp_path, lines.replace("2.5", "1.5"))
+    with pytest.raises(NeasError, match="constraints"):
+        search_stage.search(*other.inputs)
+    early(0.25)  # the same name, another function
+    with pytest.raises(NeasError, match=r"constraints.*source"):
+        search_stage.search(*opened(tmp_path, lines).inputs)
+    with pytest.raises(NeasError, match="file_size: received 5,000, expected at least"):
+        opened(tmp_path, "search.constraints=['file_size<=5kB']")
