@@ -83,26 +83,30 @@ def rows(prefix: str, config: Any, meanings: dict[str, str], skip: tuple = ()) -
 
 def tables() -> dict[str, list[str]]:
     """The generated parts of the page, by the names of their marks."""
-    from neas_tf.config.settings import NeasConfig
+    from neas_tf.config.settings import NeasConfig, SpaceConfig
     from neas_tf.space.search_space import SearchSpace
 
     config = NeasConfig()
     top = attributes(NeasConfig)
-    space = attributes(SearchSpace) | {
-        "name": "for people",
-        "input_size": "pixels, one number or [height, width]; empty takes the data's",
-        "input_channels": "0 takes the data's",
-        "num_classes": "0 takes the data's",
-        "stages": "{channels, layers, stride} or [channels, layers, stride] each; the stride is "
-        "that of the first layer; a mapping may narrow the choice with `operators`",
-        "stem_channels": "of the first convolution",
-        "stem_kernel": "of the first convolution",
-        "stem_stride": "of the first convolution",
-        "block_channels": "of the fixed depthwise-separable layer; 0 leaves it out",
-        "block_stride": "of the fixed depthwise-separable layer",
-        "min_split": "smallest split point s; layers 1..s are shared",
-        "max_split": "largest split point",
-    }
+    space = (
+        attributes(SearchSpace)
+        | attributes(SpaceConfig)
+        | {
+            "name": "for people",
+            "input_size": "pixels, one number or [height, width]; empty takes the data's",
+            "input_channels": "0 takes the data's",
+            "num_classes": "0 takes the data's",
+            "stages": "{channels, layers, stride} or [channels, layers, stride] each; the stride is "
+            "that of the first layer; a mapping may narrow the choice with `operators`",
+            "stem_channels": "of the first convolution",
+            "stem_kernel": "of the first convolution",
+            "stem_stride": "of the first convolution",
+            "block_channels": "of the fixed depthwise-separable layer; 0 leaves it out",
+            "block_stride": "of the fixed depthwise-separable layer",
+            "min_split": "smallest split point s; layers 1..s are shared",
+            "max_split": "largest split point",
+        }
+    )
     result = {
         "top": list(rows("", config, top, tuple(f.name for f in dataclasses.fields(config))[4:])),
         "runtime": _garden("runtime.", config.runtime, _RUNTIME),
