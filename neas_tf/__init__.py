@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neas_tf.config.parse import load_config
     from neas_tf.cost.budget import Budget
     from neas_tf.cost.budget_sampling import BudgetSampler
+    from neas_tf.cost.constraint_functions import Constraint
     from neas_tf.cost.cost_table import CostTable
     from neas_tf.cost.latency_table import load_table
     from neas_tf.ensemble.model import build_ensemble
@@ -36,6 +37,7 @@ __all__ = [
     "Architecture",
     "Budget",
     "BudgetSampler",
+    "Constraint",
     "CostTable",
     "Operator",
     "Result",
@@ -72,6 +74,7 @@ _find = moved.face(
         "neas_tf.config.parse": "load_config",
         "neas_tf.cost.budget": "Budget",
         "neas_tf.cost.budget_sampling": "BudgetSampler",
+        "neas_tf.cost.constraint_functions": "Constraint",
         "neas_tf.cost.cost_table": "CostTable",
         "neas_tf.cost.latency_table": "load_table",
         "neas_tf.ensemble.model": "build_ensemble",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from neas_tf.common.files import told, write_json_atomic
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.config.parse import apply_override, load_config, parse_override, put_settings
 from neas_tf.config.settings import NeasConfig, search_space
+from neas_tf.cost.constraint_functions import Constraint, settings_of
 from neas_tf.cost.quantities import with_quantities
 
 RECIPE = "neas_own_data"
@@ -33,6 +34,7 @@ def search(
     validation: Any = None,
     model_dir: str | os.PathLike[str] = "neas_run",
     measure: bool = False,
+    constraints: Sequence[Constraint | str] = (),
     params_override: str | Mapping[str, Any] = "",
     **settings: Any,
 ) -> Result:
@@ -52,9 +54,11 @@ def search(
       model_dir: folder of the run.
       measure: measures a latency table of this machine for `max_latency_ms`, which takes minutes; it
         is kept for the next time.
+      constraints: further bounds, `neas.Constraint(function, max="500kB")` or as the setting
+        `search.constraints` has them: `"peak_activation_bytes<=500kB"`.
       params_override: further settings, as `neas train` takes them.
       **settings: bounds (`max_macs="60M"`, `max_params`, `max_latency_ms` with `latency_table`),
-        `num_paths`, `seed`, any other setting of `search`, `data` or `space` by its name, and whole
+        `time_limit="2h"`, `num_paths`, `seed`, any other setting of `search`, `data` or `space` by its name, and whole
         sections as mappings: `retrain={"epochs": 60}`.
 
     Returns:
@@ -63,6 +67,8 @@ def search(
     Raises:
       NeasError: for a setting, data or a folder that cannot be; in one sentence, before the work.
     """
+    if constraints:
+        settings["constraints"] = settings_of(constraints)
     given = given_settings(settings, params_override, measure)
     text = os.fspath(model_dir)
     check_local_path("model_dir", text)

@@ -31,6 +31,9 @@ _MEASURE = flags.DEFINE_bool(
 )
 _SIZE = flags.DEFINE_string("input_size", None, "Pixels of an image, such as 64 or 64x96.")
 _PATHS = flags.DEFINE_integer("num_paths", None, "Networks of the ensemble.", 1, 16)
+_LIMIT = flags.DEFINE_string(
+    "time_limit", None, "Plans the lengths so that the whole ends in time, such as 20min or 2h."
+)
 _SEED = flags.DEFINE_integer("seed", None, "Everything random derives from it.", 0)
 _OVERRIDE = flags.DEFINE_string(
     "params_override", "", "Further settings: a.b=1,c=2, a YAML mapping, or a YAML file."
@@ -53,7 +56,12 @@ def _run(argv: Sequence[str]) -> None:
         given = " ".join(argv[1:]) or "nothing"
         raise NeasError(f"data: received {given}, expected one folder of pictures (see --help).")
     settings: dict[str, Any] = {k: f.value for k, f in _BOUNDS.items() if f.value is not None}
-    others = {"latency_table": _TABLE, "num_paths": _PATHS, "seed": _SEED}
+    others = {
+        "latency_table": _TABLE,
+        "num_paths": _PATHS,
+        "seed": _SEED,
+        "time_limit": _LIMIT,
+    }
     settings |= {name: flag.value for name, flag in others.items() if flag.value is not None}
     if _SIZE.value is not None:
         settings["input_size"] = _sides(_SIZE.value)
