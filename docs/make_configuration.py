@@ -83,12 +83,12 @@ def rows(prefix: str, config: Any, meanings: dict[str, str], skip: tuple = ()) -
 
 def tables() -> dict[str, list[str]]:
     """The generated parts of the page, by the names of their marks."""
-    from neas_tf.config.settings import NeasConfig
+    from neas_tf.config.settings import NeasConfig, SpaceConfig
     from neas_tf.space.search_space import SearchSpace
 
     config = NeasConfig()
     top = attributes(NeasConfig)
-    space = attributes(SearchSpace) | {
+    space = attributes(SearchSpace) | attributes(SpaceConfig) | {
         "name": "for people",
         "input_size": "pixels, one number or [height, width]; empty takes the data's",
         "input_channels": "0 takes the data's",
