@@ -8,7 +8,9 @@ python -m neas_tf.measure_latency --experiment=neas_cifar10 --config_file=config
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.files import check_writable, told, write_bytes_atomic
 from neas_tf.common.folder_lock import lock_folder
 from neas_tf.common.paths import check_local_path, resolve_user_path
-from neas_tf.cost.latency_table import LatencyTable, milliseconds
+from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable, milliseconds
+from neas_tf.latency.litert_benchmark import LiteRtBenchmark, split_flags
 from neas_tf.latency.measurement import (
     MANIFEST,
     Request,
@@ -31,7 +34,8 @@ from neas_tf.latency.measurement import (
     read_manifest,
 )
 from neas_tf.latency.phone_profile import read_latencies
-from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical, versions
+from neas_tf.latency.tables import attainable_range, attainable_text, build, measure
+from neas_tf.latency.timing import TimingSettings, describe_machine
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.zoo import load_space
 
@@ -104,42 +108,6 @@ def _of_config(values: flags.FlagValues) -> tuple[SearchSpace, int]:
         ) from None
 
 
-def measure(work: WorkFolder, settings: TimingSettings, device: str) -> LatencyTable:
-    """Builds what is missing, times it, and makes the table; resumes where it was interrupted.
-
-    Args:
-      work: its folder holds nothing, or the beginning of the same measurement.
-      settings: of the timing.
-      device: in words.
-    """
-    earlier = work.read_samples(settings.to_dict())
-    build(work)
-    done = sum(min(len(earlier.get(name, ())), settings.rounds) for name in work.files)
-    with console.bar("measuring", len(work.files) * settings.rounds, "visits", done) as bar:
-        samples = time_files(
-            work.files,
-            settings,
-            earlier,
-            on_visit=bar.update,
-            on_round=lambda samples: work.write_samples(settings.to_dict(), samples),
-        )
-    latencies = {name: typical(times) for name, times in samples.items()}
-    measurement = {**settings.to_dict(), "source": "LiteRT", "versions": versions()}
-    return make_table(work.request, work.models, latencies, device, measurement)
-
-
-def build(work: WorkFolder) -> None:
-    """Writes the models of a folder that are not there yet, with a progress bar."""
-    work.check()
-    work.folder.mkdir(parents=True, exist_ok=True)
-    files = work.files.values()
-    if not all(path.exists() for path in files):
-        console.quiet_libraries()
-        console.say("Starting TensorFlow …")
-    with console.bar("models", len(work.models), "models") as bar:
-        work.build(bar.update)
-
-
 def summary(table: LatencyTable) -> str:
     """What a table says of itself, for people."""
     kind = "float32" if table.quantize == "none" else table.quantize
@@ -153,6 +121,21 @@ def summary(table: LatencyTable) -> str:
         if found:
             lines.append(f"  {name}: {_errors(found)}")
     return "\n".join(lines) + "\n"
+
+
+def advice(table: LatencyTable, space: SearchSpace, output: Path) -> str:
+    """What bounds the space attains, and how a search gets one."""
+    low, high = attainable_range(table, space)
+    bound = (low + (high - low) / 3) / NANOSECONDS
+    bound = math.ceil(bound * 1000) / 1000 if bound < 1 else math.ceil(bound * 100) / 100
+    path = shlex.quote(str(output.absolute()))
+    lines = [f"  {attainable_text(table, space)}"]
+    if partial := table.measurement.get("partly_accelerated"):
+        lines.append(f"  {len(partial)} of the models ran on the accelerator in part only")
+    if low < high:
+        lines.append("For a search, with a bound in this range:")
+        lines.append(f"  --max_latency_ms={bound:g} --latency_table={path}")
+    return "\n".join(lines)
 
 
 def _errors(found: Mapping[str, Any]) -> str:
@@ -180,6 +163,15 @@ def define_flags() -> None:
     number("threads", 1, "Threads of LiteRT.", 1)
     flags.DEFINE_enum(
         "clock", "", ["", "cpu", "wall"], "CPU time (1 thread only, its default) or wall time."
+    )
+    flags.DEFINE_enum(
+        "backend",
+        "python",
+        ["python", "litert_benchmark"],
+        "What times the models: LiteRT in this process, or its program litert-benchmark (wall time).",
+    )
+    text(
+        "backend_flags", "", "For litert-benchmark, such as '--use_gpu --require_full_delegation'."
     )
     number("rounds", 20, "Visits of each model, all models in each round.", 1)
     number("repetitions", 10, "Runs of a model that are timed at a visit.", 1)
@@ -229,11 +221,16 @@ def _make(values: flags.FlagValues) -> None:
         if path.exists() and not values.overwrite:
             raise NeasError(f"output: {str(path)!r} exists; expected a new file, or --overwrite.")
     if values.from_profile:
-        _write(_of_profiles(values), output)
+        table, space = _of_profiles(values)
+        _write(table, output, space)
         return
-    settings = TimingSettings(
-        values.threads, values.clock, values.rounds, values.repetitions, values.seed
-    )
+    benchmark, clock = None, values.clock
+    if values.backend == "litert_benchmark":
+        check(clock != "cpu", "clock", clock, "wall with --backend=litert_benchmark")
+        benchmark, clock = LiteRtBenchmark(split_flags(values.backend_flags)), "wall"
+    elif values.backend_flags:
+        fail("backend_flags", values.backend_flags, "--backend=litert_benchmark beside it")
+    settings = TimingSettings(values.threads, clock, values.rounds, values.repetitions, values.seed)
     request = find_request(values)
     models = list_models(request, values.fit, values.validate)
     folder = resolve_user_path(values.models) if values.models else f"{output}.work"
@@ -242,8 +239,8 @@ def _make(values: flags.FlagValues) -> None:
     work.check()
     work.folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(work.folder):
-        table = measure(work, settings, values.device or describe_machine())
-        _write(table, output)
+        table = measure(work, settings, values.device or describe_machine(), benchmark)
+        _write(table, output, request.space)
     if not values.models:
         work.remove()
 
@@ -257,7 +254,7 @@ def _write_models(values: flags.FlagValues) -> None:
     print(f"{folder}: {len(models)} models and {MANIFEST}")
 
 
-def _of_profiles(values: flags.FlagValues) -> LatencyTable:
+def _of_profiles(values: flags.FlagValues) -> tuple[LatencyTable, SearchSpace]:
     """The table of a device on which `benchmark_model` ran the models of --write_models."""
     for field in ("models", "device"):
         if not getattr(values, field):
@@ -277,16 +274,17 @@ def _of_profiles(values: flags.FlagValues) -> LatencyTable:
         raise NeasError(f"from_profile: the runs had {sorted(threads)} threads, expected one.")
     if threads:
         measurement["threads"] = threads.pop()
-    return make_table(request, models, latencies, values.device, measurement)
+    table = make_table(request, models, latencies, values.device, measurement)
+    return table, request.space
 
 
-def _write(table: LatencyTable, output: Path) -> None:
+def _write(table: LatencyTable, output: Path, space: SearchSpace) -> None:
     table.save(output)
     if table.fit or table.validation:
         from neas_tf.report.charts import latency_picture
 
         write_bytes_atomic(output.with_suffix(".png"), latency_picture(table))
-    console.show(f"{output}: {summary(table)}".removesuffix("\n"))
+    console.show(f"{output}: {summary(table)}{advice(table, space, output)}")
 
 
 if __name__ == "__main__":

@@ -113,6 +113,9 @@ class _Maker:
                 if part.crop not in inputs:
                     inputs[part.crop] = self.add("STRIDED_SLICE", [y], (height, width), channels)
                 y = inputs[part.crop]
+            taps = len(part.rows), kernel
+            if part.pad == _same_padding((height, width), taps, stride):
+                inputs[part.crop, part.pad] = y  # the convolution does it by itself
             if (part.crop, part.pad) not in inputs:
                 padded = height + sum(part.pad[0]), width + sum(part.pad[1])
                 inputs[part.crop, part.pad] = self.add("PAD", [y], padded, channels)
@@ -162,6 +165,16 @@ class _Maker:
             return x
         y = operator.build(self, x, layer)
         return self.residual(y, x) if layer.keeps_shape else y
+
+
+def _same_padding(
+    size: tuple[int, int], kernel: tuple[int, int], stride: int
+) -> tuple[tuple[int, int], ...]:
+    """((top, bottom), (left, right)) of a convolution with SAME padding."""
+    total = [
+        max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in zip(size, kernel, strict=True)
+    ]
+    return tuple((n // 2, n - n // 2) for n in total)
 
 
 @functools.lru_cache(maxsize=256)

@@ -20,7 +20,7 @@ import numpy as np
 from neas_tf.common.errors import NeasError, check, check_int, unknown_name
 
 CLOCKS = ("cpu", "wall")
-_WARM_UP = 2
+WARM_UP = 2
 _TAG = 0x1A7E  # keeps the orders of visits apart from what else derives from the seed
 
 
@@ -76,7 +76,7 @@ def visit(path: str | os.PathLike[str], settings: TimingSettings, rng: np.random
         interpreter.allocate_tensors()
         for detail in interpreter.get_input_details():
             interpreter.set_tensor(detail["index"], _input(detail, rng))
-        for _ in range(_WARM_UP):
+        for _ in range(WARM_UP):
             interpreter.invoke()
         clock = time.thread_time_ns if settings.clock == "cpu" else time.perf_counter_ns
         times = []
@@ -107,6 +107,7 @@ def time_files(
     *,
     on_visit: Callable[[], Any] = lambda: None,
     on_round: Callable[[dict[str, list[int]]], Any] = lambda samples: None,
+    visit_file: Callable[[Path, TimingSettings, np.random.Generator], int] = visit,
 ) -> dict[str, list[int]]:
     """Visits every file until each has `settings.rounds` samples.
 
@@ -116,6 +117,7 @@ def time_files(
       samples: ns by name, of an earlier session.
       on_visit: called after every visit.
       on_round: called after every round with all samples, for saving them.
+      visit_file: gives the ns of one visit.
 
     Returns:
       The samples (ns) by name.
@@ -126,7 +128,7 @@ def time_files(
         rng = np.random.default_rng([settings.seed, _TAG, number])
         for i in rng.permutation(len(waiting)):
             name = waiting[i]
-            result[name].append(visit(files[name], settings, rng))
+            result[name].append(visit_file(files[name], settings, rng))
             on_visit()
         if waiting:
             on_round(result)

@@ -2,51 +2,24 @@
 
 import dataclasses
 import json
-import subprocess
 
 import numpy as np
 import pytest
-import warm
 from benchmark_outputs import printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from latency_tables import TINY, command
 from spaces_for_tests import TOY
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.paths import project_file
 from neas_tf.cost.latency_plan import make_plan, space_keys
 from neas_tf.cost.latency_table import load_table
 from neas_tf.latency.fit import fit_scale, kendall_tau, relative_errors
 from neas_tf.latency.measurement import Request, WorkFolder, list_models, make_table, read_manifest
 from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
 from neas_tf.space.architecture import Architecture
-from neas_tf.space.search_space import SearchSpace, Stage
 
-TINY = SearchSpace(
-    name="tiny",
-    input_size=(6, 6),
-    num_classes=3,
-    stem_channels=8,
-    stem_stride=1,
-    block_channels=0,
-    stages=(Stage(8, 1, 1), Stage(8, 1, 2)),
-    operators=("k7e1", "skip"),
-    min_split=0,
-    max_split=2,
-    head_channels=8,
-    feature_channels=8,
-)
 ONE = Request(TINY, 1)
-
-
-def command(*arguments):
-    return subprocess.run(
-        [warm.python(), "-m", "neas_tf.measure_latency", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=project_file(),
-    )
 
 
 def true_latencies(request, models, noise=0.0):
