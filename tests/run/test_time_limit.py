@@ -8,13 +8,13 @@ from tiny_run import TINY
 
 from neas_tf.common.errors import NeasError
 from neas_tf.config.parse import load_config
+from neas_tf.config.settings import search_space
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.run.parts.pacing import StagePace, SupernetPace, choose_start, reserve, search_end
 from neas_tf.run.parts.time_limit import TimePlan, open_plan, parse_limit, told
 from neas_tf.run.pipeline import run_pipeline
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.sampling import draws_for_steps
-from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 
 CLUSTER = types.SimpleNamespace(worker=(1, 0), is_chief=True)
@@ -143,9 +143,9 @@ def test_a_training_that_cannot_be_says_what_it_would_take(config, tmp_path):
 
 @pytest.mark.parametrize("limit, expected", [(300, "supernet"), (36_000, "scratch")])
 def test_a_short_training_starts_from_the_supernet(limit, expected, config, tmp_path):
-    space = SearchSpace.from_dict(
-        config.space.as_dict() | {"input_size": 8, "input_channels": 1, "num_classes": 10}
-    )
+    config.space.input_size, config.space.input_channels = [8, 8], 1
+    config.space.num_classes = 10
+    space = search_space(config.space)
     shrunk = ShrunkSpace.full(space, 2)
     chosen = Architecture.from_array(draws_for_steps(shrunk, 0, 0, 1)[0], space)
     plan = TimePlan(tmp_path / "plan.json", limit, clock=lambda: 0.5 * limit)

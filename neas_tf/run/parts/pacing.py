@@ -35,7 +35,7 @@ _TRACED = 8.0  # seconds, before any was built
 _SEARCH_GRAPHS, _RETRAIN_GRAPH = 0.5, 0.8
 _FINE_TUNED = ("tflite_int8_qat", "tflite_pruned")
 # At most so much of the time that is left is kept for test, export and report.
-_MOST_RESERVED = 0.4
+_MOST_RESERVED = 0.8
 
 
 def reserve(config: NeasConfig, info: data.DatasetInfo, plan: TimePlan) -> float:
