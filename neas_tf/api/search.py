@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neas_tf.api import plan as plans
 from neas_tf.api.inputs import data_settings, facts_of
 from neas_tf.api.latency import fit_latency
@@ -181,7 +183,7 @@ def given_settings(
     stages = {
         f.name for n in ("supernet", "retrain") for f in dataclasses.fields(getattr(config, n))
     }
-    for name, value in settings.items():
+    for name, value in _plain(settings).items():
         if name in whole:
             part = {name: value}
         elif name in stages or len(homes.get(name, ())) > 1:
@@ -201,10 +203,10 @@ def given_settings(
             else:
                 result[key] = inner
     result = with_quantities(result)
-    put_settings(NeasConfig(), result)  # refuses unknown names inside, and values of a wrong kind
     size = (result.get("data") or {}).get("input_size")
     if isinstance(size, int):
         result["data"] = {**result["data"], "input_size": [size, size]}
+    put_settings(NeasConfig(), result)  # refuses unknown names inside, and values of a wrong kind
     bounds = result.get("search") or {}
     if bounds.get("max_latency_ms") and not bounds.get("latency_table") and not measure:
         fail(
@@ -214,6 +216,17 @@ def given_settings(
             "of the target that `neas latency` measured",
         )
     return result
+
+
+def _plain(value: Any) -> Any:
+    """What callers hand in as what settings are made of: NumPy's numbers, tuples, paths."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _without(source: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

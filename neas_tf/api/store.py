@@ -176,7 +176,7 @@ def _write(
     sizes: set[tuple[int, int]] = set()
     first: list[Example] = []
     channels = 0
-    period = round(1 / test_fraction) if parts["test"] is None else 0
+    period = max(2, round(1 / test_fraction)) if parts["test"] is None else 0
     seen: collections.Counter[int | str] = collections.Counter()
     try:
         with console.bar("Images", None, "images") as shown:

@@ -194,6 +194,19 @@ def test_folders_that_are_refused(tmp_path, monkeypatch, data, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_numbers_of_numpy_and_paths_are_settings(tmp_path):
+    given = given_settings(
+        {"max_macs": np.int64(5), "input_size": 32, "space": {"operators": ("k3e3", "skip")}},
+        {"retrain.init": "scratch"},
+    )
+    assert given == {
+        "retrain": {"init": "scratch"},
+        "search": {"max_macs": 5},
+        "data": {"input_size": [32, 32]},
+        "space": {"operators": ["k3e3", "skip"]},
+    }
+
+
 def test_the_package_is_the_function_and_a_package():
     import neas_tf.search.evolution
 
