@@ -180,6 +180,8 @@ def given_settings(
     for section in _SHORT:
         for field in dataclasses.fields(getattr(config, section)):
             homes.setdefault(field.name, []).append(section)
+    for name in ("input_size", "input_channels", "num_classes"):  # the space takes the data's
+        homes[name] = ["data"]
     stages = {
         f.name for n in ("supernet", "retrain") for f in dataclasses.fields(getattr(config, n))
     }

@@ -101,7 +101,7 @@ def images_with(value):
         ),
         (((PIXELS[i % 8], i % 2) for i in itertools.count()), "a dataset without end"),
     ],
-    ids=str,
+    ids=[f"case{i}" for i in range(18)],
 )
 def test_what_is_refused(data, said):
     if said == "a dataset without end" and not hasattr(data, "cardinality"):
