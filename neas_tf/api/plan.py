@@ -213,7 +213,9 @@ def _lengths(
             values["trainer"] = {"optimizer_config": optimizer}
         plan.put(name, **values)
         what = "supernet" if name == "supernet" else "final training"
-        plan.reasons.append((what, f"{epochs:g} passes over {images:,} images, {batch} a step"))
+        limit = ", as far as the time limit lets it" * bool(given.get("time_limit"))
+        said = f"{epochs:g} passes over {images:,} images, {batch} a step{limit}"
+        plan.reasons.append((what, said))
     supernet = plan.settings["supernet"]
     plan.put(
         "shrink",

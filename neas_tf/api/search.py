@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def search(
     Raises:
       NeasError: for a setting, data or a folder that cannot be; in one sentence, before the work.
     """
+    began = time.monotonic()
     if constraints:
         settings["constraints"] = settings_of(constraints)
     given = given_settings(settings, params_override, measure)
@@ -90,7 +92,7 @@ def search(
                 "given": given,
             },
         )
-    run_pipeline(config, str(folder))
+    run_pipeline(config, str(folder), began=began)
     return Result(folder)
 
 
