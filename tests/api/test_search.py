@@ -1,11 +1,13 @@
 """`neas.search` from arrays, a dataset and a folder, with the fewest steps that show it."""
 
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from image_files import folder
 
 import neas_tf as neas
@@ -83,6 +85,22 @@ def test_the_same_call_again_finds_everything_done(found, monkeypatch):
     assert loaded.accuracy == result.accuracy and loaded.plan["given"]["search"]["parents"] == 2
     with pytest.raises(NeasError, match=r"not those that .* was begun with"):
         neas.search(pictures(60, 5), test=test, model_dir=result.model_dir, **FEW)
+
+
+def test_the_model_card_tells_of_the_files_and_its_code_runs(found, monkeypatch):
+    result, _ = found
+    text = (result.model_dir / "export" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    (entry,) = metadata["model-index"][0]["results"]
+    assert entry["metrics"][0]["value"] == result.accuracy
+    assert metadata["pipeline_tag"] == "image-classification" and "`model.tflite`" in body
+    assert f"{result.accuracy:.2%} of 20 test images" in body and "high, low" in body
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    monkeypatch.chdir(result.model_dir / "export")
+    names: dict = {}
+    exec(code, names)
+    assert names["logits"].shape == (1, 2)
 
 
 def test_exports(found, tmp_path):
