@@ -290,7 +290,9 @@ def test_experiments_are_the_recipes(tmp_path):
     """Those of configs/experiments by name, one's own by the path of its file."""
     folder = config_file("experiments")
     assert set(experiments.NAMES) == {path.stem for path in folder.iterdir()}
-    assert set(experiments.NAMES) == {"neas_quickstart", "neas_cifar10", "neas_imagenet"}
+    assert set(experiments.NAMES) == {
+        *("neas_quickstart", "neas_cifar10", "neas_imagenet", "neas_own_data")
+    }
     for name in experiments.NAMES:
         text = (folder / f"{name}.yaml").read_text("utf-8")
         head = text[: text.index("\ndata:")]

@@ -128,7 +128,7 @@ def test_changes_reach_what_careless_readers_do_not_expect():
         return float(value["mean"][0])
 
     target = Target("careless", careless, [b'{"mean": [0.5, 0.4], "std": [1.0]}'])
-    search = settings(phases=[Phase.generate], max_examples=2000)
+    search = settings(phases=[Phase.generate], max_examples=20_000)
     for kind in ("KeyError", "OverflowError"):
         shows = lambda data, kind=kind: fault(careless, data).startswith(kind)  # noqa: E731
         found = find(changed(target), shows, settings=search)

@@ -325,7 +325,7 @@ def sh_commands(module: str) -> list:
 def test_flags_and_keys_of_commands_that_are_not_run_exist(module, name, arguments):
     from neas_tf.config.parse import load_config
 
-    source = pathlib.Path(project_file(*module.split("."))).with_suffix(".py").read_text("utf-8")
+    source = pathlib.Path(importlib.util.find_spec(module).origin).read_text("utf-8")
     given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
     known = set(re.findall(r"(?:DEFINE_\w+| text| number)\(\s*\"(\w+)\"", source))
     assert set(given) <= known

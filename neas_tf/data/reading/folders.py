@@ -102,9 +102,15 @@ def has_test(root: str) -> bool:
 
 
 def _parts(root: str) -> list[str]:
-    """Those folders of `root` that are a part of the data; one with pictures alone is a class."""
-    known = ("train", *TEST_FOLDERS)
-    return [n for n in _folders(root) if n in known and _folders(os.path.join(root, n))]
+    """Those folders of `root` that are a part of the data.
+
+    Beside folders of other names, one with pictures alone is a class that is called so.
+    """
+    known, found = ("train", *TEST_FOLDERS), _folders(root)
+    named = [name for name in found if name in known]
+    if len(named) == len(found):
+        return named
+    return [name for name in named if _folders(os.path.join(root, name))]
 
 
 def _folders(path: str) -> list[str]:
