@@ -174,9 +174,9 @@ def backbone(
 ) -> Any:
     """The levels of a feature pyramid, for heads of segmentation and detection.
 
+    The other arguments are as in `ensemble_model`.
+
     Args:
-      architecture, space, weights, input_shape, include_preprocessing, drop_path, seed, name, keras:
-        as in `ensemble_model`.
       levels: such as 'C3': the map after the last layer with stride 2^3. After the split a level is
         merged of the K paths' maps.
       merge: 'mean', 'sum' or 'concat' (K times the channels).

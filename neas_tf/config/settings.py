@@ -220,7 +220,7 @@ class SearchConfig(hyperparams.Config):
       latency_table: file that `python -m neas_tf.measure_latency` wrote on the target machine.
       constraints: further bounds, `function<=bound` or `function>=bound` each, on what a shipped
         function (`peak_activation_bytes`, `file_size_int8`, …) or one of yours, `module:function`,
-        says of an ensemble ([constraints.md](constraints.md)).
+        says of an ensemble (docs/constraints.md).
       calibration_images: training images for the BN recalculation.
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.

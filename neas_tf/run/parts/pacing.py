@@ -156,9 +156,8 @@ class StagePace(Pace):
 class SupernetPace(StagePace):
     """The supernet's pace, which also decides which shrinks there is time for.
 
-    Args:
-      boundaries: recipe steps after which the space shrinks.
-      others: as those of `StagePace`.
+    Its arguments are those of `StagePace`, and `boundaries`: recipe steps after which the space
+    shrinks.
     """
 
     def __init__(
