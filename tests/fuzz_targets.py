@@ -6,6 +6,7 @@ a folder of memory where there is one, before the parser is watched.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -248,7 +249,7 @@ def pure_targets() -> list[Target]:
         dumps(TOY.to_dict()),
         dumps({"stages": [[8, 2, 1]], "min_split": 0, "max_split": 1}),
     ]
-    return [
+    found = [
         Target("architecture text", read_architecture_text,
                [KEY.encode(), *official, b"neas_s", b"a.json", b"s0:.|k3e4|k5e4"],
                [b"s1:", b"|", b".", b"k3e4", b",", b"0", b"-1", b"skip", b"neas_l", b"[", b"]"]),
@@ -281,6 +282,7 @@ def pure_targets() -> list[Target]:
                [dumps({**Confusion(3, 2).to_dict(["a", "b", "c"]), "counts": [[0, 1, 5]]})],
                [b"counts", b"differ", b"both_wrong", b"class_names"], 0.2),
     ]  # fmt: skip
+    return [_warm(target) for target in found]
 
 
 # Name and share of those below, for whom does not import TensorFlow.
@@ -315,4 +317,14 @@ def tensorflow_targets() -> list[Target]:
         Target("overrides", read_overrides, overrides, [*YAML, b"=", b",", b"."]),
         Target("config YAML", read_config, [SMALL_CONFIG, *configs], YAML),
     ]  # fmt: skip
-    return [dataclasses.replace(t, share=TENSORFLOW_TARGETS[t.name]) for t in found]
+    return [dataclasses.replace(_warm(t), share=TENSORFLOW_TARGETS[t.name]) for t in found]
+
+
+def _warm(target: Target) -> Target:
+    """The target, with its late imports done: the bytecode that they write is no side effect."""
+    for seed in target.seeds:
+        if isinstance(target.read, OnFile):
+            target.read.prepare(seed)
+        with contextlib.suppress(NeasError):
+            target.read(seed)
+    return target
