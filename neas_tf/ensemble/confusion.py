@@ -21,7 +21,8 @@ FORMAT = "neas-confusion/1"
 CONFUSION_FILE = "retrain/confusion.json"
 PICTURES_FORMAT = "neas-test-pictures/1"
 PICTURES_FILE = "retrain/pictures.json"
-MAX_ERRORS, MAX_MENDED = 16, 8  # pictures
+KINDS = ("errors", "mended")  # of pictures
+MAX_ERRORS, MAX_MENDED = 16, 8
 MAX_SIDE, MAX_BYTES = 96, 4_000  # of a picture, encoded
 _LOSSLESS_SIDE = 32  # up to which PNG is small, and JPEG would show
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
@@ -215,7 +216,7 @@ def read_pictures(path: str | os.PathLike[str]) -> Mapping[str, Any]:
       NeasError: when the file is absent, damaged or of another form.
     """
     value, classes = _read(path, "pictures", PICTURES_FORMAT)
-    for kind, most in (("errors", MAX_ERRORS), ("mended", MAX_MENDED)):
+    for kind, most in zip(KINDS, (MAX_ERRORS, MAX_MENDED), strict=True):
         what, found = f"pictures.{kind}", value.get(kind)
         fits = isinstance(found, list) and len(found) <= most
         check(fits, what, found, f"a list of at most {most} pictures")

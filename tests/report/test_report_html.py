@@ -24,7 +24,8 @@ from neas_tf.cost.cost_table import CostTable
 from neas_tf.report import Candidate, Table, make_page, read_run, write_page, write_report
 from neas_tf.report.__main__ import main
 from neas_tf.report.charts import thinned
-from neas_tf.report.page import SCRIPTS, packed, run_data
+from neas_tf.report.page import SCRIPTS, packed
+from neas_tf.report.parts.run_data import run_data
 from neas_tf.report.run_files import is_finished, stages
 from neas_tf.report.writing import watch
 from neas_tf.space.architecture import Architecture
