@@ -203,7 +203,8 @@ def _study_table(given: Table) -> list[Markup]:
 
 def _picture(name: str, content: bytes) -> list[Markup]:
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return [tag("img", class_="picture", alt=name, src=source)]
+    width = int.from_bytes(content[16:20]) // 2  # drawn at twice its size
+    return [tag("img", class_="picture", alt=name, src=source, width=width or None)]
 
 
 @functools.cache

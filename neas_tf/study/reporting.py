@@ -24,7 +24,8 @@ class Report:
     Attributes:
       values: numbers behind tables and pictures, JSON.
       tables: for people; those without rows are left out.
-      sentences: whether the paper's findings hold here, made of the values.
+      sentences: whether the paper's findings hold here, made of the values; the first is the verdict
+        that a page begins with.
       pictures: file name → function that makes the PNG's bytes.
     """
 
