@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from neas_tf.cost.cost_table import CostTable
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble.confusion import Confusion, Pictures
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
