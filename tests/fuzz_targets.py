@@ -45,7 +45,7 @@ from neas_tf.common.files import parse_json
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.common.yaml_text import load_yaml, load_yaml_file
 from neas_tf.cost.latency_table import LatencyTable
-from neas_tf.ensemble.confusion import Confusion, read_confusion
+from neas_tf.ensemble.confusion import Confusion, Pictures, read_confusion, read_pictures
 from neas_tf.ensemble.store import ARCHITECTURE_FILE, MODEL_FILE, read_info
 from neas_tf.latency.measurement import read_manifest
 from neas_tf.report.reading import read_run
@@ -238,6 +238,12 @@ def _decoder() -> Any:
     return function
 
 
+def _test_pictures() -> dict[str, Any]:
+    pictures = Pictures(3, Normalisation((0.5,), (0.5,)))
+    pictures.add(np.zeros((1, 2, 2, 1)), np.zeros(1, int), np.eye(3)[None, 1:])
+    return pictures.to_dict()
+
+
 def pure_targets() -> list[Target]:
     """The parsers that need no TensorFlow."""
     state = OnFile("search/state.json", read_state)
@@ -281,6 +287,8 @@ def pure_targets() -> list[Target]:
         Target("confusion", OnFile("confusion.json", read_confusion),
                [dumps({**Confusion(3, 2).to_dict(["a", "b", "c"]), "counts": [[0, 1, 5]]})],
                [b"counts", b"differ", b"both_wrong", b"class_names"], 0.2),
+        Target("test pictures", OnFile("pictures.json", read_pictures), [dumps(_test_pictures())],
+               [b"errors", b"named", b"sure", b"picture", b"class_names"], 0.2),
     ]  # fmt: skip
     return [_warm(target) for target in found]
 

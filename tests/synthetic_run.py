@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from neas_tf.common.normalisation import Normalisation
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.ensemble.confusion import Confusion
+from neas_tf.ensemble.confusion import Confusion, Pictures
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -124,6 +125,15 @@ def confusion(accuracies, examples: int, rng) -> dict:
     return counts.to_dict([f"digit {i}" for i in range(10)])
 
 
+def pictures(num_paths: int, rng) -> dict:
+    """What the report shows of the test's images: noise of 12 pixels a side."""
+    found = Pictures(10, Normalisation())
+    logits = rng.normal(size=(200, num_paths, 10))
+    logits = np.concatenate([logits, logits.mean(1, keepdims=True)], 1)
+    found.add(rng.normal(size=(200, 12, 12, 3)), rng.integers(10, size=200), logits)
+    return found.to_dict([f"digit {i}" for i in range(10)])
+
+
 def write_lines(path: Path, rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -200,6 +210,7 @@ def write_run(
     }
     write_json(folder / "retrain/results.json", results)
     write_json(folder / "retrain/confusion.json", confusion(accuracies, 10_000, rng))
+    write_json(folder / "retrain/pictures.json", pictures(num_paths, np.random.default_rng(seed)))
     for stage, steps, start in (("supernet", 5000, 0.1), ("retrain", 8000, 0.4)):
         rows = []
         for step in range(20, steps + 1, 20):

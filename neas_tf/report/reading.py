@@ -18,7 +18,7 @@ from neas_tf.common.files import read_json
 from neas_tf.common.yaml_text import load_yaml_file
 from neas_tf.cost.cost_table import Cost, CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
-from neas_tf.ensemble.confusion import CONFUSION_FILE, read_confusion
+from neas_tf.ensemble.confusion import CONFUSION_FILE, PICTURES_FILE, read_confusion, read_pictures
 from neas_tf.ensemble.store import RUN_MODEL, WEIGHTS_FILE, weights_digest
 from neas_tf.report.run_files import (
     LATENCY_FILE,
@@ -54,6 +54,7 @@ class RunFiles:
       alive: final shrunk space.
       results: content of `retrain/results.json`.
       confusion: content of `retrain/confusion.json`.
+      pictures: content of `retrain/pictures.json`.
       exports: content of every `export/*.json`, with `on_disk` (bytes, None when the file is gone).
       timing: seconds by stage.
       metrics: log lines by stage (`supernet`, `retrain`).
@@ -73,6 +74,7 @@ class RunFiles:
     alive: ShrunkSpace | None = None
     results: Mapping[str, Any] | None = None
     confusion: Mapping[str, Any] | None = None
+    pictures: Mapping[str, Any] | None = None
     exports: tuple[Mapping[str, Any], ...] = ()
     timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
@@ -139,10 +141,13 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
     if run.alive is None and run.shrinks:
         run.alive = run.shrinks[-1].alive
     run.results = _part(run, "retrain/results.json", _read_mapping)
-    # Runs from before this file existed are whole without it, so its absence is no lack. Without
-    # the results it is an earlier test's, or half of one.
-    if all(find(model_dir, name).exists() for name in ("retrain/results.json", CONFUSION_FILE)):
+    # Runs from before these files existed are whole without them, so their absence is no lack.
+    # Without the results they are an earlier test's, or half of one.
+    tested = find(model_dir, "retrain/results.json").exists()
+    if tested and find(model_dir, CONFUSION_FILE).exists():
         run.confusion = _part(run, CONFUSION_FILE, read_confusion)
+    if tested and find(model_dir, PICTURES_FILE).exists():
+        run.pictures = _part(run, PICTURES_FILE, read_pictures)
     _read_winner(run)
     run.exports = tuple(_read_exports(run))
     timing = _part(run, "timing.json", _read_timing) or {}

@@ -23,6 +23,7 @@ PUBLISHED = {
     LATENCY_FILE: "latency_table.json",
     "retrain/results.json": "results.json",
     "retrain/confusion.json": "confusion.json",
+    "retrain/pictures.json": "pictures.json",
     "supernet/metrics.jsonl": "supernet_metrics.jsonl",
     "retrain/metrics.jsonl": "retrain_metrics.jsonl",
     "timing.json": "summary.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report import style
-from neas_tf.report.page_parts import Charts, Markup, button, card, details, note, table, tag
+from neas_tf.report.parts.markup import Charts, Markup, button, card, details, note, table, tag
 from neas_tf.report.run_files import Shrink
 from neas_tf.space.shrunk_space import ShrunkSpace
 
+# What the panels of `similarity_chart` show.
+CAPTION = (
+    "Below the diagonal S, pale for the most diverse pairs and strong for those most alike, by rank; above it "
+    "each pair: circle alive, cross dropped in this shrink, dash dropped earlier; r beside the names; "
+    "?: never measured."
+)
 FATES = {"alive": "alive", "dropped": "dropped in this shrink", "gone": "dropped earlier"}
 
 
@@ -110,24 +117,60 @@ def _told(share: float) -> str:
     return "dropped" if share == 0 else f"{share:.0%} of its combinations"
 
 
-def similarity_range(layers: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Least and largest similarity of two operators in these layers."""
+def similarity_scale(layers: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The similarities of any two operators in these layers, each once, ascending."""
     off = [x["similarity"][~np.eye(len(x["operators"]), dtype=bool)] for x in layers]
     values = np.concatenate(off) if off else np.zeros(0)
-    values = values[np.isfinite(values)]
-    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    return np.unique(values[np.isfinite(values)])
 
 
-def similarity_chart(layer: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, Any]:
+def place_on(scale: np.ndarray, value: float) -> float:
+    """Where a similarity lies among those of the scale, from 0 to 1."""
+    if len(scale) < 2:
+        return 0.5
+    return float(np.interp(value, scale, np.linspace(0, 1, len(scale))))
+
+
+def _digits(scale: np.ndarray) -> int:
+    """Enough to tell the cells apart: beta = 1e-3 leaves S close to 1."""
+    span = float(np.ptp(scale)) if scale.size else 0.0
+    return int(np.clip(2 - np.floor(np.log10(span or 1e-6)), 3, 5))
+
+
+def similarity_key(scale: np.ndarray) -> dict[str, Any]:
+    """The colours of `similarity_chart`, with the similarities at the quarters."""
+    import altair as alt
+
+    at = np.quantile(scale, np.linspace(0, 1, 5)) if scale.size else np.array([0, 0, 0, 0, 1])
+    labels = [f"{value:.{_digits(scale)}f}" for value in at]
+    steps = np.linspace(0, 1, 25).round(4).tolist()
+    cells = [{"x": a, "to": b} for a, b in itertools.pairwise(steps)]
+    axis = alt.Axis(
+        title="S; each quarter of the strip holds a quarter of the pairs",
+        values=[0, 0.25, 0.5, 0.75, 1],
+        labelExpr=f"{labels}[round(4 * datum.value)]",
+        domain=False,
+        grid=False,
+    )
+    data = style.Rows()
+    colour = alt.Color("x:Q", scale=alt.Scale(domain=[0, 1], range=style.FADE), legend=None)
+    chart = (
+        alt.Chart(data.add(cells))
+        .mark_rect()
+        .encode(x=alt.X("x:Q", axis=axis), x2="to:Q", color=colour)
+    )
+    return data.spec(chart.properties(width="container", height=12))
+
+
+def similarity_chart(layer: Mapping[str, Any], scale: np.ndarray) -> dict[str, Any]:
     """S below the diagonal, fate of the pairs above it; the rows' labels hold the quality r.
 
-    The layer is one of `Shrink.splittable`; the ends of the colours are those of `similarity_range`.
+    The layer is one of `Shrink.splittable`. The colour is the place among the similarities of the
+    shrink (`similarity_scale`), so that one pair far from the others leaves those apart.
     """
     import altair as alt
 
-    low, high = scale if scale[1] > scale[0] else (scale[0], scale[0] + 1e-6)
-    # Enough digits to tell the cells apart: beta = 1e-3 leaves S close to 1.
-    digits = int(np.clip(2 - np.floor(np.log10(high - low)), 3, 5))
+    digits = _digits(scale)
     names, own = list(map(str, layer["operators"])), layer.get("self_similarity")
     labels = names
     if layer["quality"] is not None:
@@ -141,7 +184,8 @@ def similarity_chart(layer: Mapping[str, Any], scale: tuple[float, float]) -> di
         value = layer["similarity"][i, j] if j < i else own[i] if own else None
         known = value is not None and math.isfinite(value)
         row = {"x": names[j], "y": labels[i], "xx": names[i], "yy": labels[j]}
-        row["s"] = round(float(value), 6) if value is not None and known else None
+        if value is not None and known:
+            row |= {"s": round(float(value), 6), "q": round(place_on(scale, value), 4)}
         row["v"] = f"{value:.{digits}f}".replace("0.", ".", 1) if known else "?" if j < i else ""
         rows.append(row | {"f": pairs.get((j, i))})
     axis: dict[str, Any] = {"ticks": False, "domain": False, "title": None}
@@ -156,13 +200,13 @@ def similarity_chart(layer: Mapping[str, Any], scale: tuple[float, float]) -> di
     above = above.encode(x=alt.X("xx:N", **x), y=alt.Y("yy:N", **y))
     fates = alt.Scale(domain=list(FATES), range=["@green", "@vermilion", "@grey"])
     marks = alt.Scale(domain=list(FATES), range=["circle", "M-1,-1L1,1M-1,1L1,-1", "M-1,0L1,0"])  # fmt: skip
-    colour = alt.Scale(domain=[low, high], range=style.FADE)
-    dark = f"datum.s > {(low + high) / 2}"
+    colour = alt.Scale(domain=[0, 1], range=style.FADE)
+    dark = "datum.q > 0.6"
     chart = alt.layer(
         below.mark_rect(stroke="@card", fill="@faint"),
         below.transform_filter("isValid(datum.s)")
         .mark_rect(stroke="@card")
-        .encode(color=alt.Color("s:Q", scale=colour, legend=None)),
+        .encode(color=alt.Color("q:Q", scale=colour, legend=None)),
         below.mark_text(fontSize=9).encode(
             text="v:N", color=alt.condition(dark, alt.value("@onhigh"), alt.value("@ink"))
         ),
@@ -194,28 +238,16 @@ def draw_alive(shrinks: Sequence[Shrink]) -> bytes:
 def draw_similarity(shrink: Shrink) -> bytes:
     """PNG: a panel for each of the shrink's `splittable` layers, of which there is at least one."""
     layers = shrink.splittable
-    scale = similarity_range(layers)
+    scale = similarity_scale(layers)
     panels = [
         similarity_chart(layer, scale)
         | {"width": 30 * len(layer["operators"]), "title": f"Layer {layer['layer']}"}
         for layer in layers
     ]
-    note = [
-        f"Shrink {shrink.index} at step {shrink.step:,}, metric: {shrink.metric}",
-        caption(scale),
-    ]
+    panels.append({**similarity_key(scale), "width": 300, "title": "Scale"})
+    note = [f"Shrink {shrink.index} at step {shrink.step:,}, metric: {shrink.metric}", CAPTION]
     chart = style.together(panels, min(len(panels), 4))
     return style.to_png(chart, "Similarity S and quality r by layer", note)
-
-
-def caption(scale: tuple[float, float]) -> str:
-    """What the panels of `similarity_chart` show."""
-    low, high = scale
-    return (
-        f"Below the diagonal S from {low:.4f} (pale: diverse) to {high:.4f} (strong: alike); above it "
-        "each pair: circle alive, cross dropped in this shrink, dash dropped earlier; r beside the names; "
-        "?: never measured."
-    )
 
 
 def section(run: Mapping[str, Any], key: str, charts: Charts) -> Markup:
@@ -294,11 +326,14 @@ def _state(shrink: Mapping[str, Any], key: str, charts: Charts) -> list[Markup]:
         )
         for layer, spec in shrink["similarity"].items()
     ]
+    told = "Scale of the similarities, from the most diverse pair to the most alike"
+    scale = charts.add(f"{key}-scale", shrink["scale"], told)
     scores = table(columns, rows, "Scores of the combinations", numeric)
     return [
         *parts,
         tag("h3", "Similarity S and quality r by layer"),
-        note(shrink["caption"]),
+        note(CAPTION),
+        tag("div", scale, class_="scale"),
         tag("div", *panels, class_="matrices"),
         details("Scores of all combinations as a table", scores),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from neas_tf.common.folder_lock import is_at_work
-from neas_tf.report import charts, diagram, shrinks, style
+from neas_tf.report import charts, diagram, shrinks, style, tensorboard
 from neas_tf.report.page import PAGE_FILE, write_page
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import is_finished
@@ -30,7 +30,7 @@ class Report:
     """What `write_report` did.
 
     Attributes:
-      written: files, in the order of writing.
+      written: files, in the order of writing; last the folder of TensorBoard's events.
       missing: picture → the sentence that says what it would need.
       problems: one sentence for each input that could not be used.
       summary: from `summarise`.
@@ -48,7 +48,9 @@ def write_report(
     output_dir: str | os.PathLike[str] | None = None,
     cost: Any = None,
 ) -> Report:
-    """Writes pictures, summary and `report.html` of a run, whole or partial, each file atomically.
+    """Writes pictures, summary, `report.html` and TensorBoard's events of a run, whole or partial.
+
+    Each file is written atomically.
 
     Args:
       space: by default key `space` of `params.yaml`.
@@ -62,7 +64,7 @@ def write_report(
     """
     run = read_run(model_dir, space)
     folder = Path(output_dir) if output_dir is not None else run.model_dir / "report"
-    written, missing = [], {}
+    written, missing, drawn = [], {}, {}
     for name, need, draw in _pictures(run, cost):
         if need:
             missing[name] = need
@@ -76,19 +78,23 @@ def write_report(
             continue
         write_bytes_atomic(folder / name, picture)
         written.append(folder / name)
+        drawn[name] = picture
     summary = summarise(run)
-    drawn = [path.name for path in written]
     write_json_atomic(folder / "summary.json", summary)
     write_text_atomic(folder / "summary.txt", format_summary(summary))
-    write_text_atomic(folder / "summary.md", format_markdown(summary, drawn))
+    write_text_atomic(folder / "summary.md", format_markdown(summary, [*drawn]))
     written += [folder / f"summary.{suffix}" for suffix in ("json", "txt", "md")]
-    try:
-        write_page(folder / PAGE_FILE, [run])
-        written.append(folder / PAGE_FILE)
-    except OSError:
-        raise
-    except Exception as error:  # As with the pictures.
-        missing[PAGE_FILE] = f"could not be made ({type(error).__name__}: {error})"
+    for name, write in (
+        (PAGE_FILE, lambda: write_page(folder / PAGE_FILE, [run]) or True),
+        (tensorboard.FOLDER, lambda: tensorboard.write_events(folder, run, drawn)),
+    ):
+        try:
+            if write():
+                written.append(folder / name)
+        except OSError:
+            raise
+        except Exception as error:  # As with the pictures.
+            missing[name] = f"could not be made ({type(error).__name__}: {error})"
     return Report(tuple(written), missing, tuple(run.problems), summary)
 
 

@@ -22,7 +22,7 @@ from neas_tf.config.settings import NeasConfig, RetrainConfig
 from neas_tf.cost.constraints import Constraints
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble import store as model_store
-from neas_tf.ensemble.confusion import CONFUSION_FILE, Confusion
+from neas_tf.ensemble.confusion import CONFUSION_FILE, PICTURES_FILE, Confusion, Pictures
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.report import write_report
 from neas_tf.run.cluster import Cluster
@@ -152,8 +152,9 @@ def retrain(
         if cluster.is_chief:
             constraints = search_constraints(config, space)
             batch = config.retrain.evaluation_batch
-            test, confusion = _test(model, info, table, constraints, batch)
+            test, confusion, pictures = _test(model, info, table, constraints, batch)
             write_json_atomic(model_dir / CONFUSION_FILE, confusion, indent=None)
+            write_json_atomic(model_dir / PICTURES_FILE, pictures, indent=None)
             write_json_atomic(results, test)  # last: it says that the stage is finished
     cluster.barrier()
     test = read_json(results, "retrain/results.json")
@@ -163,7 +164,7 @@ def retrain(
 
 def _set_aside(model_dir: Path, space: SearchSpace) -> None:
     """Has the folder not show what belongs to a model that is gone as this training's own."""
-    for name in (RESULTS_FILE, CONFUSION_FILE):
+    for name in (RESULTS_FILE, CONFUSION_FILE, PICTURES_FILE):
         path = model_dir / name
         if path.exists():
             earlier = path.with_suffix(".earlier.json")
@@ -186,18 +187,24 @@ def _test(
     table: CostTable,
     constraints: Constraints,
     batch: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Contents of `results.json` and of `confusion.json`."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Contents of `results.json`, `confusion.json` and `pictures.json`."""
     model, loaded = model_store.load_model(folder)
-    architecture = loaded.architecture
-    confusion = Confusion(loaded.space.num_classes, architecture.num_paths)
-    test = evaluate(model, info, "test", batch, confusion.add)
+    architecture, classes = loaded.architecture, loaded.space.num_classes
+    confusion = Confusion(classes, architecture.num_paths)
+    pictures = Pictures(classes, info.normalisation)
+
+    def seen(images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
+        confusion.add(labels, logits.argmax(-1))
+        pictures.add(images, labels, logits)
+
+    test = evaluate(model, info, "test", batch, seen)
     cost = table.cost(architecture)
     test |= {"architecture": architecture.key, "macs": cost.macs, "params": cost.params}
     test |= {"paper_flops": cost.paper_flops}
     if constraints.bounds:
         test["constraints"] = constraints.all_values(architecture)
-    return test, confusion.to_dict(info.class_names)
+    return test, confusion.to_dict(info.class_names), pictures.to_dict(info.class_names)
 
 
 def _plan(config: NeasConfig, info: data.DatasetInfo) -> str:

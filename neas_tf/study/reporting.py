@@ -24,7 +24,8 @@ class Report:
     Attributes:
       values: numbers behind tables and pictures, JSON.
       tables: for people; those without rows are left out.
-      sentences: whether the paper's findings hold here, made of the values.
+      sentences: whether the paper's findings hold here, made of the values; the first is the verdict
+        that a page begins with.
       pictures: file name → function that makes the PNG's bytes.
     """
 
@@ -76,9 +77,9 @@ def write(folder: Path, header: Header, report: Report) -> None:
             (),
             title=header.title,
             tables=tables,
-            notes=[f"Of the paper: {header.paper}.", *header.facts, _done(header)]
-            + [_sentence(text) for text in report.sentences],
+            notes=[_sentence(text) for text in report.sentences],
             pictures={_words(name): content for name, content in pictures.items()},
+            facts=[f"Of the paper: {header.paper}.", *header.facts, _done(header)],
         )
 
 
@@ -100,12 +101,13 @@ def _words(name: str) -> str:
 
 
 def _page(header: Header, report: Report) -> str:
-    parts = [f"# {header.title}", "", f"Of the paper: {header.paper}.", ""]
-    parts += [f"- {fact}" for fact in header.facts]
-    parts.append(f"- {_done(header)}")
-    parts += ["", *(f"{_sentence(text)}\n" for text in report.sentences)]
+    parts = [f"# {header.title}", ""]
+    sentences = [f"{_sentence(text)}\n" for text in report.sentences]
+    pictures = [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
+    parts += [*sentences[:1], *pictures[:1], *sentences[1:]]
     parts += [_markdown(table) for table in report.tables if table.rows]
-    parts += [f"![{Path(name).stem}]({name})\n" for name in report.pictures]
+    parts += [*pictures[1:], "## How it was done", "", f"Of the paper: {header.paper}.", ""]
+    parts += [*(f"- {fact}" for fact in header.facts), f"- {_done(header)}", ""]
     if header.missing:
         parts += ["## Not done yet", ""]
         parts += [f"- {text}" for text in header.missing[:_MOST_MISSING]]

@@ -19,7 +19,7 @@ def evaluate(
     info: data.DatasetInfo,
     part: str,
     batch_size: int,
-    seen: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    seen: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Counts right answers over a part of a data set.
 
@@ -28,8 +28,8 @@ def evaluate(
       info: the data.
       part: of the data, such as 'test'.
       batch_size: images of one forward pass.
-      seen: called for each batch with the labels (b,) and the classes that each path and, last,
-        the ensemble name (b, K + 1).
+      seen: called for each batch with the images (b, h, w, c), their labels (b,) and the logits of
+        each path and, last, of the ensemble (b, K + 1, classes).
 
     Returns:
       `path_accuracies` (K numbers in 0..1), `ensemble_accuracy` (of the mean of the logits, Eq. 1)
@@ -49,7 +49,7 @@ def evaluate(
         named = scores.argmax(-1)
         right = right + np.sum(named == truth, axis=0)  # (K + 1,)
         if seen is not None:
-            seen(truth[:, 0], named)
+            seen(images.numpy(), truth[:, 0], scores)
         if num_classes > _TOP:
             best = np.argsort(-scores, axis=-1, kind="stable")[..., :_TOP]
             right5 = right5 + np.sum(np.any(best == truth[..., None], -1), axis=0)

@@ -76,11 +76,18 @@ def test_accuracy_counts_every_image_once(batch_size):
     info = data.load(DataConfig(), test_only=True)
     assert set(info.parts) == {"test"}
     confusion = Confusion(10, 3)
-    result = evaluate(Fixed(), info, "test", batch_size, confusion.add)
+    shown = []
+
+    def seen(images, labels, logits):
+        shown.append(images)
+        confusion.add(labels, logits.argmax(-1))
+
+    result = evaluate(Fixed(), info, "test", batch_size, seen)
     whole = data.load(DataConfig())
     images, labels = data.make_arrays(whole, "test", 0, 0)
     logits = Fixed()(images, False).numpy().astype(np.float64)
     scores = np.concatenate([logits, logits.mean(1, keepdims=True)], 1)
+    np.testing.assert_array_equal(np.concatenate(shown), images)
     best = np.argsort(-scores, axis=-1, kind="stable")
     top1 = (best[..., 0] == labels[:, None]).mean(0)
     top5 = (best[..., :5] == labels[:, None, None]).any(-1).mean(0)

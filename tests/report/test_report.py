@@ -32,6 +32,7 @@ PICTURES = (
     "training_curves.png",
 )
 SUMMARIES = ("summary.json", "summary.txt", "summary.md", "report.html")
+EVENTS = "tensorboard"
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,8 @@ def png_size(data):
 def test_whole_run_gives_every_file(whole):
     folder, report = whole
     assert report.missing == {} and report.problems == ()
-    assert [p.name for p in report.written] == [*PICTURES, *SUMMARIES]
-    assert sorted(p.name for p in (folder / "report").iterdir()) == sorted(PICTURES + SUMMARIES)
+    assert [p.name for p in report.written] == [*PICTURES, *SUMMARIES, EVENTS]
+    assert {p.name for p in (folder / "report").iterdir()} == {*PICTURES, *SUMMARIES, EVENTS}
     for name in PICTURES:
         data = (folder / "report" / name).read_bytes()
         width, height = png_size(data)
@@ -270,8 +271,11 @@ def test_numbers_that_are_no_numbers(copy):
 def test_pictures_are_the_same_bytes_every_time(whole, tmp_path):
     folder, report = whole
     write_report(folder, output_dir=tmp_path)
-    for path in report.written:
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+    files = [path for path in (folder / "report").rglob("*") if path.is_file()]
+    assert len(files) > len(report.written)
+    for path in files:
+        name = path.relative_to(folder / "report")
+        assert (tmp_path / name).read_bytes() == path.read_bytes(), name
 
 
 def test_command(whole, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """report.html in a real browser, from disk; skipped where there is no Chromium or Chrome."""
 
 import contextlib
+import csv
+import io
 import json
 import pathlib
 import re
@@ -9,9 +11,11 @@ import time
 
 import pytest
 import synthetic_run
+from PIL import Image
 
 from neas_tf.common.paths import project_file
 from neas_tf.report import Table, read_run, summarise, write_page
+from neas_tf.report.style import DARK, LIGHT
 from neas_tf.space.architecture import Architecture
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -130,7 +134,8 @@ def test_everything_is_drawn(tab, page, toy):
     run = read_run(toy)
     tab.open(page)
     assert tab.count(f"{SCATTER} {MARKS}.points_marks path") == len(run.candidates)
-    assert tab.count("#r0-search .chart[data-drawn=light]") == 2
+    assert tab.count("#r0-summary .chart[data-drawn=light]") == 1
+    assert tab.count("#r0-search .chart[data-drawn=light]") == 1
     assert tab.count("#r0-training .chart[data-drawn=light]") == 6
     assert tab.count("#r0-training .mark-line.role-mark path") == 2 * 2 * (1 + 4 + 1)
     alive = summarise(run)["shrinking"]["operators_after"]
@@ -139,7 +144,10 @@ def test_everything_is_drawn(tab, page, toy):
     assert tab.count("#r0-confusion .mark-rect.role-mark path") > 10
     differ = json.loads((toy / "retrain/confusion.json").read_text())["differ"][0][1]
     assert f"{differ / 100:.2f} %" in tab.text("#r0-test")
-    assert "95.85 %" in tab.text("#r0-summary")
+    assert "95.85 %" in tab.text("#r0-summary .verdict")
+    pictures = json.loads((toy / "retrain/pictures.json").read_text())
+    shown = tab.value("[...document.querySelectorAll('#r0-test img')].map(e => e.naturalWidth)")
+    assert shown == [12] * len(pictures["errors"] + pictures["mended"])
     assert tab.count("#r0-remarks") == 0
     names = "[...document.querySelectorAll('button, select, input, [role=slider], [role=img]')]"
     labelled = "e.getAttribute('aria-label') || e.textContent || (e.labels && e.labels.length)"
@@ -231,7 +239,7 @@ def test_curves_are_read_by_arrow_keys(tab, page, toy):
 def test_focus_can_be_seen_and_comes_by_tab(tab, page):
     tab.open(page)
     reached = []
-    for _ in range(12):
+    for _ in range(22):
         tab.page.keyboard.press("Tab")
         style = "getComputedStyle(document.activeElement)"
         assert tab.value(f"{style}.outlineStyle") == "solid"
@@ -240,19 +248,131 @@ def test_focus_can_be_seen_and_comes_by_tab(tab, page):
     assert {"r0-cost", "r0-number", "r0-winner", SCATTER[1:]} <= set(reached)
 
 
-def test_contents_and_downloads(tab, page, toy):
+def test_contents_keep_the_choice(tab, page, toy):
     tab.open(page, "#candidate=5")
     tab.page.click("nav a[href='#r0-shrinks']")
     assert tab.value("document.activeElement.id") == "r0-shrinks"
     assert tab.value("location.hash") == "#candidate=5"
+
+
+def saved(tab, selector):
+    """(name, bytes) of what a button saves, pressed by the keyboard."""
     with tab.page.expect_download() as got:
-        tab.page.click("#r0-csv")
-    lines = pathlib.Path(got.value.path()).read_text().splitlines()
-    assert lines[0].startswith("candidate,generation,origin,accuracy,macs")
-    assert len(lines) == 1 + len(read_run(toy).candidates)
-    with tab.page.expect_download() as got:
-        tab.page.click("[data-chart=r0-confusion]")
-    assert pathlib.Path(got.value.path()).read_text().startswith("<svg")
+        tab.key(selector, "Enter")
+    return got.value.suggested_filename, pathlib.Path(got.value.path()).read_bytes()
+
+
+def test_downloads_hold_the_data(tab, page, toy):
+    run = read_run(toy)
+    tab.open(page, "#candidate=5")
+    name, content = saved(tab, "#r0-json")
+    assert name == "toy-architecture.json"
+    assert Architecture.from_dict(json.loads(content)) == run.candidates[5].architecture
+    name, content = saved(tab, "#r0-csv")
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert name == "toy-candidates.csv" and len(rows) == len(run.candidates)
+    for row, candidate in zip(rows, run.candidates, strict=True):
+        assert int(row["candidate"]) == candidate.number
+        assert float(row["accuracy"]) == candidate.accuracy
+        assert {m: int(row[m]) for m in candidate.costs} == candidate.costs
+        assert row["key"] == candidate.architecture.key
+        told = (int(row["generation"]), row["origin"])
+        assert told == (candidate.generation, candidate.origin)
+
+
+def coloured(content):
+    """(size, how many colours, the colour of the corner) of a PNG."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    return picture.size, len(picture.getcolors(1 << 20)), picture.getpixel((0, 0))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_chart_is_saved_as_png_in_the_readers_colours(open_tab, page, dark):
+    tab = open_tab(dark=dark)
+    tab.open(page)
+    card = tuple(int((DARK if dark else LIGHT)["card"][i : i + 2], 16) for i in (1, 3, 5))
+    shown = "[...document.querySelectorAll('.save[data-kind=png]')].filter(e => e.offsetWidth)"
+    charts = tab.value(f"{shown}.map(e => e.dataset.chart)")
+    drawn = tab.value(
+        "[...document.querySelectorAll('.chart')].filter(e => e.offsetWidth && !e.closest('.scale')).map(e => e.id)"
+    )
+    assert charts == drawn and len(charts) == 1 + 1 + 1 + 6 + 1 + 4
+    for chart in charts[::3]:  # Chromium saves no more than ten files within moments
+        name, content = saved(tab, f".save[data-chart={chart}][data-kind=png]")
+        assert name == f"toy-{chart.removeprefix('r0-')}.png"
+        size, colours, corner = coloured(content)
+        width = tab.value(f"document.querySelector('#{chart} svg').getBoundingClientRect().width")
+        assert abs(size[0] - 2 * width) <= 4 and colours > 20 and corner == card
+    name, content = saved(tab, "#r0-png")
+    size, colours, corner = coloured(content)
+    assert name == "toy-architecture.png" and corner == card
+    assert size[0] > 1_000 and colours > 100
+    wanted = [(DARK if dark else LIGHT)[name] for name in ("expand1", "expand2", "fixed")]
+    found = {"#{:02x}{:02x}{:02x}".format(*c) for _, c in Image.open(io.BytesIO(content)).convert("RGB").getcolors(1 << 20)}  # fmt: skip
+    assert wanted[2] in found and found & set(wanted[:2]), "boxes in their colours"
+    name, content = saved(tab, ".save[data-chart=r0-confusion][data-kind=svg]")
+    assert name == "toy-confusion.svg" and content.startswith(b"<svg")
+
+
+def test_the_bar_stays_and_marks_where_the_reader_is(open_tab, page):
+    for width in (1280, 390):
+        tab = open_tab(width, 800)
+        tab.open(page)
+        bar, current = ".run:not([hidden]) .contents", ".contents [aria-current]"
+        assert tab.text(current) == "Found"
+        for name in ("training", "facts"):
+            tab.page.click(f"nav a[href='#r0-{name}']")
+            tab.wait(f"document.querySelector('{current}').hash === '#r0-{name}'")
+            box = tab.page.locator(bar).bounding_box()
+            assert box["y"] == 0 and box["height"] < 60, "one line at the upper edge"
+        tab.value("window.scrollTo(0, 0)")
+        tab.wait(f"document.querySelector('{current}').hash === '#r0-summary'")
+        tab.page.click("nav a[href='#r0-training']")
+        tab.wait("document.querySelector('#r0-training').getBoundingClientRect().top < 100")
+        top = tab.value("document.querySelector('#r0-training').getBoundingClientRect().top")
+        assert top >= tab.page.locator(bar).bounding_box()["height"] - 1, "below the bar"
+
+
+def test_the_first_screen_holds_verdict_picture_and_candidates(open_tab, page):
+    tab = open_tab(1280, 900)
+    tab.open(page)
+    places = [
+        tab.page.locator(f".run {s}").first.bounding_box()
+        for s in (".verdict", "#r0-picture", SCATTER)
+    ]
+    ends = [box["y"] + box["height"] for box in places]
+    assert ends == sorted(ends) and ends[1] < 560
+    view = f"NEAS.view('{SCATTER[1:]}')"
+    assert places[2]["y"] + tab.value(f"{view}.origin()[1] + {view}.height()") < 900
+    tab = open_tab(390, 844)
+    tab.open(page)
+    picture = tab.page.locator("#r0-picture").bounding_box()
+    assert picture["y"] + picture["height"] < 600
+    assert tab.page.locator(SCATTER).bounding_box()["y"] < 800
+
+
+def test_tooltips_stand_beside_the_point(open_tab, page, toy):
+    candidates = read_run(toy).candidates
+    for width in (1280, 390):
+        tab = open_tab(width, 900)
+        tab.open(page)
+        ends = [min(candidates, key=lambda c: c.macs), max(candidates, key=lambda c: c.macs)]
+        for candidate in ends:
+            point = tab.page.locator(f"{SCATTER} .points_marks path").nth(candidate.number)
+            point.scroll_into_view_if_needed()
+            point.hover(force=True)
+            tab.page.wait_for_selector("#vg-tooltip-element.visible")
+            tab.wait(
+                f"document.querySelector('#vg-tooltip-element').textContent.includes('{candidate.macs:,}')"
+            )
+            mark, tip = point.bounding_box(), tab.page.locator("#vg-tooltip-element").bounding_box()
+            gaps = [
+                max(tip[a] - mark[a] - mark[n], mark[a] - tip[a] - tip[n])
+                for a, n in (("x", "width"), ("y", "height"))
+            ]
+            assert 0 <= max(gaps) <= 24, (width, mark, tip, "beside it, and not over it")
+            assert tip["x"] >= 0 and tip["x"] + tip["width"] <= width
+            tab.page.mouse.move(2, 2)
 
 
 def test_the_cost_can_be_changed(tab, page, toy):
@@ -285,11 +405,11 @@ def test_runs_are_compared_and_chosen(tab, two, toy):
     assert tab.count("#comparison tbody tr") == 2
     results = json.loads((CIFAR / "results.json").read_text())
     assert f"{100 * results['ensemble_accuracy']:.2f} %" in tab.text("#comparison tbody tr")
-    assert tab.text("[data-run]:not([hidden]) h2") == "Summary of cifar10_cpu"
+    assert tab.text("[data-run]:not([hidden]) h2") == "What cifar10_cpu found"
     assert tab.count(f"{SCATTER} {MARKS}.points_marks path") == 288
     tab.page.click("[data-choose-run='1']")
     tab.drawn()
-    assert tab.text("[data-run]:not([hidden]) h2") == "Summary of toy"
+    assert tab.text("[data-run]:not([hidden]) h2") == "What toy found"
     drawn = tab.count(f"#r1-scatter-macs {MARKS}.points_marks path")
     assert drawn == len(read_run(toy).candidates)
     assert tab.value("location.hash") == "#run=1"
@@ -307,12 +427,13 @@ def test_texts_stay_texts(tab, toy, two, tmp_path):
     tab.open(tmp_path / "evil.html")
     tab.page.locator("#r0-confusion .mark-rect.role-mark path").first.hover(force=True)
     tab.page.wait_for_selector("#vg-tooltip-element.visible")
-    assert EVIL in tab.text("#vg-tooltip-element") and tab.count("img") == 0
+    assert EVIL in tab.text("#vg-tooltip-element")
+    assert tab.count("img") == tab.count("#r0-test .pictures img") > 0
     assert EVIL in tab.text("#heading") and EVIL in tab.text("#r0-test table")
     assert tab.value("document.title") == f"NEAS: {folder.name}"
     tab.requested.clear()
     tab.open(two)
-    assert tab.count("img") == 0 and EVIL in tab.text(".study")
+    assert tab.count("img") == tab.count("#r1-test .pictures img") and EVIL in tab.text(".study")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -325,7 +446,7 @@ def test_the_page_never_scrolls_sideways(open_tab, two, width, dark):
         root = "document.documentElement"
         assert tab.value(f"{root}.scrollWidth") <= tab.value(f"{root}.clientWidth") <= width
         wide = (
-            "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && "
+            "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .contents') && "
             "e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)"
             ".map(e => e.outerHTML.slice(0, 200))"
         )
@@ -401,8 +522,8 @@ def test_a_page_of_tables_alone(tab, tmp_path):
     table = Table("Seeds", ("seed", "accuracy"), ((EVIL, 0.5), ("1", None)), "A note.")
     write_page(tmp_path / "study.html", [], title="A study", tables=[table], notes=["It holds."])
     tab.open(tmp_path / "study.html")
-    assert tab.text("#heading") == "A study" and tab.text("#notes") == "It holds."
-    assert tab.count(".study tbody tr") == 2 and tab.count("main > section") == 1
+    assert tab.text("#heading") == "A study" and tab.text("#study-0 .verdict") == "It holds."
+    assert tab.count(".study tbody tr") == 2 and tab.count("main > section") == 2
     assert tab.text(".study tbody td") == EVIL
     assert (tmp_path / "study.html").stat().st_size < 40_000, "no charts, no library for them"
 
@@ -411,7 +532,8 @@ def test_an_empty_folder_says_what_is_missing(tab, tmp_path):
     (tmp_path / "empty").mkdir()
     write_page(tmp_path / "empty.html", [read_run(tmp_path / "empty")])
     tab.open(tmp_path / "empty.html")
-    assert tab.count(".missing") == 4
+    assert tab.count(".missing") == 5
+    assert tab.text(".verdict").startswith("Nothing is found yet")
     assert "search/history.jsonl" in tab.text("#r0-remarks")
 
 
@@ -422,4 +544,5 @@ def test_a_run_without_its_confusion_says_so(tab, toy, tmp_path):
     write_page(tmp_path / "page.html", [read_run(folder)])
     tab.open(tmp_path / "page.html")
     assert "confusion matrix and path disagreement" in tab.text("#r0-test .missing")
+    assert tab.count("#r0-test .pictures img") > 0 and "chosen from" not in tab.text(".verdict")
     assert diagram(tab)[0] == expected_boxes(read_run(toy).winner_key), "the retrained ensemble"

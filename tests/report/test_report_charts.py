@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from neas_tf.common.errors import NeasError
 from neas_tf.report import Candidate, draw_architecture, style
 from neas_tf.report.charts import curve_charts, progress, search_picture, smooth
-from neas_tf.report.shrinks import alive_shares, pair_states, similarity_chart, similarity_range
+from neas_tf.report.shrinks import (
+    alive_shares,
+    pair_states,
+    place_on,
+    similarity_chart,
+    similarity_key,
+    similarity_scale,
+)
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -221,7 +228,7 @@ def test_similarity_of_an_operator_with_itself_and_pairs_never_seen():
         "self_similarity": [0.875, None],
         "combinations": [{"operators": ["k3e4", "skip"], "alive_before": True, "dropped": False}],
     }
-    spec = similarity_chart(layer, similarity_range([layer]))
+    spec = similarity_chart(layer, similarity_scale([layer]))
     valid(spec)
     (rows,) = spec["datasets"].values()
     assert [(r["x"], r["y"], r.get("s"), r.get("f")) for r in rows] == [
@@ -230,3 +237,32 @@ def test_similarity_of_an_operator_with_itself_and_pairs_never_seen():
         ("skip", "skip  0.500", None, None),
     ]
     assert len(style.to_png({**spec, "width": 100})) > 1_000
+
+
+def test_the_scale_of_s_tells_near_pairs_apart_beside_a_far_one():
+    values = np.array([0.30, 0.9601, 0.9602, 0.9603])
+    similarity = np.eye(5)
+    below = np.tril_indices(5, -1)
+    similarity[below] = np.resize(values, len(below[0]))
+    similarity = similarity + np.tril(similarity, -1).T
+    layer = {"layer": 1, "operators": list("abcde"), "similarity": similarity, "quality": None}
+    scale = similarity_scale([layer])
+    assert scale.tolist() == values.tolist()
+    assert [place_on(scale, v) for v in values] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert place_on(scale, 0.1) == 0 and place_on(scale, 1) == 1
+    spec = similarity_chart(layer, scale)
+    valid(spec)
+    (rows,) = spec["datasets"].values()
+    shades = {row["s"]: row["q"] for row in rows if "s" in row}
+    assert sorted(shades.values()) == pytest.approx([0, 1 / 3, 2 / 3, 1], abs=1e-4)
+    key = similarity_key(scale)
+    valid(key)
+    labels = json.loads(
+        re.search(r"\[.*?\]", key["encoding"]["x"]["axis"]["labelExpr"])[0].replace("'", '"')
+    )
+    assert [float(text) for text in labels] == pytest.approx(
+        np.quantile(values, np.linspace(0, 1, 5)), abs=5e-4
+    )
+    for scale in (np.zeros(0), np.array([0.5])):
+        valid(similarity_key(scale))
+        assert place_on(scale, 0.5) == 0.5

@@ -15,16 +15,30 @@ import stat
 import numpy as np
 import pytest
 import synthetic_run
+import vl_convert
 import yaml
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.folder_lock import lock_folder
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.report import Candidate, Table, make_page, read_run, write_page, write_report
+from neas_tf.ensemble.confusion import MAX_ERRORS, MAX_MENDED
+from neas_tf.report import (
+    Candidate,
+    Table,
+    diagram,
+    make_page,
+    read_run,
+    style,
+    summarise,
+    write_page,
+    write_report,
+)
 from neas_tf.report.__main__ import main
 from neas_tf.report.charts import thinned
-from neas_tf.report.page import SCRIPTS, packed, run_data
+from neas_tf.report.page import SCRIPTS, packed
+from neas_tf.report.parts.opening import verdict
+from neas_tf.report.parts.run_data import run_data
 from neas_tf.report.run_files import is_finished, stages
 from neas_tf.report.writing import watch
 from neas_tf.space.architecture import Architecture
@@ -75,7 +89,8 @@ def test_the_page_holds_everything_itself(toy):
     tags = [tag for tag, _ in page.elements]
     assert tags.count("script") == 3 and tags.count("style") == 1 and tags.count("main") == 1
     for tag, attributes in page.elements:
-        assert not {"src", "style"} & set(attributes), tag
+        assert "style" not in attributes, tag
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
         assert attributes.get("href", "#").startswith("#"), tag
         assert not [name for name in attributes if name.startswith("on")], tag
     (policy,) = [a["content"] for t, a in page.elements if "http-equiv" in a]
@@ -163,7 +178,8 @@ def test_texts_cannot_leave_the_data_block(copy, tmp_path):
     (folder / "search/history.jsonl").write_text(json.dumps({**line, "origin": EVIL}) + "\n")
     plain, page = Page(make_page([read_run(copy)])), Page(make_page([read_run(folder)]))
     tags = {tag for tag, _ in page.elements}
-    assert tags <= {tag for tag, _ in plain.elements} and "img" not in tags
+    assert tags <= {tag for tag, _ in plain.elements}
+    assert [t for t, _ in page.elements].count("img") == [t for t, _ in plain.elements].count("img")
     assert [t for t, _ in page.elements].count("script") == 3
     assert EVIL in page.texts["td"] and EVIL in json.dumps(page.data["charts"], ensure_ascii=False).replace('\\"', '"')  # fmt: skip
     assert page.data["runs"][0]["search"]["rows"][0]["o"] == EVIL
@@ -178,7 +194,7 @@ def test_same_folder_same_bytes(toy, copy):
 def test_report_writes_the_page_atomically(copy, monkeypatch):
     report = write_report(copy)
     path = copy / "report" / "report.html"
-    assert report.written[-1] == path and Page(path.read_bytes()).data["runs"][0]["name"] == "toy"
+    assert path in report.written and Page(path.read_bytes()).data["runs"][0]["name"] == "toy"
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
     before = path.read_bytes()
     (copy / "timing.json").unlink()
@@ -232,9 +248,36 @@ def test_tables_of_a_study(toy):
     assert page.texts["title"] == "Three seeds"
     assert page.texts["td"].startswith("00.911–"), "the table, with a dash for no number"
     alone = Page(make_page([], title="A study", tables=[table], notes=["It holds."]))
-    assert alone.data["runs"] == [] and alone.texts["li"] == "It holds."
+    assert alone.data["runs"] == [] and alone.texts["p"].endswith("It holds.A note.")
     with pytest.raises(NeasError, match="2 cells"):
         Table("Seeds", ("seed", "accuracy"), (("0",),))
+
+
+def png(width=2, height=2):
+    return style.small(vl_convert.svg_to_png(diagram.svg(width, height, "")))
+
+
+def test_a_study_begins_with_its_verdict_and_one_picture():
+    tables = [Table("First", ("a",), ((1,),)), Table("Second", ("a",), ((2,),))]
+    pictures = {"How it came out": png(20, 8), "Something else": png()}
+    text = make_page(
+        [], "A study", tables, ["It holds.", "Nearly."], pictures, ["on 2 cores"]
+    ).decode()
+    order = ("Verdict</h2>", "It holds.", "How it came out", "Nearly.", "First</h2>", "Second</h2>",
+             "Something else</h2>", "How it was done</h2>", "on 2 cores")  # fmt: skip
+    places = [
+        text.index(words, text.index("<main")) if i != 4 else text.index(words)
+        for i, words in enumerate(order)
+    ]
+    assert places == sorted(places)
+    page = Page(text.encode())
+    links = [a["href"] for t, a in page.elements if t == "a"]
+    ids = {a.get("id") for _, a in page.elements}
+    assert len(links) == 5 and {link[1:] for link in links} <= ids
+    (first, _) = [a for t, a in page.elements if t == "img"]
+    assert first["alt"] == "How it came out" and first["width"] == "10", (
+        "half of what it is drawn at"
+    )
 
 
 def test_the_python_of_the_page_on_reports(tmp_path, monkeypatch):
@@ -415,3 +458,120 @@ def test_when_a_run_is_finished(copy):
     }
     synthetic_run.write_json(copy / "export/model.keras.json", {"file": "model.keras"})
     assert is_finished(read_run(copy))
+
+
+def told(toy, **changes):
+    return verdict({**summarise(toy), **changes})
+
+
+def test_the_verdict_says_what_was_found_accuracy_gain_and_cost(toy):
+    summary = summarise(toy)
+    first, second = told(toy).split(": ")
+    split, candidates = summary["architecture"]["split_point"], summary["search"]["candidates"]
+    assert first == (
+        f"An ensemble of 2 paths that share {'all' if split == 7 else f'the first {split} of 7'} "
+        f"layers, chosen from {candidates} candidates"
+    )
+    share = 100 * summary["cost"]["macs"] / summary["budget"]["max_macs"]
+    assert second.startswith(
+        "95.85 % of 10,000 test images right (± 0.20), 0.75 points more than its best path alone. "
+        "It takes "
+    )
+    assert f" MACs, {share:.0f} % of the " in second and second.endswith("that the budget allows.")
+    assert told(toy).count(". ") == 1, "two sentences"
+
+
+def test_the_verdict_of_what_is_not_finished(toy):
+    assert told(toy, architecture=None, search=None).startswith("Nothing is found yet")
+    assert (
+        told(toy, architecture=None, search={"candidates": 40, "best_accuracy": 0.5})
+        == "The search is not finished: of 40 candidates so far the best has 50.00 %."
+    )
+    assert "with the supernet's weights, not retrained yet." in told(toy, accuracy=None)
+    accuracy = {"ensemble": 0.5, "gain": -0.01, "test_examples": 100}
+    assert "(± 5.00), 1.00 points less than its best path" in told(toy, accuracy=accuracy)
+    single = {"num_paths": 1, "split_point": 7, "num_layers": 7}
+    assert told(toy, architecture=single, accuracy=accuracy).startswith(
+        "A single path of 7 layers, chosen"
+    )
+    cost, limits = {"macs": 50, "params": 90}, {"max_macs": 100, "max_params": 100}
+    assert "It takes 90 parameters, 90 % of the 100 parameters" in told(
+        toy, cost=cost, budget=limits
+    )
+    assert told(toy, cost=cost, budget={}).endswith("It takes 50 MACs; there was no upper bound.")
+    latency = {"cost": {"latency_ns": 1_500_000}, "budget": {"max_latency_ms": 2.0}}
+    assert "75 % of the 2.00 ms" in told(toy, **latency)
+
+
+def test_first_come_verdict_picture_and_candidates(toy):
+    page = Page(make_page([read_run(toy)]))
+    links = [a["href"][1:] for t, a in page.elements if t == "a"]
+    sections = [a["id"] for t, a in page.elements if t == "section"]
+    assert links == sections
+    assert sections == [
+        f"r0-{n}" for n in ("summary", "test", "search", "training", "shrinks", "facts")
+    ]
+    order = [a.get("id") or a.get("class") for _, a in page.elements]
+    first = [
+        "r0-summary",
+        "verdict",
+        "r0-picture",
+        "r0-scatter-macs",
+        "figures",
+        "r0-json",
+        "r0-test",
+    ]
+    assert [order.index(name) for name in first] == sorted(order.index(name) for name in first)
+    assert verdict(summarise(toy)) in page.texts["p"]
+
+
+def test_test_pictures_show_what_every_path_named(toy):
+    found = json.loads((toy / "retrain/pictures.json").read_text())
+    text = make_page([read_run(toy)]).decode()
+    figures = re.findall(r"<figure>(.*?)</figure>", text)
+    names = found["class_names"]
+    assert len(figures) == len(found["errors"]) + len(found["mended"]) > 10
+    for picture, figure in zip(found["errors"] + found["mended"], figures, strict=True):
+        assert f'src="data:image/png;base64,{picture["picture"]}"' in figure
+        assert f"Test image {picture['image']}, of the class {names[picture['label']]}" in figure
+        for k, (named, share) in enumerate(
+            zip(picture["named"][:-1], picture["sure"], strict=False)
+        ):
+            mark = "right" if named == picture["label"] else "wrong"
+            assert (
+                f'<li class="{mark}">path {k + 1}: {names[named]} {100 * share:.0f} %</li>'
+                in figure
+            )
+    sure = [float(x) for x in re.findall(r'<strong class="wrong">.*? (\d+) %</strong>', text)]
+    assert sure == sorted(sure, reverse=True) and len(sure) == len(found["errors"])
+
+
+def test_a_run_without_pictures_says_so_and_damaged_ones_are_a_problem(copy):
+    path = copy / "retrain/pictures.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "errors": [{}]}))
+    run = read_run(copy)
+    assert run.pictures is None and "pictures" in run.problems[0]
+    path.unlink()
+    run = read_run(copy)
+    assert run.pictures is None and run.problems == [] and run.missing == []
+    page = Page(make_page([run]))
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert "the surest errors; they need retrain/pictures.json" in page.texts["p"]
+    path.write_text(json.dumps({**value, "errors": [], "mended": []}))
+    assert "No path got any picture" in Page(make_page([read_run(copy)])).texts["p"]
+
+
+def test_the_largest_page_is_not_too_large(tmp_path):
+    """More candidates than a page shows, and as many and as large pictures as there may be."""
+    folder = synthetic_run.write_run(tmp_path / "large", generations=30, population=70)
+    path = folder / "retrain/pictures.json"
+    value = json.loads(path.read_text())
+    noise = np.random.default_rng(0).integers(256, size=3_997).astype(np.uint8)
+    large = base64.b64encode(b"\xff\xd8\xff" + noise.tobytes()).decode()
+    for kind, most in (("errors", MAX_ERRORS), ("mended", MAX_MENDED)):
+        value[kind] = [{**value[kind][0], "picture": large}] * most
+    path.write_text(json.dumps(value))
+    run = read_run(folder)
+    assert len(run.candidates) > 1_000 and run.pictures is not None
+    assert len(make_page([run])) < 1_500_000

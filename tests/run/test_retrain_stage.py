@@ -11,7 +11,7 @@ from neas_tf.run import retrain_stage
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A folder with results, whose model is gone; the report's writer notes its calls."""
-    for name in ("results", "confusion"):
+    for name in ("results", "confusion", "pictures"):
         path = tmp_path / "retrain" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
@@ -25,8 +25,8 @@ def run(tmp_path, monkeypatch):
 def test_results_of_a_model_that_is_gone_are_set_aside(run, capsys):
     retrain_stage._set_aside(run.model_dir, None)
     found = {path.name: path.read_text() for path in (run.model_dir / "retrain").iterdir()}
-    assert found == {"results.earlier.json": "results", "confusion.earlier.json": "confusion"}
-    assert capsys.readouterr().err.count("is of a model that is not there") == 2
+    assert found == {f"{n}.earlier.json": n for n in ("results", "confusion", "pictures")}
+    assert capsys.readouterr().err.count("is of a model that is not there") == 3
     assert not run.reported
 
 

@@ -31,6 +31,7 @@ EQUAL_BYTES = (
     "supernet/metrics.jsonl",
     "retrain/metrics.jsonl",
     "retrain/results.json",
+    "retrain/pictures.json",
     "retrain/model/architecture.json",
     "export/model.tflite",
 )

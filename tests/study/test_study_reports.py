@@ -1,6 +1,8 @@
 """Every study's report from results that are made up, whole and in part."""
 
+import html
 import json
+import re
 
 import pytest
 from study_plans import pretend, toy_plan
@@ -58,6 +60,23 @@ def test_reports_of_whole_and_half_studies(name, share, tmp_path):
     text = (tmp_path / "README.md").read_text("utf-8")
     assert all(words[1:] in text for words in report.sentences) and report.sentences
     assert ("## Not done yet" in text) == (share != "all")
+    whole = text.split("\n\n")
+    assert whole[1][1:] == report.sentences[0][1:], "the verdict comes first"
+    assert text.index("## How it was done") > text.index(whole[1]) and "- a fact" in text
+    if report.pictures:
+        assert (
+            whole[2].strip()
+            == f"![{next(iter(report.pictures)).removesuffix('.png')}]({next(iter(report.pictures))})"
+        )
+    if any(table.rows for table in report.tables):
+        shown = (tmp_path / "report.html").read_text("utf-8")
+        (verdict,) = re.findall(r'<p class="verdict">(.*?)</p>', shown)
+        assert html.unescape(verdict)[1:] == report.sentences[0][1:]
+        order = [
+            shown.index(words) for words in ('class="verdict"', "<table", "How it was done</h2>")
+        ]
+        order += [shown.index("<img")] if report.pictures else []
+        assert sorted(order) == [order[0], *order[3:], *order[1:3]]
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == sorted(report.pictures)
     if share == "all":
@@ -105,8 +124,8 @@ def test_sentences_of_homogeneous_follow_from_the_results(gain, verdict):
         return 0.7 + gain * different + 0.001 * unit.seed
 
     report = homogeneous.report(PLAN, Everything(accuracy_by(rule)))
-    assert verdict in report.sentences[1]
-    assert "differ by more than one standard deviation" in report.sentences[1]
+    assert verdict in report.sentences[0]
+    assert "differ by more than one standard deviation" in report.sentences[0]
 
 
 def test_kendall_of_a_supernet_that_ranks_well():
@@ -207,9 +226,9 @@ def test_settings_of_shrinking_are_compared_by_how_they_rank():
     assert rows["k 1"]["kendall"].mean == pytest.approx(1)
     assert rows["k 1"]["kendall_less"]["base"]["value"] == pytest.approx(2)
     assert set(rows["base"]["kendall_less"]) == {"no shrinking"}
-    assert "that of 'k 1' is +2.00 off (+2.00 to +2.00)" in report.sentences[-1]
+    assert "that of 'k 1' is +2.00 off (+2.00 to +2.00)" in report.sentences[0]
     alike = diversity.report(toy_plan(seeds=(0,), shrinks={"same": {}}), Everything())
-    assert "none is clearly off" in alike.sentences[-1]
+    assert "none is clearly off" in alike.sentences[0]
 
 
 def test_top_curve_by_hand():

@@ -17,7 +17,8 @@
     const search = runOf(node).search;
     if (search) spec.datasets = { ...spec.datasets, candidates: search.rows };
     const options = { renderer: "svg", actions: false, defaultStyle: false, ast: true, logLevel: 1, config: coloured(N.data.config) };
-    options.tooltip = { disableDefaultStyle: true };
+    // Beside the mark, which they would cover at the pointer.
+    options.tooltip = { disableDefaultStyle: true, anchor: "mark", position: ["right", "left", "top", "bottom"] };
     views.get(node.id)?.finalize();
     const { view } = await vegaEmbed(node.querySelector(".plot"), spec, options);
     views.set(node.id, view);
@@ -81,9 +82,27 @@
     });
   }
 
-  N.save = (name, type, text) => {
-    const link = N.el("a", "", { download: name, href: `data:${type};charset=utf-8,${encodeURIComponent(text)}` });
-    link.click();
+  N.save = (name, href) => N.el("a", "", { download: name, href }).click();
+  N.saveText = (name, type, text) => N.save(name, `data:${type};charset=utf-8,${encodeURIComponent(text)}`);
+  // An SVG of the page as PNG: it takes its style and what it refers to with it.
+  N.savePicture = async (name, svg) => {
+    const copy = svg.cloneNode(true);
+    const used = new Set(N.all("use", copy).map((use) => use.getAttribute("href")));
+    const colours = getComputedStyle(document.documentElement);
+    const rules = [...document.styleSheets[0].cssRules].filter((rule) => rule.selectorText?.startsWith(".d-"));
+    const style = rules.map((rule) => rule.cssText).join("").replace(/var\((--\w+)\)/g, (_, variable) => colours.getPropertyValue(variable));
+    copy.prepend(N.el("style", `svg{background:${colours.getPropertyValue("--card")}}${style}`), ...[...used].map((id) => document.querySelector(id).cloneNode(true)));
+    copy.querySelectorAll(":scope > g[id]").forEach((box) => {
+      const defs = document.createElementNS(copy.namespaceURI, "defs");
+      box.replaceWith(defs);
+      defs.append(box);
+    });
+    const picture = new Image();
+    picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+    await picture.decode();
+    const canvas = N.el("canvas", "", { width: 2 * picture.naturalWidth, height: 2 * picture.naturalHeight });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    N.save(name, canvas.toDataURL());
   };
   N.charts = () => {
     N.all(".chart").forEach((node) => {
@@ -92,8 +111,9 @@
     });
     N.all(".save").forEach((button) =>
       button.addEventListener("click", async () => {
-        const view = N.view(button.dataset.chart);
-        if (view) N.save(`${button.dataset.chart}.svg`, "image/svg+xml", await view.toSVG());
+        const { chart, kind } = button.dataset;
+        const url = await N.view(chart)?.toImageURL(kind, 2);
+        if (url) N.save(`${runOf(button).name}-${chart.replace(/^r\d+-/, "")}.${kind}`, url);
       }),
     );
     dark.addEventListener("change", N.draw);

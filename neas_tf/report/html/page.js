@@ -84,6 +84,19 @@ NEAS.load()
     node.querySelector(".layers").replaceChildren(table);
   }
 
+  function saves(node, id, run) {
+    const key = () => node.querySelector(".candidate-key").textContent;
+    node.querySelector(".json").addEventListener("click", () => {
+      const { split, paths } = parsed(key());
+      const value = { format: "neas-architecture/1", name: "", split_point: split, paths };
+      N.saveText(`${run.name}-architecture.json`, "application/json", JSON.stringify(value, null, 1));
+    });
+    node.querySelector(".diagram-png")?.addEventListener("click", () => {
+      const svg = document.querySelector(`#${id}-picture svg`);
+      if (svg) N.savePicture(`${run.name}-architecture.png`, svg).catch((error) => N.report(error.stack));
+    });
+  }
+
   function search(node, id, run) {
     const rows = run.search.rows;
     const find = (n) => rows.find((row) => row.n === n);
@@ -149,7 +162,7 @@ NEAS.load()
       const head = ["n", "g", "o", "a", ...run.search.metrics, "key"];
       const names = { n: "candidate", g: "generation", o: "origin", a: "accuracy" };
       const lines = rows.map((row) => head.map((name) => JSON.stringify(row[name])).join(","));
-      N.save(`${run.name}.csv`, "text/csv", [head.map((name) => names[name] || name).join(","), ...lines].join("\n"));
+      N.saveText(`${run.name}-candidates.csv`, "text/csv", [head.map((name) => names[name] || name).join(","), ...lines].join("\n"));
     });
   }
 
@@ -187,16 +200,18 @@ NEAS.load()
   });
   N.guard(N.charts);
   parts.forEach((node, i) => {
-    const run = N.data.runs[i];
-    if (run.search) N.guard(() => search(node, `r${i}`, run));
+    const [run, id] = [N.data.runs[i], `r${i}`];
+    if (run.search) N.guard(() => search(node, id, run));
     else if (run.architecture) {
       node.querySelector(".candidate-key").textContent = run.architecture;
-      N.guard(() => diagram(node, `r${i}`, run, run.architecture));
+      N.guard(() => diagram(node, id, run, run.architecture));
     }
+    if (run.architecture || run.search) N.guard(() => saves(node, id, run));
     N.guard(() => shrinks(node));
   });
   // The address holds the choice, so that links within the page scroll only.
-  N.all(".contents a").forEach((link) =>
+  const links = N.all(".contents a");
+  links.forEach((link) =>
     link.addEventListener("click", (event) => {
       event.preventDefault();
       const section = document.querySelector(link.hash);
@@ -205,6 +220,20 @@ NEAS.load()
       section.focus({ preventScroll: true });
     }),
   );
+  // The bar marks the section that is being read: the last that has come up to its lower edge.
+  function mark() {
+    for (const bar of N.all(".contents")) {
+      const own = links.filter((link) => link.parentNode === bar && bar.offsetWidth);
+      const edge = bar.getBoundingClientRect().bottom + 24;
+      const reached = own.filter((link) => document.querySelector(link.hash).getBoundingClientRect().top <= edge);
+      const end = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
+      const current = end && window.scrollY ? own[own.length - 1] : reached[reached.length - 1] || own[0];
+      own.forEach((link) => (link === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
+      if (current) bar.scrollLeft = current.offsetLeft - bar.offsetLeft - 24;
+    }
+  }
+  window.addEventListener("scroll", () => window.requestAnimationFrame(mark), { passive: true });
+  N.follow(mark);
   N.live(N.data.reload, N.draw());
 })
   .catch((error) => NEAS.report(error.stack || String(error)));

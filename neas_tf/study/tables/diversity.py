@@ -71,7 +71,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             f"Setting '{name}' shares {percent(row['overlap'], 0)} of what it drops with the base; the "
             f"ensemble found differs from the base's by {100 * change:+.2f} points, {verdict}."
         )
-    sentences += _gap_words(rows)
+    sentences = [*_gap_words(rows), *sentences]
     if not sentences:
         sentences = ["Too little is done to compare settings."]
     shown = [

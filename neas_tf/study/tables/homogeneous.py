@@ -67,7 +67,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     summary = {name: _summary(results) for name, results in by_name.items()}
     sentences = [f"All variants are done for {len(complete)} of {len(plan.seeds)} seeds."]
     if complete:
-        sentences += _findings(by_name, summary)
+        sentences = [*_findings(by_name, summary), *sentences]
     values = {"seeds": complete, "variants": summary, "results": by_name}
     pictures = {}
     embeddings = {

@@ -94,6 +94,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             f"τ = {values['between_trainings']:.2f}: no supernet can be expected to do better "
             "against one of them."
         )
+    orders = []
     for name, what in (
         ("kendall", "Kendall τ"),
         ("retrained", "accuracy of the found and retrained ensemble"),
@@ -101,7 +102,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     ):
         means = {metric: row[name] for metric, row in by_metric.items()}
         expected = [metric for metric in _EXPECTED if metric in means]
-        sentences.append(ranking_words(means, expected, what))
+        orders.append(ranking_words(means, expected, what))
     if len(truth) >= LEAST:
         macs = kendall([row["macs"] for row in truth.values()], accuracies)
         values["kendall_of_macs"] = macs
@@ -133,7 +134,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     tables = [_table(by_metric, len(truth)), _table_alive(by_metric)]
     tables.append(_table_supernets({**by_metric, **longer}))
     tables.append(_table_splits(truth))
-    return Report(values, tables, sentences, pictures)
+    return Report(values, tables, [*orders, *sentences], pictures)
 
 
 def _of_metric(plan: Plan, metric: str, truth: Mapping[str, Any], lookup: Lookup) -> dict[str, Any]:
