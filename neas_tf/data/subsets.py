@@ -14,10 +14,11 @@ from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
-from neas_tf.data.streams import shuffled_records
+from neas_tf.data.streams import RecordStreams
 
 # Labels of a stream of records are read for at most this many times the wanted count.
 _LOOK_AHEAD = 4
+_MIXED = 64  # streams of records at most, which are read side by side
 
 
 def make_arrays(
@@ -51,17 +52,17 @@ def make_arrays(
         chosen = splits.balanced_indices(source.labels, count, rng)
         indices = chosen if source.indices is None else source.indices[chosen]
         labels = source.labels[chosen]
-        if isinstance(source.store, FileStore):
+        if isinstance(store := source.store, FileStore):
             images, labels = _decode(
-                tf.data.Dataset.from_tensor_slices((source.store.places(indices), labels)),
-                lambda path, label: (tf.io.read_file(path), label),
+                tf.data.Dataset.from_tensor_slices((indices, labels)),
+                lambda index, label: (tf.io.read_file(store.paths.at(index)), label),
                 info,
                 f"{info.name}, part {part}",
-                [source.store.where(int(i)) for i in indices],
+                [store.where(int(i)) for i in indices],
             )
         else:
-            assert isinstance(source.store, ArrayStore)
-            images = tf.gather(source.store.images, indices).numpy()
+            assert isinstance(store, ArrayStore)
+            images = tf.gather(store.images, indices).numpy()
     # The same arithmetic as in the pipelines, to the last bit.
     scale = np.array(info.normalisation.scale, np.float32)
     offset = np.array(info.normalisation.offset, np.float32)
@@ -106,7 +107,7 @@ def _from_records(
     taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
     chosen: list[tuple[int, bytes]] = []  # (index, record)
     spare: list[tuple[int, bytes]] = []
-    stream = shuffled_records(part, seed, tf.constant(0, tf.int64), info.config.shuffle_buffer)
+    stream = RecordStreams.of(part, _MIXED, info.config.shuffle_buffer, seed).once()
     labelled = stream.map(lambda index, record: (index, record, store.parse_label(record)))
     for index, record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
         label = int(label) if 0 <= label < info.num_classes else info.num_classes
