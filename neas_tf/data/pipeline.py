@@ -10,7 +10,6 @@ the same global batches.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -20,15 +19,13 @@ from neas_tf.data import batch_augment, policies
 from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
-from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
-from neas_tf.data.streams import encoded_stream, shuffled_position
+from neas_tf.data.stores import ArrayStore
+from neas_tf.data.streams import decoded_stream, encoded_stream, shuffled_position
 
 # Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
 _SHIFT, _FLIP, _CUTOUT, _POLICY, _CROP = range(1, 6)
 # Damaged images in a row that end a training: chance does not put so many together.
 _MOST_DAMAGED = 2048
-# Images that are decoded one after the other by one thread.
-_GROUP = 16
 # Nothing here needs AutoGraph, whose conversion of Model Garden's augmentation takes seconds.
 _as_written = tf.autograph.experimental.do_not_convert
 
@@ -179,7 +176,11 @@ def _from_files(
     assert not isinstance(store, ArrayStore)
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
 
-    decoded = _decoded(stream, preparation, store)
+    @_as_written
+    def decode(g: tf.Tensor, token: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple:
+        return preparation.decode(g, store.encoded(token), label, index)
+
+    decoded = decoded_stream(stream, decode, preparation.grey)
     training = preparation.seed is not None
     if training:
         batches, first = decoded.batch(slicing.piece, drop_remainder=True), start_step
@@ -199,46 +200,6 @@ def _from_files(
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return prepared if training else prepared.filter(_as_written(lambda _, y: tf.size(y) > 0))
-
-
-def _decoded(
-    stream: tf.data.Dataset, preparation: _Preparation, store: FileStore | RecordStore
-) -> tf.data.Dataset:
-    """Images of a stream in its order, as `_Preparation.decode` makes them; grey for damaged ones.
-
-    An error ends a whole graph, so that each image would need one of its own, which costs as much
-    as decoding a small JPEG. So groups of images have one, and only a group with a damaged image
-    is decoded again image by image.
-    """
-
-    @_as_written
-    def decode(g: tf.Tensor, token: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple:
-        return preparation.decode(g, store.encoded(token), label, index)
-
-    @_as_written
-    def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
-        good = tf.data.Dataset.from_tensors(element).map(decode)
-        grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
-        return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
-
-    @_as_written
-    def group(*elements: tf.Tensor) -> tf.data.Dataset:
-        each = tf.data.Dataset.from_tensor_slices(elements)
-        good = each.map(decode).batch(_GROUP).ignore_errors()
-        return good.concatenate(each.flat_map(grey_if_damaged).batch(_GROUP)).take(1)
-
-    side_by_side = max(4, os.cpu_count() or 1)
-    return (
-        stream.batch(_GROUP)
-        .interleave(
-            group,
-            cycle_length=side_by_side,
-            block_length=1,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .unbatch()
-    )
 
 
 def _refuse_nothing_but_damaged(

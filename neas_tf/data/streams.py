@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 # Streams of records that are read side by side, and what each should have of an epoch at least.
 _SIDE_BY_SIDE = 64
 _LEAST_IN_STREAM = 4096
+# Images that are decoded one after the other by one thread.
+_GROUP = 16
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 def permuted(index: tf.Tensor, size: int | tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -252,3 +257,33 @@ def _from_image_files(
         first = start_step * slicing.replicas * slicing.piece
         numbers = tf.data.Dataset.range(first, tf.int64.max).map(slicing.example)
     return numbers.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def decoded_stream(
+    stream: tf.data.Dataset, decode: Callable[..., tuple], grey: Callable[..., tuple]
+) -> tf.data.Dataset:
+    """What `decode` makes of each element, in order; where it fails, what `grey` makes of it.
+
+    An error ends a whole graph, so that each image would need one of its own, which costs as much
+    as decoding a small JPEG. So groups of images have one, and only a group with a damaged image
+    is decoded again image by image.
+    """
+
+    def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
+        good = tf.data.Dataset.from_tensors(element).map(decode)
+        stand_in = tf.data.Dataset.from_tensors(grey(*element))
+        return good.ignore_errors(log_warning=True).concatenate(stand_in).take(1)
+
+    def group(*elements: tf.Tensor) -> tf.data.Dataset:
+        each = tf.data.Dataset.from_tensor_slices(elements)
+        good = each.map(decode).batch(_GROUP).ignore_errors()
+        return good.concatenate(each.flat_map(_as_written(grey_if_damaged)).batch(_GROUP)).take(1)
+
+    groups = stream.batch(_GROUP).interleave(
+        _as_written(group),
+        cycle_length=max(4, os.cpu_count() or 1),
+        block_length=1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return groups.unbatch()

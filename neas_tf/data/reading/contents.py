@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from neas_tf.data.stores import FileStore, RecordStore, Store
 # Sizes are asked of so many files of a part at most, evenly spaced: the names of all are known.
 MOST_SIZES = 20_000
 _DIGEST = ", sha256 "
+_WHOLE = re.compile(r"(\d+) records, (\d+) bytes")  # of a file that is read from its beginning
 
 
 def describe_files(store: Store) -> dict[str, str]:
@@ -79,14 +81,43 @@ def shared_folders(files: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [name for name, line in test.items() if _DIGEST in line and train.get(name) == line]
 
 
+def recorded_counts(path: Path) -> dict[tuple[str, int], int]:
+    """Records in files of a name and size, as a run's `data.json` tells; empty where it does not.
+
+    Counting reads the length of every record, which is long for a million of them, and longer
+    elsewhere. Wrong counts would be found at once: a file is read as far as it was counted.
+    """
+    try:
+        recorded = read_json(path, "data") if path.exists() else {}
+    except NeasError:
+        return {}
+    files = recorded.get("files") if isinstance(recorded, Mapping) else None
+    result = {}
+    for lines in files.values() if isinstance(files, Mapping) else ():
+        for name, line in lines.items() if isinstance(lines, Mapping) else ():
+            if found := _WHOLE.fullmatch(str(line)):
+                result[str(name), int(found[2])] = int(found[1])
+    return result
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file, here or elsewhere."""
+    if "://" not in path:
+        return os.stat(path).st_size
+    import tensorflow as tf
+
+    return tf.io.gfile.stat(path).length
+
+
 def _records(store: RecordStore) -> dict[str, str]:
     result: dict[str, str] = {}
-    for file in store.files:
+    with ThreadPoolExecutor(16) as pool:
+        sizes = pool.map(_record_size, [file.path for file in store.files])
+    for file, size in zip(store.files, sizes, strict=True):
         name = os.path.basename(file.path)
         if name in result:  # of two folders
             name = f"{name} ({len(result)})"
         begin = f" from {file.skip}" if file.skip else ""
-        size = _size(file.path)
         result[name] = f"{file.take} records{begin}" + ("" if size is None else f", {size} bytes")
     return result
 
@@ -109,6 +140,13 @@ def _folders(store: FileStore) -> dict[str, str]:
         digest = hashlib.sha256(text).hexdigest()[:16]
         result[inside] = f"{len(lines)} file{'s' * (len(lines) > 1)}{_DIGEST}{digest}"
     return result
+
+
+def _record_size(path: str) -> int | None:
+    try:
+        return file_size(path)
+    except Exception:  # of an address, whatever TensorFlow raises; reading says what is wrong
+        return None
 
 
 def _size(path: str) -> int | None:
