@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from neas_tf.data.dataset_info import PARTS, DatasetInfo
     from neas_tf.data.loading import load
     from neas_tf.data.pipeline import make_dataset
-    from neas_tf.data.reading.contents import changed_since
-    from neas_tf.data.subsets import class_weights, make_arrays
+    from neas_tf.data.reading.contents import changed_since, recorded_counts
+    from neas_tf.data.subsets import class_weights, make_arrays, make_images
 
 __all__ = [
     "PARTS",
@@ -29,6 +29,8 @@ __all__ = [
     "load",
     "make_arrays",
     "make_dataset",
+    "make_images",
+    "recorded_counts",
 ]
 
 __getattr__ = face(
@@ -39,7 +41,7 @@ __getattr__ = face(
         "neas_tf.data.bad_records": "batches_of failures",
         "neas_tf.data.loading": "load",
         "neas_tf.data.pipeline": "make_dataset",
-        "neas_tf.data.reading.contents": "changed_since",
-        "neas_tf.data.subsets": "class_weights make_arrays",
+        "neas_tf.data.reading.contents": "changed_since recorded_counts",
+        "neas_tf.data.subsets": "class_weights make_arrays make_images",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from neas_tf.common.normalisation import Normalisation
 from neas_tf.data.reading.contents import contents
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from neas_tf.data.data_config import DataConfig
     from neas_tf.data.stores import Store
 
@@ -42,6 +45,16 @@ class Part:
         """int32 (n,), or None where only reading every record would tell."""
         labels = self.store.labels
         return labels if labels is None or self.indices is None else labels[self.indices]
+
+    @functools.cached_property
+    def mask(self) -> tf.Tensor:
+        """bool (examples of the store,): which belong to the part; one tensor for all graphs."""
+        import tensorflow as tf
+
+        mask = np.zeros(self.store.size, bool)
+        mask[slice(None) if self.indices is None else self.indices] = True
+        with tf.init_scope(), tf.device("CPU:0"):
+            return tf.constant(mask)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from absl import logging
 from official.vision.ops import preprocess_ops
@@ -34,13 +36,20 @@ _GREY = ((0.5,), (0.25,))
 _RGB = (preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM)
 
 
-def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
+def load(
+    config: DataConfig,
+    *,
+    test_only: bool = False,
+    counted: Mapping[tuple[str, int], int] | None = None,
+) -> DatasetInfo:
     """Opens the data set; small ones are decoded into memory.
 
     Args:
       config: what to open.
       test_only: opens the test split alone; training data need not exist, and a folder may hold
         the classes' folders itself. Images are decoded as they are needed.
+      counted: records of files by name and size, as `recorded_counts` reads them from the
+        `data.json` of a run; files of another name or size are counted.
 
     Returns:
       The data set with its part `test`, and unless `test_only` its parts `train`, `supernet` and
@@ -55,7 +64,7 @@ def load(config: DataConfig, *, test_only: bool = False) -> DatasetInfo:
             train_split=config.test_split, train_pattern=config.test_pattern, cache="none"
         )
     config.check()
-    source = open_source(config, test_only)
+    source = open_source(config, test_only, counted)
     shape = _input_shape(config, source)
     names = class_names_of(config, source)
     splits.loss_weights(np.ones(len(names)), names, config.weight_setting)  # are these classes?

@@ -20,7 +20,7 @@ from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.stores import ArrayStore
-from neas_tf.data.streams import encoded_stream, shuffled_position
+from neas_tf.data.streams import decoded_stream, encoded_stream, shuffled_position
 
 # Independent uses of a (seed, number) pair; numbers are multiplied by 8 to make room.
 _SHIFT, _FLIP, _CUTOUT, _POLICY, _CROP = range(1, 6)
@@ -177,20 +177,10 @@ def _from_files(
     stream = encoded_stream(part, slicing, preparation.seed, start_step, preparation.buffer)
 
     @_as_written
-    def grey_if_damaged(*element: tf.Tensor) -> tf.data.Dataset:
-        good = tf.data.Dataset.from_tensors(element).map(
-            lambda g, token, label, index: preparation.decode(g, store.encoded(token), label, index)
-        )
-        grey = tf.data.Dataset.from_tensors(preparation.grey(*element))
-        return good.ignore_errors(log_warning=True).concatenate(grey).take(1)
+    def decode(g: tf.Tensor, token: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple:
+        return preparation.decode(g, store.encoded(token), label, index)
 
-    decoded = stream.interleave(
-        grey_if_damaged,
-        cycle_length=16,
-        block_length=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    decoded = decoded_stream(stream, decode, preparation.grey)
     training = preparation.seed is not None
     if training:
         batches, first = decoded.batch(slicing.piece, drop_remainder=True), start_step

@@ -23,9 +23,9 @@ def stratified_indices(labels: np.ndarray, count: int, rng: np.random.Generator)
     Returns:
       int64 (count,), ascending.
     """
-    classes, sizes = np.unique(labels, return_counts=True)
+    _, sizes = np.unique(labels, return_counts=True)
     exact = sizes * (count / max(len(labels), 1))
-    return _draw(labels, classes, _round_to(exact, sizes, count, rng), rng)
+    return _draw(labels, _round_to(exact, sizes, count, rng), rng)
 
 
 def balanced_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -39,16 +39,16 @@ def balanced_indices(labels: np.ndarray, count: int, rng: np.random.Generator) -
     Returns:
       int64 (count,), ascending.
     """
-    classes, sizes = np.unique(labels, return_counts=True)
-    level = np.zeros(len(classes))
-    remaining, open_classes = float(count), np.ones(len(classes), bool)
+    _, sizes = np.unique(labels, return_counts=True)
+    level = np.zeros(len(sizes))
+    remaining, open_classes = float(count), np.ones(len(sizes), bool)
     while remaining > 1e-9 and open_classes.any():  # fill all classes to the same level
         level[open_classes] += remaining / open_classes.sum()
         over = level > sizes
         remaining = float((level - sizes)[over].sum())
         level = np.minimum(level, sizes)
         open_classes = level < sizes
-    return _draw(labels, classes, _round_to(level, sizes, count, rng), rng)
+    return _draw(labels, _round_to(level, sizes, count, rng), rng)
 
 
 def test_indices(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
@@ -62,9 +62,9 @@ def test_indices(labels: np.ndarray, fraction: float, rng: np.random.Generator) 
     Returns:
       int64, ascending; leaves every class at least one example.
     """
-    classes, sizes = np.unique(labels, return_counts=True)
+    _, sizes = np.unique(labels, return_counts=True)
     quotas = np.clip(np.round(sizes * fraction).astype(np.int64), 1, sizes - 1)
-    return _draw(labels, classes, quotas, rng)
+    return _draw(labels, quotas, rng)
 
 
 def random_indices(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -124,11 +124,10 @@ def _round_to(
     return quotas
 
 
-def _draw(
-    labels: np.ndarray, classes: np.ndarray, quotas: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:quota]
-        for label, quota in zip(classes, quotas, strict=True)
-    ]
+def _draw(labels: np.ndarray, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """So many of each class, in the order of the classes."""
+    # Where each class lies, without a look at all labels for each of a thousand classes.
+    _, counts = np.unique(labels, return_counts=True)
+    places = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = [rng.permutation(where)[:quota] for where, quota in zip(places, quotas, strict=True)]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen])).astype(np.int64)

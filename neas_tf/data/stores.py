@@ -10,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from neas_tf.data.reading.path_list import PathList
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayStore:
@@ -41,13 +43,13 @@ class FileStore:
     """Image files, each read when it is wanted.
 
     Attributes:
-      paths: n paths of image files.
+      paths: of n image files.
       labels: int32 (n,).
       unusable: for messages: what has an image's name and is no file, and so is not among them.
       root: the folder that the folders of the classes lie in; empty where it is not known.
     """
 
-    paths: tuple[str, ...]
+    paths: PathList
     labels: np.ndarray
     unusable: tuple[str, ...] = ()
     root: str = ""
@@ -64,18 +66,15 @@ class FileStore:
 
     def names(self, indices: tf.Tensor) -> tf.Tensor:
         """The same inside a graph; string (n,)."""
-        return tf.gather(self._all_names, indices)
+        # Python's form: TensorFlow's errors cannot pass on bytes that are no UTF-8.
+        return tf.map_fn(
+            lambda i: tf.numpy_function(self._written, [i], tf.string),
+            indices,
+            fn_output_signature=tf.TensorSpec([], tf.string),
+        )
 
-    @functools.cached_property
-    def _all_names(self) -> tf.Tensor:
-        with tf.init_scope(), tf.device("CPU:0"):  # one for all graphs: it can be 100 MB
-            # As text: TensorFlow's errors cannot pass on bytes that are no UTF-8.
-            return tf.constant([repr(path)[1:-1].encode() for path in self.paths])
-
-    def places(self, indices: np.ndarray | None = None) -> list[bytes]:
-        """Paths of all or some examples as TensorFlow takes them: names need not be UTF-8."""
-        chosen = self.paths if indices is None else (self.paths[i] for i in indices)
-        return [os.fsencode(path) for path in chosen]
+    def _written(self, index: np.int64) -> bytes:
+        return self.where(int(index))[1:-1].encode()
 
     def encoded(self, token: tf.Tensor) -> tf.Tensor:
         """The encoded image of what a stream holds of an example: its path."""
@@ -113,7 +112,7 @@ class RecordStore:
         """Number of examples."""
         return sum(file.take for file in self.files)
 
-    @property
+    @functools.cached_property
     def first_indices(self) -> np.ndarray:
         """int64 (files,): index of each file's first example."""
         takes = [file.take for file in self.files]
@@ -156,12 +155,20 @@ class RecordStore:
 
     def records_of(self, file: tf.Tensor) -> tf.data.Dataset:
         """(int64 index, serialised example) of one file, given by its number."""
-        path = tf.constant([os.fsencode(f.path) for f in self.files])[file]
-        skip = tf.constant([f.skip for f in self.files], tf.int64)[file]
-        take = tf.constant([f.take for f in self.files], tf.int64)[file]
-        first = tf.constant(self.first_indices)[file]
+        path, skip, take, first = (column[file] for column in self._columns)
         records = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(skip).take(take)
         return records.enumerate(first)
+
+    @functools.cached_property
+    def _columns(self) -> tuple[tf.Tensor, ...]:
+        """Path, skip, take and first index of all files; one set of tensors for all graphs."""
+        with tf.init_scope(), tf.device("CPU:0"):
+            return (
+                tf.constant([os.fsencode(f.path) for f in self.files]),
+                tf.constant([f.skip for f in self.files], tf.int64),
+                tf.constant([f.take for f in self.files], tf.int64),
+                tf.constant(self.first_indices),
+            )
 
     def records(self) -> tf.data.Dataset:
         """(int64 index, serialised example) of all files, in the order of the indices."""

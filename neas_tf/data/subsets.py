@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import NeasError, check_int
+from neas_tf.common.normalisation import Normalisation
 from neas_tf.data import splits
 from neas_tf.data.bad_records import failures, report_damaged
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
-from neas_tf.data.streams import shuffled_records
+from neas_tf.data.streams import RecordStreams
 
 # Labels of a stream of records are read for at most this many times the wanted count.
 _LOOK_AHEAD = 4
+_MIXED = 64  # streams of records at most, which are read side by side
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NormalisedImages:
+    """Images that are kept as pixels and normalised when they are taken out, a batch at a time.
+
+    10,000 images of 224² take 1.5 GB so, and 6 GB as the network wants them.
+
+    Attributes:
+      pixels: uint8 (n, h, w, c).
+      normalisation: of the network's input.
+    """
+
+    pixels: np.ndarray
+    normalisation: Normalisation
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, chosen: Any) -> np.ndarray:
+        """float32, of whatever an array takes as an index."""
+        # The same arithmetic as in the pipelines, to the last bit.
+        scale = np.array(self.normalisation.scale, np.float32)
+        offset = np.array(self.normalisation.offset, np.float32)
+        return self.pixels[chosen].astype(np.float32) * scale + offset
 
 
 def make_arrays(
     info: DatasetInfo, part: str, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """`make_images` with all images normalised at once: float32 (n, h, w, c)."""
+    images, labels = make_images(info, part, count, seed)
+    return images[:], labels
+
+
+def make_images(
+    info: DatasetInfo, part: str, count: int, seed: int
+) -> tuple[NormalisedImages, np.ndarray]:
     """A fixed random subset of a part, with the classes as even as they can be.
 
     Args:
@@ -32,7 +69,7 @@ def make_arrays(
       seed: draws the subset.
 
     Returns:
-      (images float32 (n, h, w, c), normalised, not augmented; labels int32 (n,)), in the order of
+      (n images, not augmented; labels int32 (n,)), in the order of
       the data set (of the drawing, for streamed records). Streams of records are read once, as
       far as needed; there the classes are even only as far as four times `count` records allow.
 
@@ -51,21 +88,18 @@ def make_arrays(
         chosen = splits.balanced_indices(source.labels, count, rng)
         indices = chosen if source.indices is None else source.indices[chosen]
         labels = source.labels[chosen]
-        if isinstance(source.store, FileStore):
+        if isinstance(store := source.store, FileStore):
             images, labels = _decode(
-                tf.data.Dataset.from_tensor_slices((source.store.places(indices), labels)),
-                lambda path, label: (tf.io.read_file(path), label),
+                tf.data.Dataset.from_tensor_slices((indices, labels)),
+                lambda index, label: (tf.io.read_file(store.paths.at(index)), label),
                 info,
                 f"{info.name}, part {part}",
-                [source.store.where(int(i)) for i in indices],
+                [store.where(int(i)) for i in indices],
             )
         else:
-            assert isinstance(source.store, ArrayStore)
-            images = tf.gather(source.store.images, indices).numpy()
-    # The same arithmetic as in the pipelines, to the last bit.
-    scale = np.array(info.normalisation.scale, np.float32)
-    offset = np.array(info.normalisation.offset, np.float32)
-    return images.astype(np.float32) * scale + offset, labels.astype(np.int32)
+            assert isinstance(store, ArrayStore)
+            images = tf.gather(store.images, indices).numpy()
+    return NormalisedImages(images, info.normalisation), labels.astype(np.int32)
 
 
 def class_weights(info: DatasetInfo, part: str) -> np.ndarray | None:
@@ -106,7 +140,7 @@ def _from_records(
     taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
     chosen: list[tuple[int, bytes]] = []  # (index, record)
     spare: list[tuple[int, bytes]] = []
-    stream = shuffled_records(part, seed, tf.constant(0, tf.int64), info.config.shuffle_buffer)
+    stream = RecordStreams.of(part, _MIXED, info.config.shuffle_buffer, seed).once()
     labelled = stream.map(lambda index, record: (index, record, store.parse_label(record)))
     for index, record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
         label = int(label) if 0 <= label < info.num_classes else info.num_classes

@@ -165,7 +165,7 @@ def open_run(
     folder = check_folder(model_dir, foreign=not strategy.extended.should_checkpoint)
     # The sections are filled in and checked; the caller's config stays as it is.
     config = copy.deepcopy(config)
-    info = info or data.load(config.data)
+    info = info or data.load(config.data, counted=data.recorded_counts(folder / "data.json"))
     space = resolve_space(config, info)
     full = ShrunkSpace.full(space, config.num_paths, config.heterogeneous)
     check_settings(config, info, space, strategy.num_replicas_in_sync)

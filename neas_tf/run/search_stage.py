@@ -173,8 +173,8 @@ def make_evaluator(
       NeasError: when no training images are held out for the search.
     """
     settings, seed = config.search, config.seed
-    calibration, _ = data.make_arrays(info, "supernet", settings.calibration_images, seed)
-    images, labels = data.make_arrays(info, "search", _validation_images(config, info), seed)
+    calibration, _ = data.make_images(info, "supernet", settings.calibration_images, seed)
+    images, labels = data.make_images(info, "search", _validation_images(config, info), seed)
     count, index = cluster.worker
     return CandidateEvaluator(
         supernet,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +28,30 @@ from neas_tf.search.prefix_tree import PrefixTree, shares
 from neas_tf.search.racing import Race, RaceSettings, run_race
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
+
+
+class Images(Protocol):
+    """Images, of which an index, a slice or an array of indices gives some as float32."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: Any, /) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """The first `images` of some, in batches of one size; iterated anew for each use."""
+
+    source: Images
+    size: int
+    images: int
+
+    def __len__(self) -> int:
+        return self.images // self.size
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for first in range(0, self.images, self.size):
+            yield self.source[first : first + self.size]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +74,9 @@ class CandidateEvaluator:
 
     Args:
       supernet: the trained supernet; it is only read, and its weights are taken once.
-      calibration: normalised images (n, H, W, C); a rest smaller than the batch is left out.
-      images, labels: held-out images and their classes.
+      calibration: normalised images (n, H, W, C), an array or what becomes one batch by batch
+        (`data.make_images`); a rest smaller than the batch is left out.
+      images, labels: held-out images, likewise, and their classes.
       calibration_batch: images a batch of the recalculation.
       batch_size: images a batch of the accuracy.
       devices: names of this process' devices, among which the candidates are dealt out; None for
@@ -62,8 +87,8 @@ class CandidateEvaluator:
     def __init__(
         self,
         supernet: Supernet,
-        calibration: np.ndarray,
-        images: np.ndarray,
+        calibration: Images,
+        images: Images,
         labels: np.ndarray,
         calibration_batch: int = 128,
         batch_size: int = 500,
@@ -78,7 +103,7 @@ class CandidateEvaluator:
         self.supernet = supernet
         size = min(calibration_batch, len(calibration))
         whole = len(calibration) // size * size
-        self._calibration = [calibration[i : i + size] for i in range(0, whole, size)]
+        self._calibration = _Batches(calibration, size, whole)
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
         self._functions = [LayerFunctions(supernet, device) for device in devices]
         self._workers = workers or Workers()
@@ -187,7 +212,7 @@ class CandidateEvaluator:
             for functions, numbers in zip(self._functions, own, strict=True)
             if numbers
         ]
-        done, images_each = 0, sum(map(len, self._calibration)) + len(order)
+        done, images_each = 0, self._calibration.images + len(order)
 
         def add(share: _Share, images: int) -> None:
             """A node has seen so many images; the first share of candidates speaks for all."""
@@ -245,7 +270,7 @@ class _Share:
         # (2, C) by node, and by node and path for the heads.
         self._statistics: dict[int | tuple[int, int], tf.Tensor] = {}
 
-    def calibrate(self, batches: Sequence[np.ndarray], add: Callable = _ignore) -> None:
+    def calibrate(self, batches: _Batches, add: Callable = _ignore) -> None:
         """Recalculates the statistics of every node."""
         sums: dict[int | tuple[int, int], tf.Tensor] = {}
 

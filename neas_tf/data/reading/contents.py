@@ -7,7 +7,9 @@ files of the same names and sizes are taken to be the same ones.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,7 @@ from neas_tf.data.stores import FileStore, RecordStore, Store
 # Sizes are asked of so many files of a part at most, evenly spaced: the names of all are known.
 MOST_SIZES = 20_000
 _DIGEST = ", sha256 "
+_WHOLE = re.compile(r"(\d+) records, (\d+) bytes")  # of a file that is read from its beginning
 
 
 def describe_files(store: Store) -> dict[str, str]:
@@ -78,36 +81,72 @@ def shared_folders(files: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [name for name, line in test.items() if _DIGEST in line and train.get(name) == line]
 
 
+def recorded_counts(path: Path) -> dict[tuple[str, int], int]:
+    """Records in files of a name and size, as a run's `data.json` tells; empty where it does not.
+
+    Counting reads the length of every record, which is long for a million of them, and longer
+    elsewhere. Wrong counts would be found at once: a file is read as far as it was counted.
+    """
+    try:
+        recorded = read_json(path, "data") if path.exists() else {}
+    except NeasError:
+        return {}
+    files = recorded.get("files") if isinstance(recorded, Mapping) else None
+    result = {}
+    for lines in files.values() if isinstance(files, Mapping) else ():
+        for name, line in lines.items() if isinstance(lines, Mapping) else ():
+            if found := _WHOLE.fullmatch(str(line)):
+                result[str(name), int(found[2])] = int(found[1])
+    return result
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file, here or elsewhere."""
+    if "://" not in path:
+        return os.stat(path).st_size
+    import tensorflow as tf
+
+    return tf.io.gfile.stat(path).length
+
+
 def _records(store: RecordStore) -> dict[str, str]:
     result: dict[str, str] = {}
-    for file in store.files:
+    with ThreadPoolExecutor(16) as pool:
+        sizes = pool.map(_record_size, [file.path for file in store.files])
+    for file, size in zip(store.files, sizes, strict=True):
         name = os.path.basename(file.path)
         if name in result:  # of two folders
             name = f"{name} ({len(result)})"
         begin = f" from {file.skip}" if file.skip else ""
-        size = _size(file.path)
         result[name] = f"{file.take} records{begin}" + ("" if size is None else f", {size} bytes")
     return result
 
 
 def _folders(store: FileStore) -> dict[str, str]:
     asked = np.unique(np.linspace(0, store.size - 1, min(store.size, MOST_SIZES)).astype(int))
+    shares = np.array_split(asked, 64)  # a task for each file would cost more than the asking
     with ThreadPoolExecutor(16) as pool:
-        sizes = dict(
-            zip(asked.tolist(), pool.map(_size, [store.paths[i] for i in asked]), strict=True)
-        )
-    folders: dict[str, list[str]] = {}
-    for i, path in enumerate(store.paths):
-        folder, name = os.path.split(path)
+        found = pool.map(lambda share: [_size(store.paths[i]) for i in share.tolist()], shares)
+        sizes = dict(zip(asked.tolist(), itertools.chain.from_iterable(found), strict=True))
+    result = {}
+    for folder, places, names in store.paths.by_folder():
         # Two classes may have sub-folders of one name.
         inside = os.path.relpath(folder, store.root) if store.root else os.path.basename(folder)
-        folders.setdefault(inside, []).append(f"{name}\0{sizes.get(i)}\n")
-    result = {}
-    for folder, lines in folders.items():
-        text = "".join(sorted(lines)).encode("utf-8", "surrogateescape")
+        lines = sorted(
+            f"{os.fsdecode(name)}\0{sizes.get(i)}\n"
+            for i, name in zip(places.tolist(), names, strict=True)
+        )
+        text = "".join(lines).encode("utf-8", "surrogateescape")
         digest = hashlib.sha256(text).hexdigest()[:16]
-        result[folder] = f"{len(lines)} file{'s' * (len(lines) > 1)}{_DIGEST}{digest}"
+        result[inside] = f"{len(lines)} file{'s' * (len(lines) > 1)}{_DIGEST}{digest}"
     return result
+
+
+def _record_size(path: str) -> int | None:
+    try:
+        return file_size(path)
+    except Exception:  # of an address, whatever TensorFlow raises; reading says what is wrong
+        return None
 
 
 def _size(path: str) -> int | None:

@@ -64,8 +64,8 @@ def token_reader(
     """(index, what to read) of each example, and how to get (encoded image, label) of the latter."""
     if isinstance(store, FileStore):
         indices = np.arange(store.size)
-        tokens = tf.data.Dataset.from_tensor_slices((indices, store.places(), store.labels))
-        return tokens, lambda path, label: (tf.io.read_file(path), label)
+        tokens = tf.data.Dataset.from_tensor_slices((indices, indices, store.labels))
+        return tokens, lambda index, label: (tf.io.read_file(store.paths.at(index)), label)
     return store.records(), store.parse
 
 

@@ -39,9 +39,8 @@ class Listing:
     unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     left_out: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
-    def add(self, other: Listing) -> None:
-        """Takes in what another folder holds."""
-        self.paths += other.paths
+    def add_all_but_paths(self, other: Listing) -> None:
+        """Takes in what another folder holds beside pictures."""
         self.unusable += other.unusable
         self.left_out += other.left_out
 

@@ -7,6 +7,7 @@ import difflib
 import glob
 import os
 import struct
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,16 @@ from neas_tf.common.errors import NeasError, fail
 from neas_tf.common.paths import resolve_user_path
 from neas_tf.data import splits
 from neas_tf.data.reading import folders
+from neas_tf.data.reading.contents import file_size
 from neas_tf.data.reading.pictures import named, no_file
 from neas_tf.data.stores import ArrayStore, RecordFile, RecordStore, Store
 
 if TYPE_CHECKING:
     from neas_tf.data.data_config import DataConfig
 
+Counts = Mapping[tuple[str, int], int]
+
+_SIDE_BY_SIDE = 16
 _DIGITS_TEST = 360
 # The digits' test part is the same whatever seeds a run uses.
 _DIGITS_SEED = 20210401
@@ -49,12 +54,15 @@ class Source:
     channels: int
 
 
-def open_source(config: DataConfig, test_only: bool = False) -> Source:
+def open_source(
+    config: DataConfig, test_only: bool = False, counted: Counts | None = None
+) -> Source:
     """Opens the source that the config names; decodes no image but the digits.
 
     Args:
       config: what to open.
       test_only: the training split need not exist; `train` is then the test split too.
+      counted: records of files, as `contents.recorded_counts` tells; others are counted.
 
     Raises:
       NeasError: when something is missing, empty or contradictory.
@@ -64,10 +72,10 @@ def open_source(config: DataConfig, test_only: bool = False) -> Source:
         "tfds": _open_tfds,
         "image_folder": _open_folder,
         "tfrecord": _open_records,
-    }[config.source](config, test_only)
+    }[config.source](config, test_only, counted or {})
 
 
-def _open_digits(config: DataConfig, _: bool) -> Source:
+def _open_digits(config: DataConfig, _: bool, __: Counts) -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -86,7 +94,7 @@ def _open_digits(config: DataConfig, _: bool) -> Source:
     )
 
 
-def _open_folder(config: DataConfig, test_only: bool) -> Source:
+def _open_folder(config: DataConfig, test_only: bool, _: Counts) -> Source:
     root = resolve_user_path(config.data_dir)
     if test_only and (not config.test_fraction or folders.has_test(root)):
         test, names = folders.open_test(root)
@@ -97,9 +105,9 @@ def _open_folder(config: DataConfig, test_only: bool) -> Source:
     return Source(name, train, test, names, None, 3)
 
 
-def _open_records(config: DataConfig, test_only: bool) -> Source:
-    test = _pattern_store(config, "test_pattern")
-    train = test if test_only else _pattern_store(config, "train_pattern")
+def _open_records(config: DataConfig, test_only: bool, counted: Counts) -> Source:
+    test = _pattern_store(config, "test_pattern", counted)
+    train = test if test_only else _pattern_store(config, "train_pattern", counted)
     if not test_only:
         tested = {_identity(file.path) for file in test.files}
         shared = [file.path for file in train.files if _identity(file.path) in tested]
@@ -112,10 +120,10 @@ def _open_records(config: DataConfig, test_only: bool) -> Source:
     return Source(config.name or "tfrecord", train, test, None, None, 3)
 
 
-def _pattern_store(config: DataConfig, field: str) -> RecordStore:
+def _pattern_store(config: DataConfig, field: str, counted: Counts) -> RecordStore:
     paths = _record_paths(config, field)
-    with ThreadPoolExecutor(16) as pool:
-        counts = list(pool.map(count_records, paths))
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        counts = list(pool.map(lambda path: count_records(path, counted), paths))
     empty = [path for path, count in zip(paths, counts, strict=True) if not count]
     if len(empty) == len(paths):
         fail(f"data.{field}", getattr(config, field), "a glob of TFRecord files that are not empty")
@@ -185,24 +193,28 @@ def _identity(path: str) -> str:
     return path if "://" in path else os.path.realpath(path)
 
 
-def count_records(path: str) -> int:
+def count_records(path: str, counted: Counts | None = None) -> int:
     """Number of records of an uncompressed TFRecord file; reads the lengths only.
+
+    Args:
+      path: of the file.
+      counted: by name and size, of files that were counted before.
 
     Raises:
       NeasError: when the file ends inside a record, or cannot be read.
     """
     try:
-        return _count_records(path)
+        size = file_size(path)
+        known = counted.get((os.path.basename(path), size)) if counted else None
+        return _count_records(path, size) if known is None else known
     except (OSError, tf.errors.OpError) as error:
         why = getattr(error, "strerror", None) or _line(error)
         raise NeasError(f"data: the record file {path!r} cannot be read ({why}).") from None
 
 
-def _count_records(path: str) -> int:
-    remote = "://" in path
-    size = tf.io.gfile.stat(path).length if remote else os.path.getsize(path)
+def _count_records(path: str, size: int) -> int:
     count = position = 0
-    with tf.io.gfile.GFile(path, "rb") if remote else open(path, "rb") as stream:
+    with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb") as stream:
         while position < size:
             stream.seek(position)
             head = stream.read(8)
@@ -237,7 +249,7 @@ def _kind_of_file(head: bytes) -> str:
     return ""
 
 
-def _open_tfds(config: DataConfig, test_only: bool) -> Source:
+def _open_tfds(config: DataConfig, test_only: bool, _: Counts) -> Source:
     import tensorflow_datasets as tfds
 
     data_dir = resolve_user_path(config.data_dir) or os.environ.get("TFDS_DATA_DIR", "")

@@ -117,7 +117,7 @@ def _inherited(
     """The ensemble with the supernet's weights, its BN statistics as the search recalculates them."""
     supernet, search = load_supernet(config, model_dir, space), config.search
     part = training_part(config)
-    images, labels = data.make_arrays(info, part, search.calibration_images, config.seed)
+    images, labels = data.make_images(info, part, search.calibration_images, config.seed)
     evaluator = CandidateEvaluator(supernet, images, images, labels, search.calibration_batch)
     return inherited_ensemble(supernet, architecture, evaluator.statistics(architecture))
 
