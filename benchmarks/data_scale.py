@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
+from benchmarks.workers import peak_memory_gb
+from neas_tf.common.errors import check
+from neas_tf.common.paths import resolve_user_path
 
 PER_FOLDER = 1000
 LINKS = 30_000  # to one file; file systems limit their number
@@ -90,11 +92,6 @@ def settings(kind: str, root: Path) -> dict[str, Any]:
     return {"source": "tfrecord", "num_classes": 1000, **patterns, **common}
 
 
-def _memory() -> float:
-    """Most memory that this process had so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure(kind: str, root: Path, what: str, workers: int, steps: int) -> dict[str, float]:
     """One measurement in this process."""
     import tensorflow as tf
@@ -103,7 +100,7 @@ def measure(kind: str, root: Path, what: str, workers: int, steps: int) -> dict[
 
     config = data.DataConfig(**settings(kind, root))
     tf.constant(0)
-    before, clock, used = _memory(), time.perf_counter(), time.process_time()
+    before, clock, used = peak_memory_gb(), time.perf_counter(), time.process_time()
     info = data.load(config)
     opened = time.process_time() - used
     size = info.part("train").size
@@ -131,7 +128,7 @@ def measure(kind: str, root: Path, what: str, workers: int, steps: int) -> dict[
         "open_cpu_seconds": round(opened, 2),
         "first_batch_cpu_seconds": round(time.process_time() - used_before, 2),
         "seconds": round(time.perf_counter() - clock, 2),
-        "memory_mb": round(_memory() - before),
+        "memory_mb": round(1000 * (peak_memory_gb() - before)),
     }
 
 
@@ -149,16 +146,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         command.check_counts(args, examples=1000, steps=1)
-        root = Path(args.work) / f"{args.kind}_{args.examples}"
+        workers = [int(n) for n in args.workers.split(",") if n.isdecimal()]
+        fits = len(workers) == len(args.workers.split(",")) and all(
+            BATCH % max(n, 1) == 0 < n for n in workers
+        )
+        check(fits, "--workers", args.workers, f"divisors of the batch, {BATCH}, with commas")
+        root = Path(resolve_user_path(args.work)) / f"{args.kind}_{args.examples}"
         if args.only:
-            what, _, workers = args.only.partition(":")
-            found = measure(args.kind, root, what, int(workers or 1), args.steps)
+            what, _, number = args.only.partition(":")
+            found = measure(args.kind, root, what, int(number or 1), args.steps)
             print(json.dumps(found), flush=True)
             return
         (make_folder if args.kind == "folder" else make_records)(root, args.examples)
         report: dict[str, Any] = {"kind": args.kind, "examples": args.examples, "batch": BATCH}
-        counts = [f"workers:{int(n)}" for n in args.workers.split(",") if n]
-        for what in ("start", "resume", *counts):
+        for what in ("start", "resume", *(f"workers:{n}" for n in workers)):
             program = [sys.executable, "-m", "benchmarks.data_scale", *words, f"--only={what}"]
             done = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True)
             report[what] = json.loads(done.stdout.splitlines()[-1])

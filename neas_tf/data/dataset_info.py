@@ -48,11 +48,11 @@ class Part:
 
     @functools.cached_property
     def mask(self) -> tf.Tensor:
-        """bool (examples of the store,): which belong to the part; one tensor for all graphs."""
+        """bool (examples of the store,): which `indices` has; one tensor for all graphs."""
         import tensorflow as tf
 
         mask = np.zeros(self.store.size, bool)
-        mask[slice(None) if self.indices is None else self.indices] = True
+        mask[self.indices] = True
         with tf.init_scope(), tf.device("CPU:0"):
             return tf.constant(mask)
 

@@ -4,7 +4,8 @@ Training counts examples g = step·batch + row from the run's beginning. Example
 e = g // n, where n is the size of the part, and is number g mod n of that epoch's permutation. An
 epoch need not end with a batch: batches are always full. So a resumed run that starts at a step
 gets what an uninterrupted one would have got, and several input pipelines cut their slices out of
-the same global batches.
+the same global batches. (Very many records are read by several streams, whose epochs are told in
+`streams.RecordStreams`.)
 """
 
 from __future__ import annotations

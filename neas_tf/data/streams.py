@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from neas_tf.data.pipeline import Slicing
 
 # Streams of records that are read side by side, and what each should have of an epoch at least.
-_SIDE_BY_SIDE = 64
+SIDE_BY_SIDE = 64
 _LEAST_IN_STREAM = 4096
 # Images that are decoded one after the other by one thread.
 _GROUP = 16
@@ -146,7 +146,7 @@ class RecordStreams:
         """As many streams as files and examples are enough for, a divisor of the batch size."""
         store = part.store
         assert isinstance(store, RecordStore)
-        most = min(_SIDE_BY_SIDE, len(store.files), max(1, part.size // _LEAST_IN_STREAM))
+        most = min(SIDE_BY_SIDE, len(store.files), max(1, part.size // _LEAST_IN_STREAM))
         count = max(n for n in range(1, most + 1) if batch % n == 0)
         length = part.size // count
         chunk = length if part.size <= buffer else max(1, buffer // (2 * count))
@@ -165,16 +165,23 @@ class RecordStreams:
             deterministic=True,
         )
 
+        @_as_written
         def number(k: tf.Tensor, element: tuple) -> tuple[tf.Tensor, tuple]:
             step, row = start_step + k // width, first * self.rows + k % width
             return step * slicing.batch + row, element
 
-        return records.enumerate().map(lambda k, element: number(k, element))
+        return records.enumerate().map(number)
 
     def once(self) -> tf.data.Dataset:
-        """(index, record) of one epoch, a record of each stream in turn."""
+        """(index, record) of every record once, of each stream in turn."""
+        zero, rest = tf.zeros([], tf.int64), self.part.size - self.count * self.length
         return tf.data.Dataset.range(self.count).interleave(
-            lambda stream: self._epoch(stream, tf.zeros([], tf.int64), tf.zeros([], tf.int64)),
+            lambda stream: self._epoch(
+                stream,
+                zero,
+                zero,
+                tf.where(stream == self.count - 1, tf.cast(rest, tf.int64), zero),
+            ),
             cycle_length=self.count,
             block_length=1,
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -191,8 +198,10 @@ class RecordStreams:
             lambda e: self._epoch(stream, e, tf.where(e == epoch, tf.cast(chunk, tf.int64), zero))
         ).skip(done)
 
-    def _epoch(self, stream: tf.Tensor, epoch: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        """One epoch of a stream, from its chunk `first` on."""
+    def _epoch(
+        self, stream: tf.Tensor, epoch: tf.Tensor, first: tf.Tensor, rest: tf.Tensor | int = 0
+    ) -> tf.data.Dataset:
+        """One epoch of a stream, from its chunk `first` on, and the `rest` records behind it."""
         store = self.part.store
         assert isinstance(store, RecordStore)
         files, chunks = len(store.files), -(-self.length // self.chunk)
@@ -202,21 +211,17 @@ class RecordStreams:
         file = tf.searchsorted(ends, begin[None], "right", tf.int64)[0]
         skipped = begin - tf.concat([[tf.zeros([], tf.int64)], ends], 0)[file]
         records = tf.data.Dataset.range(file, files).flat_map(lambda i: store.records_of(order[i]))
-        records = _kept(records, self.part).skip(skipped).take(self.length - first * self.chunk)
+        wanted = self.length - first * self.chunk + rest
+        records = _kept(records, self.part).skip(skipped).take(wanted)
 
+        @_as_written
         def mixed(number: tf.Tensor, elements: tuple) -> tuple[tf.Tensor, ...]:
             size = tf.size(elements[0], tf.int64)
             key = -1 - ((epoch * self.count + stream) * chunks + number)  # none of a file order's
             places = permuted(tf.range(size), size, self.seed, key)
             return tuple(tf.gather(element, places) for element in elements)
 
-        return (
-            records.batch(self.chunk)
-            .enumerate(first)
-            .map(lambda number, elements: mixed(number, elements))
-            .prefetch(1)
-            .unbatch()
-        )
+        return records.batch(self.chunk).enumerate(first).map(mixed).prefetch(1).unbatch()
 
     @functools.cached_property
     def _in_files(self) -> tf.Tensor:
@@ -224,9 +229,12 @@ class RecordStreams:
         store = self.part.store
         assert isinstance(store, RecordStore)
         if self.part.indices is None:
-            return tf.constant([file.take for file in store.files], tf.int64)
-        file = np.searchsorted(store.first_indices, self.part.indices, side="right") - 1
-        return tf.constant(np.bincount(file, minlength=len(store.files)), tf.int64)
+            counts = np.array([file.take for file in store.files])
+        else:
+            file = np.searchsorted(store.first_indices, self.part.indices, side="right") - 1
+            counts = np.bincount(file, minlength=len(store.files))
+        with tf.init_scope(), tf.device("CPU:0"):  # first asked for while a graph is traced
+            return tf.constant(counts, tf.int64)
 
 
 def _kept(records: tf.data.Dataset, part: Part) -> tf.data.Dataset:

@@ -17,11 +17,10 @@ from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
 from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
-from neas_tf.data.streams import RecordStreams
+from neas_tf.data.streams import SIDE_BY_SIDE, RecordStreams
 
 # Labels of a stream of records are read for at most this many times the wanted count.
 _LOOK_AHEAD = 4
-_MIXED = 64  # streams of records at most, which are read side by side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +139,7 @@ def _from_records(
     taken = np.zeros(info.num_classes + 1, np.int64)  # one more for labels outside
     chosen: list[tuple[int, bytes]] = []  # (index, record)
     spare: list[tuple[int, bytes]] = []
-    stream = RecordStreams.of(part, _MIXED, info.config.shuffle_buffer, seed).once()
+    stream = RecordStreams.of(part, SIDE_BY_SIDE, info.config.shuffle_buffer, seed).once()
     labelled = stream.map(lambda index, record: (index, record, store.parse_label(record)))
     for index, record, label in labelled.take(_LOOK_AHEAD * count).as_numpy_iterator():
         label = int(label) if 0 <= label < info.num_classes else info.num_classes

@@ -44,9 +44,8 @@ def write_events(folder: Path, run: RunFiles, drawn: Mapping[str, bytes]) -> boo
         files[""] = [*_experiment(shown), *images]
     for name, summaries in files.items():
         write_bytes_atomic(place / name / EVENTS_FILE, _events(summaries))
-    for path in list(
-        place.rglob(EVENTS_FILE)
-    ):  # candidates of an earlier search would stay beside these
+    for path in list(place.rglob(EVENTS_FILE)):
+        # Candidates of an earlier search would stay beside these.
         if path.parent not in {place / name for name in files}:
             path.unlink()
             with contextlib.suppress(OSError):  # not empty: somebody's own files

@@ -64,6 +64,8 @@ def test_an_epoch_has_every_record_once_but_for_a_few(store, chosen, buffer):
         assert len(set(read)) == epoch and set(read) <= set(range(60) if chosen is None else chosen)
         orders.append(read)
     assert orders[0] != orders[1] and orders[0] != sorted(orders[0])
+    every = [int(index) for index, _ in made.once().as_numpy_iterator()]
+    assert sorted(every) == list(range(60) if chosen is None else chosen)
 
 
 def test_resumes_and_shares_at_every_step(store):

@@ -85,7 +85,7 @@ def recorded_counts(path: Path) -> dict[tuple[str, int], int]:
     """Records in files of a name and size, as a run's `data.json` tells; empty where it does not.
 
     Counting reads the length of every record, which is long for a million of them, and longer
-    elsewhere. Wrong counts would be found at once: a file is read as far as it was counted.
+    elsewhere.
     """
     try:
         recorded = read_json(path, "data") if path.exists() else {}
