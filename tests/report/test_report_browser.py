@@ -107,11 +107,6 @@ def tab(open_tab):
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return synthetic_run.write_run(tmp_path_factory.mktemp("runs") / "toy")
-
-
-@pytest.fixture(scope="module")
 def page(toy, tmp_path_factory):
     path = tmp_path_factory.mktemp("pages") / "report.html"
     write_page(path, [read_run(toy)])

@@ -1,10 +1,7 @@
 """report.html: what it holds, that texts do no harm, comparison and watching. No browser needed."""
 
 import base64
-import contextlib
-import gzip
 import hashlib
-import html.parser
 import json
 import os
 import pathlib
@@ -16,13 +13,11 @@ import numpy as np
 import pytest
 import synthetic_run
 import vl_convert
-import yaml
+from report_pages import Page
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.folder_lock import lock_folder
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
-from neas_tf.ensemble.confusion import MAX_ERRORS, MAX_MENDED
 from neas_tf.report import (
     Candidate,
     Table,
@@ -30,54 +25,16 @@ from neas_tf.report import (
     make_page,
     read_run,
     style,
-    summarise,
     write_page,
     write_report,
 )
 from neas_tf.report.__main__ import main
 from neas_tf.report.charts import thinned
 from neas_tf.report.page import SCRIPTS, packed
-from neas_tf.report.parts.opening import verdict
 from neas_tf.report.parts.run_data import run_data
-from neas_tf.report.run_files import is_finished, stages
-from neas_tf.report.writing import watch
 from neas_tf.space.architecture import Architecture
 
 EVIL = '</script><img src=x onerror="document.title=1"><!--<script>'
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return synthetic_run.write_run(tmp_path_factory.mktemp("runs") / "toy")
-
-
-@pytest.fixture
-def copy(toy, tmp_path):
-    return shutil.copytree(toy, tmp_path / "toy")
-
-
-class Page(html.parser.HTMLParser):
-    """The elements of a page, and the texts of its style and scripts."""
-
-    def __init__(self, data: bytes):
-        super().__init__(convert_charrefs=True)
-        self.elements, self.texts, self._open = [], {}, None
-        self.feed(data.decode("utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self._open = dict(attrs).get("id", tag)
-
-    def handle_endtag(self, tag):
-        self._open = None
-
-    def handle_data(self, data):
-        if self._open:
-            self.texts[self._open] = self.texts.get(self._open, "") + data
-
-    @property
-    def data(self):
-        return json.loads(gzip.decompress(base64.b64decode(self.texts["data"])))
 
 
 def digest(text: str) -> str:
@@ -362,216 +319,3 @@ def test_long_logs_keep_their_last_line(copy):
     marks, drawn = sorted(found["charts"]["loss"]["datasets"].values(), key=len)
     assert found["lines"] == 5003 and len(marks) == 3
     assert len(drawn) <= 200 and drawn[-1]["x"] == 5003
-
-
-def test_watching_ends_with_the_run(copy, tmp_path):
-    """The run grows while the watcher sleeps; the last page no longer reloads itself."""
-    output = tmp_path / "out" / "report.html"
-    results = (copy / "retrain/results.json").read_bytes()
-    history = (copy / "search/history.jsonl").read_text().splitlines(keepends=True)
-    (copy / "retrain/results.json").unlink()
-    (copy / "search/history.jsonl").write_text("".join(history[:10]))
-    seen, said = [], []
-
-    def grow(seconds):
-        assert seconds == 7
-        data = Page(output.read_bytes()).data
-        seen.append((data["reload"], data["runs"][0]["search"]["total"], output.stat().st_ino))
-        if len(seen) == 2:
-            (copy / "search/history.jsonl").write_text("".join(history[:20]))
-        if len(seen) == 3:
-            (copy / "retrain/results.json").write_bytes(results)
-
-    assert watch([copy], output, 7, said.append, grow)
-    assert [row[:2] for row in seen] == [(7, 10), (7, 10), (7, 20)]
-    assert seen[0][2] == seen[1][2] != seen[2][2], "written when there is more to say, as new file"
-    assert Page(output.read_bytes()).data["reload"] is None
-    assert [text.split(":")[0] for text in said] == ["watching every 7 s", "finished"]
-
-
-def test_ctrl_c_ends_watching(copy, tmp_path, capsys, monkeypatch):
-    (copy / "retrain/results.json").unlink()
-
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    said = []
-    output = tmp_path / "report.html"
-    assert not watch([copy], output, 5, said.append, interrupt)
-    assert said[-1] == f"stopped watching: {output}"
-    assert Page(output.read_bytes()).data["reload"] is None
-    (copy / "retrain/results.json").write_text(json.dumps({"ensemble_accuracy": 0.5}))
-    assert main([f"--model_dir={copy}", "--watch"]) == 0
-    assert (copy / "report/report.html").exists() and (copy / "report/summary.txt").exists()
-    assert "finished: " in capsys.readouterr().out
-
-
-def test_watching_says_when_nobody_works(copy, tmp_path):
-    results = (copy / "retrain/results.json").read_bytes()
-    (copy / "retrain/results.json").unlink()
-    said, looks = [], []
-    lock = contextlib.ExitStack()
-    lock.enter_context(lock_folder(copy))
-
-    def happens(_):
-        looks.append(len(said))
-        if len(looks) == 1:
-            lock.close()  # killed
-        elif len(looks) == 3:
-            lock.enter_context(lock_folder(copy))
-        elif len(looks) == 4:
-            (copy / "retrain/results.json").write_bytes(results)
-
-    assert watch([copy], tmp_path / "report.html", 5, said.append, happens)
-    lock.close()
-    assert said[1:3] == [
-        f"no process works on {str(copy)!r}: killed or stopped; the same command continues it",
-        f"{str(copy)!r} continues",
-    ]
-    assert looks == [1, 2, 2, 3], "said once each"
-
-
-def test_watching_waits_for_a_run_to_begin(copy, tmp_path):
-    """The run would refuse a folder that holds a page."""
-    folder, said = tmp_path / "new", []
-    folder.mkdir()
-    output = folder / "report" / "report.html"
-
-    def begin(_):
-        assert list(folder.iterdir()) == []
-        shutil.copytree(copy, folder, dirs_exist_ok=True)
-
-    assert watch([folder], output, 5, said.append, begin)
-    assert said == ["waiting for the run to begin (Ctrl-C ends it)", f"finished: {output}"]
-
-
-def test_when_a_run_is_finished(copy):
-    assert is_finished(read_run(copy)), "no formats are named"
-    params = yaml.safe_load((copy / "params.yaml").read_text())
-    params["export"] = {"formats": ["tflite", "saved_model", "keras"]}
-    (copy / "params.yaml").write_text(yaml.safe_dump(params))
-    assert not is_finished(read_run(copy))
-    assert stages(read_run(copy))[-1] == {
-        "name": "export",
-        "state": "begun",
-        "text": "2 of 3 files",
-    }
-    synthetic_run.write_json(copy / "export/model.keras.json", {"file": "model.keras"})
-    assert is_finished(read_run(copy))
-
-
-def told(toy, **changes):
-    return verdict({**summarise(toy), **changes})
-
-
-def test_the_verdict_says_what_was_found_accuracy_gain_and_cost(toy):
-    summary = summarise(toy)
-    first, second = told(toy).split(": ")
-    split, candidates = summary["architecture"]["split_point"], summary["search"]["candidates"]
-    assert first == (
-        f"An ensemble of 2 paths that share {'all' if split == 7 else f'the first {split} of 7'} "
-        f"layers, chosen from {candidates} candidates"
-    )
-    share = 100 * summary["cost"]["macs"] / summary["budget"]["max_macs"]
-    assert second.startswith(
-        "95.85 % of 10,000 test images right (± 0.20), 0.75 points more than its best path alone. "
-        "It takes "
-    )
-    assert f" MACs, {share:.0f} % of the " in second and second.endswith("that the budget allows.")
-    assert told(toy).count(". ") == 1, "two sentences"
-
-
-def test_the_verdict_of_what_is_not_finished(toy):
-    assert told(toy, architecture=None, search=None).startswith("Nothing is found yet")
-    assert (
-        told(toy, architecture=None, search={"candidates": 40, "best_accuracy": 0.5})
-        == "The search is not finished: of 40 candidates so far the best has 50.00 %."
-    )
-    assert "with the supernet's weights, not retrained yet." in told(toy, accuracy=None)
-    accuracy = {"ensemble": 0.5, "gain": -0.01, "test_examples": 100}
-    assert "(± 5.00), 1.00 points less than its best path" in told(toy, accuracy=accuracy)
-    single = {"num_paths": 1, "split_point": 7, "num_layers": 7}
-    assert told(toy, architecture=single, accuracy=accuracy).startswith(
-        "A single path of 7 layers, chosen"
-    )
-    cost, limits = {"macs": 50, "params": 90}, {"max_macs": 100, "max_params": 100}
-    assert "It takes 90 parameters, 90 % of the 100 parameters" in told(
-        toy, cost=cost, budget=limits
-    )
-    assert told(toy, cost=cost, budget={}).endswith("It takes 50 MACs; there was no upper bound.")
-    latency = {"cost": {"latency_ns": 1_500_000}, "budget": {"max_latency_ms": 2.0}}
-    assert "75 % of the 2.00 ms" in told(toy, **latency)
-
-
-def test_first_come_verdict_picture_and_candidates(toy):
-    page = Page(make_page([read_run(toy)]))
-    links = [a["href"][1:] for t, a in page.elements if t == "a"]
-    sections = [a["id"] for t, a in page.elements if t == "section"]
-    assert links == sections
-    assert sections == [
-        f"r0-{n}" for n in ("summary", "test", "search", "training", "shrinks", "facts")
-    ]
-    order = [a.get("id") or a.get("class") for _, a in page.elements]
-    first = [
-        "r0-summary",
-        "verdict",
-        "r0-picture",
-        "r0-scatter-macs",
-        "figures",
-        "r0-json",
-        "r0-test",
-    ]
-    assert [order.index(name) for name in first] == sorted(order.index(name) for name in first)
-    assert verdict(summarise(toy)) in page.texts["p"]
-
-
-def test_test_pictures_show_what_every_path_named(toy):
-    found = json.loads((toy / "retrain/pictures.json").read_text())
-    text = make_page([read_run(toy)]).decode()
-    figures = re.findall(r"<figure>(.*?)</figure>", text)
-    names = found["class_names"]
-    assert len(figures) == len(found["errors"]) + len(found["mended"]) > 10
-    for picture, figure in zip(found["errors"] + found["mended"], figures, strict=True):
-        assert f'src="data:image/png;base64,{picture["picture"]}"' in figure
-        assert f"Test image {picture['image']}, of the class {names[picture['label']]}" in figure
-        for k, (named, share) in enumerate(
-            zip(picture["named"][:-1], picture["sure"], strict=False)
-        ):
-            mark = "right" if named == picture["label"] else "wrong"
-            assert (
-                f'<li class="{mark}">path {k + 1}: {names[named]} {100 * share:.0f} %</li>'
-                in figure
-            )
-    sure = [float(x) for x in re.findall(r'<strong class="wrong">.*? (\d+) %</strong>', text)]
-    assert sure == sorted(sure, reverse=True) and len(sure) == len(found["errors"])
-
-
-def test_a_run_without_pictures_says_so_and_damaged_ones_are_a_problem(copy):
-    path = copy / "retrain/pictures.json"
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps({**value, "errors": [{}]}))
-    run = read_run(copy)
-    assert run.pictures is None and "pictures" in run.problems[0]
-    path.unlink()
-    run = read_run(copy)
-    assert run.pictures is None and run.problems == [] and run.missing == []
-    page = Page(make_page([run]))
-    assert "img" not in {tag for tag, _ in page.elements}
-    assert "the surest errors; they need retrain/pictures.json" in page.texts["p"]
-    path.write_text(json.dumps({**value, "errors": [], "mended": []}))
-    assert "No path got any picture" in Page(make_page([read_run(copy)])).texts["p"]
-
-
-def test_the_largest_page_is_not_too_large(tmp_path):
-    """More candidates than a page shows, and as many and as large pictures as there may be."""
-    folder = synthetic_run.write_run(tmp_path / "large", generations=30, population=70)
-    path = folder / "retrain/pictures.json"
-    value = json.loads(path.read_text())
-    noise = np.random.default_rng(0).integers(256, size=3_997).astype(np.uint8)
-    large = base64.b64encode(b"\xff\xd8\xff" + noise.tobytes()).decode()
-    for kind, most in (("errors", MAX_ERRORS), ("mended", MAX_MENDED)):
-        value[kind] = [{**value[kind][0], "picture": large}] * most
-    path.write_text(json.dumps(value))
-    run = read_run(folder)
-    assert len(run.candidates) > 1_000 and run.pictures is not None
-    assert len(make_page([run])) < 1_500_000

@@ -18,11 +18,6 @@ from neas_tf.report.tensorboard import EVENTS_FILE, FOLDER, MAX_CANDIDATES, writ
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return synthetic_run.write_run(tmp_path_factory.mktemp("runs") / "toy")
-
-
-@pytest.fixture(scope="module")
 def events(toy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
     assert write_events(folder, read_run(toy), {"architecture.png": png_of(7, 5)})
