@@ -66,15 +66,7 @@ class FileStore:
 
     def names(self, indices: tf.Tensor) -> tf.Tensor:
         """The same inside a graph; string (n,)."""
-        # Python's form: TensorFlow's errors cannot pass on bytes that are no UTF-8.
-        return tf.map_fn(
-            lambda i: tf.numpy_function(self._written, [i], tf.string),
-            indices,
-            fn_output_signature=tf.TensorSpec([], tf.string),
-        )
-
-    def _written(self, index: np.int64) -> bytes:
-        return self.where(int(index))[1:-1].encode()
+        return tf.map_fn(self.paths.written, indices, fn_output_signature=tf.string)
 
     def encoded(self, token: tf.Tensor) -> tf.Tensor:
         """The encoded image of what a stream holds of an example: its path."""

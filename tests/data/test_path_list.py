@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +40,18 @@ def test_inside_a_graph():
     found = list(tf.data.Dataset.range(3).map(packed.at).as_numpy_iterator())
     assert found == [os.fsencode(path) for path in paths]
     assert packed[-1] == "y.gif"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["x.jpg", "y.jpg"],
+        ["x.jpg", "caf\udce9.png", "y.jpg", "a\nb.png"],
+        ["it's.png", "back\\slash.png", "plain.png", "zeichen_ä.png"],
+        ["caf\udcc3", "\udca9.png"],  # side by side they would be one letter
+    ],
+)
+def test_messages_are_written_as_python_writes_them(names):
+    packed = PathList.of([f"/root/{name}" for name in names])
+    found = list(tf.data.Dataset.range(len(names)).map(packed.written).as_numpy_iterator())
+    assert found == [repr(f"/root/{name}")[1:-1].encode() for name in names]

@@ -104,6 +104,30 @@ class PathList(Sequence[str]):
         name = tf.strings.substr(names, begin, bounds[index + 1] - begin)
         return tf.strings.join([folders[of_folder[index]], name])
 
+    def written(self, index: tf.Tensor) -> tf.Tensor:
+        """The path inside a graph as Python writes it: TensorFlow's errors take UTF-8 only.
+
+        Paths that are written as they are, which is nearly all, are not kept a second time.
+        """
+        import tensorflow as tf
+
+        places, texts = self._odd
+        place = tf.searchsorted(places, index[None])[0]
+        return tf.where(places[place] == index, texts[place], self.at(index))
+
+    @functools.cached_property
+    def _odd(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Places (ascending) and texts of paths that are written otherwise; a stop behind them."""
+        import tensorflow as tf
+
+        whole = b"".join((*self.folders, self.names))
+        plain = whole.isascii() and whole.decode().isprintable() and not set(whole) & set(b"\\'")
+        shown = [] if plain else [(i, repr(path)[1:-1], path) for i, path in enumerate(self)]
+        odd = [(i, text.encode()) for i, text, path in shown if text != path]
+        with tf.init_scope(), tf.device("CPU:0"):
+            places = tf.constant([*(i for i, _ in odd), len(self)], tf.int64)
+            return places, tf.constant([*(text for _, text in odd), b""])
+
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, ...]:
         import tensorflow as tf
