@@ -92,17 +92,18 @@ class Watch:
         """Raises `Diverged` when a weight or a slot of the optimizer is not finite."""
         if self._finite is None:
             self._variables = _floats(model, optimizer)
-            values = self._variables
-
-            @tf.function(autograph=False)
-            def finite() -> tf.Tensor:
-                return tf.stack([tf.reduce_all(tf.math.is_finite(v)) for v in values])
-
-            self._finite = finite
+            # On a TPU every operation outside of a function is a program of its own; elsewhere a graph
+            # of all variables takes longer to trace than hundreds of looks at them.
+            tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+            self._finite = tf.function(self._flags, autograph=False) if tpu else self._flags
         flags = self._finite().numpy()
         if not flags.all():
             name = self._variables[int(flags.argmin())].name
             raise Diverged(last, f"it left {name!r} not finite{self._words(last)}")
+
+    def _flags(self) -> tf.Tensor:
+        """bool (n,): which of the variables are finite."""
+        return tf.stack([tf.reduce_all(tf.math.is_finite(v)) for v in self._variables])
 
     def _words(self, step: int) -> str:
         return f" (architecture {self._drawn(step - 1)})" if self._drawn else ""

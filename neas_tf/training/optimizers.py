@@ -116,8 +116,14 @@ def create_slots(optimizer: Any, model: tf_keras.Model) -> None:
 def take_averages(optimizer: Any) -> None:
     """Puts the averages, where the optimizer has some, into the model. Needs a strategy's scope."""
     inner = unscaled(optimizer)
-    if isinstance(inner, optimization.ExponentialMovingAverage):
+    if not isinstance(inner, optimization.ExponentialMovingAverage):
+        return
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         inner.swap_weights()
+        return
+    # Its arithmetic, rounding included, without its graph, which takes seconds to trace.
+    for average, weight in zip(inner._average_weights, inner._model_weights, strict=True):
+        weight.assign((average + weight) - weight)
 
 
 def unscaled(optimizer: Any) -> Any:

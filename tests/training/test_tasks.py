@@ -28,26 +28,33 @@ from neas_tf.common.errors import NeasError
 from neas_tf.supernet.model import update_rules
 from neas_tf.training.tasks import DrawTable
 
+DRAWN = (FIRST, SECOND, FIRST, THIRD)
 
-def test_step_on_the_trainer_moves_only_what_was_drawn(tmp_path):
-    """Weights, momentum and statistics; after several draws, too (method section 4)."""
-    with supernet_loop(tmp_path, draws=codes(FIRST, SECOND, FIRST, THIRD)) as (loop, model):
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Four steps on the trainer: the state before and after each, and the lines of metrics."""
+    folder = tmp_path_factory.mktemp("trained")
+    with supernet_loop(folder, draws=codes(*DRAWN)) as (loop, model):
         states = [state_of(model, loop.optimizer)]
         for step in range(1, 5):
             loop.train_to(step, save=False)
             states.append(state_of(model, loop.optimizer))
-    for i, architecture in enumerate((FIRST, SECOND, FIRST, THIRD)):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return model, states, [json.loads(line) for line in lines]
+
+
+def test_step_on_the_trainer_moves_only_what_was_drawn(trained):
+    """Weights, momentum and statistics; after several draws, too (method section 4)."""
+    model, states, _ = trained
+    for i, architecture in enumerate(DRAWN):
         # Momentum is not zero from the second step on: it must rest all the same.
         assert check_only_drawn_moved(model, states[i], states[i + 1], architecture) > 10
     assert check_only_drawn_moved(model, states[0], states[4], FIRST, SECOND, THIRD) > 0
 
 
-def test_direct_step_equals_the_trainer_and_counts_the_loss_of_all_paths(tmp_path):
-    with supernet_loop(tmp_path, draws=codes(FIRST)) as (loop, model):
-        loop.train_to(1, save=False)
-        expected = state_of(model, loop.optimizer)
-    line = json.loads((tmp_path / "metrics.jsonl").read_text())
-
+def test_direct_step_equals_the_trainer_and_counts_the_loss_of_all_paths(trained):
+    _, (_, expected, *_), (line, *_) = trained
     task = make_task()
     model = task.build_model()
     optimizer = task.create_masked_optimizer(
