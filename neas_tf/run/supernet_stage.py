@@ -20,7 +20,7 @@ from neas_tf.config.resolve import resolve_steps, shrink_boundaries, with_augmen
 from neas_tf.config.settings import NeasConfig, SupernetConfig
 from neas_tf.run.cluster import Cluster, agree_on_draws
 from neas_tf.run.identity import Identity, bounds_of
-from neas_tf.run.parts.measuring import measure, training_part
+from neas_tf.run.parts.measuring import forward_functions, measure, training_part
 from neas_tf.run.parts.pacing import SupernetPace
 from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs, shrink_settings
@@ -118,16 +118,19 @@ def train_supernet(
         pace.epochs_of(per_epoch)
     diverging = OnDivergence.of(stage, space.num_classes, "supernet")
 
+    functions = functools.cache(forward_functions)  # a model more only after a rollback
+
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"
         due = cluster.is_chief and not path.exists() and _is_due(config, shrunk)
         if due and not (pace and pace.skips(index)):
             begin = time.monotonic()
-            measurements = measure(model, shrunk, shrink_settings(config), info, config, index)
+            settings = shrink_settings(config)
+            measurements = measure(functions(model), shrunk, settings, info, config, index)
             _, report = shrink(
                 shrunk,
                 measurements,
-                shrink_settings(config),
+                settings,
                 lambda smaller: budget.attainable(smaller, table),
                 index=index,
                 step=step,

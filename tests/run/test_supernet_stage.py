@@ -18,8 +18,13 @@ def model():
     return shaken(Supernet(SPACE, 2, seed=4, name="supernet"))
 
 
+@pytest.fixture(scope="module")
+def functions(model):
+    return supernet_stage.forward_functions(model)
+
+
 @pytest.fixture
-def measured(model, monkeypatch):
+def measured(functions, monkeypatch):
     """Images of two batches that differ much, and what is measured on them."""
     rng = np.random.default_rng(0)
     shift = np.repeat([0.0, 4.0], 8)[:, None, None, None]
@@ -33,7 +38,7 @@ def measured(model, monkeypatch):
         whole = types.SimpleNamespace(search_fraction=0.0)
         config = types.SimpleNamespace(shrink=section, seed=0, data=whole)
         full = ShrunkSpace.full(SPACE, 2)
-        return supernet_stage.measure(model, full, chosen, None, config, 1)
+        return supernet_stage.measure(functions, full, chosen, None, config, 1)
 
     return types.SimpleNamespace(images=images, labels=labels, measure=measure)
 

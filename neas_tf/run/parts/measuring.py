@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -24,8 +27,31 @@ def training_part(config: NeasConfig) -> str:
     return "supernet" if config.data.search_fraction else "train"
 
 
+def forward_functions(model: Supernet) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What `measure` runs of a supernet; all shrinks take the same, which are traced once.
+
+    Returns:
+      From images and an architecture's code to the moments of the batch, as mean and mean square;
+      from images, labels (b,), code and statistics to the distances (K, K) and accuracies (K,).
+    """
+
+    @tf.function(autograph=False)
+    def moments(x, architecture):
+        # Mean and mean square: their means over equal batches are those of all images together.
+        both = model(x, architecture).moments
+        return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
+
+    @tf.function(autograph=False)
+    def forward(x, y, architecture, statistics):
+        output = model(x, architecture, statistics)
+        correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
+        return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
+
+    return moments, forward
+
+
 def measure(
-    model: Supernet,
+    functions: tuple[Callable[..., Any], Callable[..., Any]],
     shrunk: ShrunkSpace,
     settings: ShrinkSettings,
     info: data.DatasetInfo,
@@ -35,8 +61,9 @@ def measure(
     """Distances and accuracies of sampled ensembles on a part of the training set (Eqs. 5, 7).
 
     BN normalises with the moments of each measured batch, or (`batch_norm: recalculated`) with
-    those of all measured images, as the search does.
+    those of all measured images, as the search does. `functions` are `forward_functions`.
     """
+    moments, forward = functions
     rng = np.random.default_rng([config.seed, _TAG, index])
     ensembles = sampling.stratified(shrunk, rng, settings.num_samples, settings.min_pair_count)
     part, wanted = training_part(config), config.shrink.images
@@ -47,23 +74,11 @@ def measure(
         for i in range(0, len(images) // size * size, size)
     ]
 
-    @tf.function(autograph=False)
-    def moments(x, architecture):
-        # Mean and mean square: their means over equal batches are those of all images together.
-        both = model(x, architecture).moments
-        return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
-
     def recalculated(architecture):
         if settings.batch_norm == "batch":
             return None
         each = [moments(x, architecture) for x, _ in batches]
         return tf.nest.map_structure(lambda *m: statistics_of(tf.add_n(m), len(m)), *each)
-
-    @tf.function(autograph=False)
-    def forward(x, y, architecture, statistics):
-        output = model(x, architecture, statistics)
-        correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
-        return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
 
     codes, distances, accuracies = [], [], []
     with console.bar(f"shrink {index}", len(ensembles), "ensembles", leave=False) as bar:
