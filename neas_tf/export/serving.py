@@ -79,12 +79,17 @@ def deployed_model(
 
 
 def write_saved_model(
-    serving: Any, info: LoadedInfo, target: Path, batch_size: int | None = None
+    serving: Any,
+    info: LoadedInfo,
+    target: Path,
+    batch_size: int | None = None,
+    gradients: bool = True,
 ) -> dict[str, int]:
     """Writes a SavedModel with the signatures `serving_default` and `class_names`.
 
-    `serving` is a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone. Returns the
-    operations of the graph, counted.
+    `serving` is a `tf_keras.Model` from pixels to a dict of outputs, or to logits alone. Without
+    `gradients` those of swish, a function of their own for every use of it, are left out. Returns
+    the operations of the graph, counted.
     """
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder) / "labels.txt"
@@ -94,19 +99,24 @@ def write_saved_model(
         module.labels = tf.saved_model.Asset(str(labels))
         shape = (batch_size, *serving.input_shape[1:])
 
-        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+        image = tf.TensorSpec(shape, tf.float32, name="image")
+
+        @tf.function(input_signature=[image], autograph=False)
         def serve(image):
             outputs = serving(image, training=False)
             if not isinstance(outputs, dict):
                 outputs = {"logits": outputs}
             return {name: tf.identity(value, name=name) for name, value in outputs.items()}
 
-        @tf.function(input_signature=[])
+        @tf.function(input_signature=[], autograph=False)
         def class_names():
             return {"class_names": tf.constant(list(info.class_names))}
 
         tf.saved_model.save(
-            module, str(target), signatures={SIGNATURE: serve, "class_names": class_names}
+            module,
+            str(target),
+            signatures={SIGNATURE: serve, "class_names": class_names},
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=gradients),
         )
     operations = serve.get_concrete_function().graph.get_operations()
     return counted(op.type for op in operations)

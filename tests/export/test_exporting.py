@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from tflite_arena import arena_bytes, operations
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.paths import literal_path
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble.deployed_costs import file_size, peak_activation_bytes
 from neas_tf.ensemble.deployed_graph import deployed_graph
@@ -45,16 +47,35 @@ def two_paths():
     return make(ENSEMBLES["two_paths"])
 
 
+@pytest.fixture(scope="module")
+def exported(two_paths, tmp_path_factory):
+    """By an ensemble's name: model, what it is, its TFLite file in a new folder, the report."""
+
+    @functools.cache
+    def export(name):
+        model, info = two_paths if name == "two_paths" else make(ENSEMBLES[name])
+        path = tmp_path_factory.mktemp(name) / "new" / "model.tflite"
+        return model, info, path, export_tflite(model, info, path)
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def saved_model(two_paths, tmp_path_factory):
+    """A SavedModel in a folder whose name looks like a pattern, and its report."""
+    path = tmp_path_factory.mktemp("rate") / "rate[0.1]" / "saved_model"
+    return path, export_saved_model(*two_paths, path, settings={"a": 1})
+
+
 def softmax(x):
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("architecture", ENSEMBLES.values(), ids=ENSEMBLES)
-def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(architecture, tmp_path):
-    model, info = make(architecture)
-    path = tmp_path / "new" / "model.tflite"
-    report = export_tflite(model, info, path)
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(name, exported):
+    architecture = ENSEMBLES[name]
+    model, info, path, report = exported(name)
     assert report["parity"]["max_abs_diff"] <= 1e-4
     assert report["parity"]["examples"] == 8 and report["parity"]["agreement"] == 1.0
     ops = report["ops"]
@@ -82,17 +103,15 @@ def test_tflite_equals_the_keras_model_and_computes_the_trunk_once(architecture,
     np.testing.assert_allclose(outputs["probabilities"], softmax(expected), atol=1e-4)
 
 
-def test_report_and_labels_lie_beside_the_file(two_paths, tmp_path):
-    model, info = two_paths
-    path = tmp_path / "model.tflite"
-    report = export_tflite(model, info, path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+def test_report_and_labels_lie_beside_the_file(exported):
+    _, info, path, report = exported("two_paths")
+    assert sorted(p.name for p in path.parent.iterdir()) == [
         "model.tflite",
         "model.tflite.json",
         "model.tflite.labels.txt",
     ]
-    assert json.loads((tmp_path / "model.tflite.json").read_text()) == report
-    labels = (tmp_path / report["labels"]).read_text(encoding="utf-8")
+    assert json.loads((path.parent / "model.tflite.json").read_text()) == report
+    labels = (path.parent / report["labels"]).read_text(encoding="utf-8")
     assert labels.splitlines() == list(NAMES) == report["class_names"]
     content = path.read_bytes()
     assert report["bytes"] == len(content)
@@ -106,12 +125,10 @@ def test_report_and_labels_lie_beside_the_file(two_paths, tmp_path):
     assert {"tensorflow", "tf-keras", "ai-edge-litert"} <= set(report["versions"])
 
 
-def test_saved_model_has_named_signatures_and_class_names(two_paths, tmp_path):
-    model, info = two_paths
-    path = tmp_path / "saved_model"
-    report = export_saved_model(model, info, path)
-    assert json.loads((tmp_path / "saved_model.json").read_text()) == report
-    loaded = tf.saved_model.load(str(path))
+def test_saved_model_has_named_signatures_and_class_names(two_paths, saved_model):
+    (model, info), (path, report) = two_paths, saved_model
+    assert json.loads((path.parent / "saved_model.json").read_text()) == report
+    loaded = tf.saved_model.load(literal_path(path))
     serve = loaded.signatures["serving_default"]
     assert serve.structured_input_signature[1]["image"].shape.as_list() == [None, 24, 20, 3]
     images = random_images(SPACE, 3)
@@ -126,7 +143,7 @@ def test_saved_model_has_named_signatures_and_class_names(two_paths, tmp_path):
     assert convolutions == expected_convolutions(info.architecture, SPACE)
     again = export_saved_model(model, info, path, overwrite=True)
     assert again["parity"]["max_abs_diff"] <= 1e-4
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(path.parent.iterdir())) == 3
 
 
 @pytest.mark.parametrize("export", [export_tflite, export_saved_model])
@@ -165,16 +182,18 @@ def test_parity_sees_not_a_number(two_paths, tmp_path, monkeypatch):
         "agreement": 0.0,
     }
     monkeypatch.setattr(export_checks, "parity", lambda *args: nothing)
+    job = export_checks.Job(info, tmp_path / "out", "saved_model")
     with pytest.raises(NeasError, match="nan"):
-        export_saved_model(model, info, tmp_path / "out")
+        job.run(model, lambda target: {"bytes": target.write_bytes(b"written")})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_trunk_computed_twice_is_refused(two_paths, tmp_path, monkeypatch):
+def test_a_trunk_computed_twice_is_refused(two_paths, saved_model, tmp_path, monkeypatch):
     model, info = two_paths
     monkeypatch.setattr(export_checks, "expected_convolutions", lambda *args: 3)
+    job = export_checks.Job(info, tmp_path / "out", "saved_model")
     with pytest.raises(NeasError, match="convolutions, the ensemble 3"):
-        export_saved_model(model, info, tmp_path / "out")
+        job.run(model, lambda target: target.mkdir() or {"ops": saved_model[1]["ops"]})
     assert not list(tmp_path.iterdir())
 
 
@@ -211,17 +230,15 @@ def test_a_full_disk_leaves_nothing(name, two_paths, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_exports_in_a_folder_that_looks_like_a_pattern(two_paths, tmp_path):
+def test_exports_in_a_folder_that_looks_like_a_pattern(saved_model):
     """The parity check loads the SavedModel, which TensorFlow does not find by itself."""
-    model, info = two_paths
-    folder = tmp_path / "rate[0.1]"
-    assert export_saved_model(model, info, folder / "saved_model")["parity"]["examples"]
-    assert (folder / "saved_model" / "saved_model.pb").exists()
+    path, report = saved_model
+    assert path.parent.name == "rate[0.1]" and report["parity"]["examples"]
+    assert (path / "saved_model.pb").exists()
 
 
-def test_a_report_says_which_weights_it_is_of(two_paths, tmp_path):
-    model, info = two_paths
-    report = export_saved_model(model, info, tmp_path / "m", settings={"a": 1})
+def test_a_report_says_which_weights_it_is_of(two_paths, saved_model):
+    (model, _), (_, report) = two_paths, saved_model
     assert report["settings"] == {"a": 1}
     assert report["weights"] == weights_digest(weights_content(model))
 

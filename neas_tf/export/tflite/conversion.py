@@ -60,7 +60,7 @@ class Conversion:
         ):
             saved = Path(folder) / "model"
             with console.native_noise_off():
-                write_saved_model(network, self.info, saved, 1)
+                write_saved_model(network, self.info, saved, 1, gradients=False)
                 content = convert(
                     saved,
                     self.quantize,
