@@ -95,7 +95,10 @@ def facts_of(config: DataConfig) -> Facts:
     source = open_source(config)
     names = class_names_of(config, source)
     labels = source.train.labels
-    counts = () if labels is None else np.bincount(labels, minlength=len(names)).tolist()
+    if labels is not None:
+        counts = np.bincount(labels, minlength=len(names)).tolist()
+    else:
+        counts = stores.training_counts(Path(config.data_dir))
     side, same = _sides(source, config.input_size)
     roots = [s.root for s in (source.train, source.test) if isinstance(s, FileStore)]
     if len(set(roots)) == 2 and os.path.basename(roots[1]) in VALIDATION_FOLDERS:

@@ -93,6 +93,12 @@ def settings_of(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def training_counts(folder: Path) -> list[int]:
+    """Training images of each class in a store; [] where a folder is none."""
+    path = folder / FILE
+    return list(read_json(path, "store")["counts"]["train"]) if path.is_file() else []
+
+
 def _found(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     """The record of a store that is there, if it was made of these parts."""
     record = read_json(folder / FILE, "store")
@@ -224,6 +230,12 @@ def _write(
             f"{counts['test'].total():,} in all."
         )
     class_names, offset, index = _classes(counts, names)
+    alone = [label for label, count in counts["train"].items() if count < 2]
+    if alone and "validation" not in given:
+        raise NeasError(
+            f"data labels: the class {alone[0]!r} has 1 training image, expected two at least, one "
+            "of them to judge the search by."
+        )
     if any(isinstance(label, str) for label in index):
         for path in sorted(folder.glob("*.tfrecord")):
             _number_labels(path, index)
