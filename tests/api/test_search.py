@@ -155,6 +155,7 @@ def test_the_model_card_tells_of_the_files_and_its_code_runs(found, monkeypatch)
     (entry,) = metadata["model-index"][0]["results"]
     assert entry["metrics"][0]["value"] == result.accuracy
     assert metadata["pipeline_tag"] == "image-classification" and "`model.tflite`" in body
+    assert "Trained on 60 images of own_data; the architecture was chosen by 30 valid" in body
     assert f"{result.accuracy:.2%} of 20 test images" in body and "high, low" in body
     (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
     monkeypatch.chdir(result.model_dir / "export")
@@ -167,6 +168,8 @@ def test_exports(found, tmp_path):
     result, _ = found
     path = result.export(tmp_path / "m.tflite", quantize="int8")
     assert path.is_file() and (tmp_path / "m.tflite.labels.txt").read_text() == "high\nlow\n"
+    card = (tmp_path / "README.md").read_text()
+    assert "| `m.tflite` | tflite, int8 |" in card and f"{result.accuracy:.2%} of 20 test" in card
     for name, quantize, said in (
         ("m.onnx", "none", "ends with .tflite or .keras"),
         ("n.tflite", "int3", "quantize: received 'int3'"),
