@@ -12,15 +12,21 @@ import numpy as np
 
 from neas_tf.api import store as stores
 from neas_tf.api.plan import Facts
+from neas_tf.common import console
 from neas_tf.common.errors import NeasError, fail
 from neas_tf.common.paths import resolve_user_path
 from neas_tf.data.data_config import DataConfig
 from neas_tf.data.loading import class_names_of
 from neas_tf.data.reading import pictures
+from neas_tf.data.reading.folders import VALIDATION_FOLDERS
 from neas_tf.data.reading.sources import Source, open_source
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
 
 _LOOK = 200  # pictures whose size is asked
+_ONLY_VALIDATION = (
+    "No test pictures beside the validation pictures: those are the test, which nothing is chosen "
+    "by, and some of the training pictures judge the search."
+)
 
 
 def data_settings(
@@ -30,7 +36,7 @@ def data_settings(
 
     Args:
       data: a folder, the name of a TFDS set, (images, labels), or a dataset.
-      test, validation: the same as arrays or datasets, or None.
+      test, validation: the same as arrays or datasets, or None; `validation` alone is the test.
       model_dir: folder of the run.
       given: the user's own settings of that section.
 
@@ -40,10 +46,12 @@ def data_settings(
     if isinstance(data, str | os.PathLike):
         for name, value in (("test", test), ("validation", validation)):
             if value is not None:
-                fail(name, type(value).__name__, "nothing beside a folder, which has its own test/")
+                has = "nothing beside a folder, which has its own test/ and validation/"
+                fail(name, type(value).__name__, has)
         return _of_name(os.fspath(data))
     if test is None and validation is not None:
         test, validation = validation, None  # as the folders val/ and test/ of pictures
+        console.say(_ONLY_VALIDATION)
     record = stores.store(
         model_dir,
         data,
@@ -87,9 +95,16 @@ def facts_of(config: DataConfig) -> Facts:
     source = open_source(config)
     names = class_names_of(config, source)
     labels = source.train.labels
-    counts = () if labels is None else np.bincount(labels, minlength=len(names)).tolist()
+    if labels is not None:
+        counts = np.bincount(labels, minlength=len(names)).tolist()
+    else:
+        counts = stores.training_counts(Path(config.data_dir))
     side, same = _sides(source, config.input_size)
-    if isinstance(source.train, FileStore) and min(counts, default=2) < 2:
+    roots = [s.root for s in (source.train, source.test) if isinstance(s, FileStore)]
+    if len(set(roots)) == 2 and os.path.basename(roots[1]) in VALIDATION_FOLDERS:
+        console.say(_ONLY_VALIDATION)
+    judges = source.validation.size if source.validation else 0
+    if not judges and isinstance(source.train, FileStore) and min(counts, default=2) < 2:
         short = [names[i] for i, count in enumerate(counts) if count < 2]
         raise NeasError(
             f"data: the class {short[0]!r} has {counts[names.index(short[0])]} training image(s), "
@@ -104,6 +119,7 @@ def facts_of(config: DataConfig) -> Facts:
         side,
         same,
         config.input_channels or source.channels,
+        judges,
     )
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neas_tf.common.errors import fail
 from neas_tf.cost.space_fitting import fit_space
 
 SIDES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
@@ -35,6 +36,7 @@ class Facts:
       side: shorter side of the images in pixels, their median.
       same_size: (height, width) where all images have it, else None.
       channels: 1 or 3.
+      validation: images that judge the search; 0 leaves that to some of the training images.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Facts:
     side: int
     same_size: tuple[int, int] | None
     channels: int
+    validation: int = 0
 
 
 @dataclasses.dataclass
@@ -84,9 +87,9 @@ def make_plan(facts: Facts, given: Mapping[str, Any]) -> Plan:
     plan = Plan()
     search, data = given.get("search") or {}, given.get("data") or {}
     size, macs = _size_and_budget(plan, facts, data, search)
-    held_out = _parts(plan, facts, data)
+    judges, held_out = _parts(plan, facts, data)
     _space(plan, facts, given, macs, size)
-    _lengths(plan, facts, given, held_out, size)
+    _lengths(plan, facts, given, judges, held_out, size)
     return plan
 
 
@@ -123,17 +126,26 @@ def _size_and_budget(
     return size, bound
 
 
-def _parts(plan: Plan, facts: Facts, data: Mapping[str, Any]) -> int:
-    """How many images judge the search."""
+def _parts(plan: Plan, facts: Facts, data: Mapping[str, Any]) -> tuple[int, int]:
+    """How many images judge the search, and how many training images are held out for that."""
     share = data.get("search_fraction")
-    if share is None:
-        share = round(min(0.25, max(0.1, 2000 / max(facts.train, 1))), 3)
-        plan.put("data", search_fraction=share)
-    held_out = max(1, round(float(share) * facts.train))
-    error = 50 / math.sqrt(held_out)  # points, at an accuracy of 50 %
-    said = f"{held_out:,} of {facts.train:,} training images judge the search"
-    plan.reasons.append(("held out", said))
-    if held_out < _FEW_JUDGES:
+    if facts.validation:
+        if share:
+            received = f"{share:g} beside {facts.validation:,} validation pictures"
+            fail("data.search_fraction", received, "none: those judge the search")
+        judges, held_out = facts.validation, 0
+        plan.put("data", search_fraction=0.0)
+        said = f"judged on {judges:,} validation pictures, which nothing is trained on"
+        plan.reasons.append(("search", said))
+    else:
+        if share is None:
+            share = round(min(0.25, max(0.1, 2000 / max(facts.train, 1))), 3)
+            plan.put("data", search_fraction=share)
+        judges = held_out = max(1, round(float(share) * facts.train))
+        said = f"{held_out:,} of {facts.train:,} training images judge the search"
+        plan.reasons.append(("held out", said))
+    error = 50 / math.sqrt(judges)  # points, at an accuracy of 50 %
+    if judges < _FEW_JUDGES:
         plan.warnings.append(
             f"{said}: an accuracy on so few has a standard error of up to {error:.0f} points, so "
             "that candidates can hardly be told apart; more pictures help most."
@@ -151,7 +163,7 @@ def _parts(plan: Plan, facts: Facts, data: Mapping[str, Any]) -> int:
             f"classes have {few:,} to {max(facts.counts):,} training images; "
             "data.class_weights=balanced lets them count the same."
         )
-    return held_out
+    return judges, held_out
 
 
 def _space(
@@ -186,7 +198,12 @@ def _space(
 
 
 def _lengths(
-    plan: Plan, facts: Facts, given: Mapping[str, Any], held_out: int, size: Sequence[int]
+    plan: Plan,
+    facts: Facts,
+    given: Mapping[str, Any],
+    judges: int,
+    held_out: int,
+    size: Sequence[int],
 ) -> None:
     """Passes over the data, batches and rates; smaller data are seen more often."""
     trained = max(1, facts.train - held_out)
@@ -228,7 +245,7 @@ def _lengths(
         "search",
         calibration_images=calibration,
         calibration_batch=min(128, _power_of_two(calibration)),
-        validation_images=2000 if held_out > 2000 else 0,
+        validation_images=2000 if judges > 2000 else 0,
     )
     if facts.train >= 5000:
         plan.put("search", population=24, parents=8, generations=12)

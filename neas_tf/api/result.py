@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.common.files import read_json
 from neas_tf.common.paths import resolve_user_path
@@ -116,13 +117,15 @@ class Result:
           overwrite: replaces an earlier export there.
 
         Returns:
-          The path; beside it lie the report `.json` and, of a `.tflite`, the `.labels.txt`.
+          The path; beside it lie the report `.json`, the `.labels.txt` and the model card
+          `README.md`, unless there is one that this project has not written.
 
         Raises:
           NeasError: for another ending or quantization, something else at the path, or an export
             that does not agree with the model.
         """
         from neas_tf.export import formats
+        from neas_tf.export.model_card import write_card
         from neas_tf.export.tflite.quantizing import check_quantization
 
         target = Path(resolve_user_path(os.fspath(path))).absolute()
@@ -145,7 +148,9 @@ class Result:
             check(quantize == "none", "quantize", quantize, f"'none' for a {kind} export")
         model, info = load_model(self.model_dir / RUN_MODEL)
         exporter = getattr(formats, f"export_{kind}")
-        exporter(model, info, target, overwrite=overwrite, **options)
+        report = exporter(model, info, target, overwrite=overwrite, **options)
+        card = write_card(target.parent, info, report["weights"], self.model_dir)
+        console.say(f"Model card: {card}")
         return target
 
 

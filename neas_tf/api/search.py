@@ -47,13 +47,14 @@ def search(
     work and kept in `model_dir/plan.json`. A call that was interrupted continues with the same line.
 
     Args:
-      data: a folder of pictures (`<class>/*.jpg`, or `train/<class>/` and `test/<class>/`); the name
-        of a TFDS set; (images, labels) as arrays; or a `tf.data.Dataset` of (image, label), batched
-        or not. Pixels are 0..255 or 0..1, labels class numbers or names.
+      data: a folder of pictures (`<class>/*.jpg`, or `train/<class>/` and `test/<class>/`, with or
+        without `validation/<class>/`); the name of a TFDS set; (images, labels) as arrays; or a
+        `tf.data.Dataset` of (image, label), batched or not. Pixels are 0..255 or 0..1, labels class
+        numbers or names.
       test: images that judge the result, as arrays or a dataset; without it some of each class are
         held out.
-      validation: another name of `test`; beside a `test` its images are trained on, and the search
-        is judged by some of all of them.
+      validation: images that judge the search beside a `test`, as that; nothing is trained on them.
+        Without a `test` they are the test, and some training images judge the search.
       model_dir: folder of the run.
       measure: measures a latency table of this machine for `max_latency_ms`, which takes minutes; it
         is kept for the next time.

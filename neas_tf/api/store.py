@@ -33,7 +33,7 @@ def store(
     model_dir: Path,
     data: Any,
     test: Any = None,
-    extra: Any = None,
+    validation: Any = None,
     class_names: Sequence[str] = (),
     test_fraction: float = 0.2,
 ) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def store(
       model_dir: folder of the run.
       data: training images and labels, as `examples_of` takes them.
       test: the same for the test; None holds out every so many-th example of each class of `data`.
-      extra: further training images, or None.
+      validation: the same for what judges the search; None leaves that to some of `data`.
       class_names: of the class numbers; names as labels need none.
       test_fraction: share of each class, where `test` is None.
 
@@ -54,12 +54,12 @@ def store(
       NeasError: for data that cannot be taken, a folder with other data, or a full disk.
     """
     folder = model_dir / FOLDER
-    parts = {"data": data, "test": test, "validation": extra}
+    parts = {"data": data, "validation": validation, "test": test}
     with told(f"model_dir {str(model_dir)!r}"):
         model_dir.mkdir(parents=True, exist_ok=True)
         with lock_folder(model_dir):
             if (folder / FILE).is_file():
-                return _found(folder, data)
+                return _found(folder, parts)
             if folder.exists():
                 raise NeasError(
                     f"model_dir: {str(folder)!r} is there without {FILE}, expected a new folder, "
@@ -86,13 +86,21 @@ def settings_of(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         "class_names": record["class_names"],
         "input_channels": record["channels"],
     }
+    if "validation" in record["counts"]:
+        settings["validation_pattern"] = "validation-*.tfrecord"
     if record["size"]:
         settings["input_size"] = record["size"]
     return settings
 
 
-def _found(folder: Path, data: Any) -> dict[str, Any]:
-    """The record of a store that is there, if it was made of these data."""
+def training_counts(folder: Path) -> list[int]:
+    """Training images of each class in a store; [] where a folder is none."""
+    path = folder / FILE
+    return list(read_json(path, "store")["counts"]["train"]) if path.is_file() else []
+
+
+def _found(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """The record of a store that is there, if it was made of these parts."""
     record = read_json(folder / FILE, "store")
     check(
         isinstance(record, dict) and record.get("format") == FORMAT,
@@ -100,14 +108,24 @@ def _found(folder: Path, data: Any) -> dict[str, Any]:
         record,
         FORMAT,
     )
-    if hasattr(data, "__next__"):  # a generator: it gives its examples once only
-        return record
-    examples = examples_of(data, Reading("data", lambda text: None))
-    if _digest(_first(examples)) != record["first_sha256"]:
+    others = record.get("first_sha256_of")  # which stores of before there were any lack
+    begun = {"data": record["first_sha256"], **(others or {})}
+    given = [part for part, data in parts.items() if data is not None]
+    if set(given) != set(begun) if others is not None else "validation" in given:
         raise NeasError(
-            f"data: not those that {str(folder.parent)!r} was begun with (its first {_SEEN} "
-            "examples differ); expected the same data, or another model_dir."
+            f"data: received {', '.join(given)}, and {str(folder.parent)!r} was begun with "
+            f"{', '.join(begun) if others is not None else 'no validation of its own'}; expected "
+            "the same, or another model_dir."
         )
+    for part in given:
+        if part not in begun or hasattr(parts[part], "__next__"):  # it gives its examples once only
+            continue
+        examples = examples_of(parts[part], Reading(part, lambda text: None))
+        if _digest(_first(examples)) != begun[part]:
+            raise NeasError(
+                f"{part}: not those that {str(folder.parent)!r} was begun with (its first {_SEEN} "
+                "examples differ); expected the same data, or another model_dir."
+            )
     return record
 
 
@@ -172,25 +190,24 @@ class _Writer:
 def _write(
     folder: Path, parts: dict[str, Any], names: tuple[str, ...], test_fraction: float
 ) -> dict[str, Any]:
-    writers = {part: _Writer(folder, part) for part in ("train", "test")}
+    names_of = {"data": "train", "validation": "validation", "test": "test"}
+    given = {part: data for part, data in parts.items() if data is not None}
+    writers = {names_of[part]: _Writer(folder, names_of[part]) for part in (*given, "test")}
     sizes: set[tuple[int, int]] = set()
-    first: list[Example] = []
+    first: dict[str, list[Example]] = {part: [] for part in given}
     channels = 0
     period = max(2, round(1 / test_fraction)) if parts["test"] is None else 0
     seen: collections.Counter[int | str] = collections.Counter()
     try:
         with console.bar("Images", None, "images") as shown:
-            for part, data in parts.items():
-                if data is None:
-                    continue
+            for part, data in given.items():
                 reading = Reading(part, console.say, channels=channels)
                 for image, label in examples_of(data, reading):
-                    if part == "data" and len(first) < _SEEN:
-                        first.append((image, label))
+                    if len(first[part]) < _SEEN:
+                        first[part].append((image, label))
                     held_out = period and part == "data" and seen[label] % period == 1
                     seen[label] += part == "data"
-                    target = "test" if part == "test" or held_out else "train"
-                    writers[target].write(image, label)
+                    writers["test" if held_out else names_of[part]].write(image, label)
                     sizes.add(image.shape[:2])
                     shown.update(1)
                 channels = reading.channels
@@ -200,6 +217,8 @@ def _write(
     counts = {part: writer.counts for part, writer in writers.items()}
     if not counts["train"]:
         fail("data", "no example", "(image, label) of two classes at least")
+    if "validation" in given and not counts["validation"]:
+        fail("validation", "no example", "(image, label) of classes of the training data")
     if not counts["test"]:
         raise NeasError(
             "data: no class has more than one image; expected two of a class at least, one of them "
@@ -211,6 +230,12 @@ def _write(
             f"{counts['test'].total():,} in all."
         )
     class_names, offset, index = _classes(counts, names)
+    alone = [label for label, count in counts["train"].items() if count < 2]
+    if alone and "validation" not in given:
+        raise NeasError(
+            f"data labels: the class {alone[0]!r} has 1 training image, expected two at least, one "
+            "of them to judge the search by."
+        )
     if any(isinstance(label, str) for label in index):
         for path in sorted(folder.glob("*.tfrecord")):
             _number_labels(path, index)
@@ -224,7 +249,8 @@ def _write(
             part: [found[label] for label in sorted(index, key=lambda k: index[k])]
             for part, found in counts.items()
         },
-        "first_sha256": _digest(first),
+        "first_sha256": _digest(first.pop("data")),
+        "first_sha256_of": {part: _digest(examples) for part, examples in first.items()},
     }
 
 
@@ -232,7 +258,7 @@ def _classes(
     counts: dict[str, collections.Counter[int | str]], names: tuple[str, ...]
 ) -> tuple[tuple[str, ...], int, dict[int | str, int]]:
     """Names of the classes, what is taken off class numbers, and the place of every label."""
-    labels = sorted({*counts["train"], *counts["test"]}, key=lambda v: (isinstance(v, str), v))
+    labels = sorted(set().union(*counts.values()), key=lambda v: (isinstance(v, str), v))
     texts = [label for label in labels if isinstance(label, str)]
     numbers = [label for label in labels if not isinstance(label, str)]
     if texts and numbers:
@@ -261,12 +287,13 @@ def _classes(
             f"data labels: all examples have the label {labels[0]!r}, expected two classes at "
             "least."
         )
-    missing = [str(label) for label in labels if not counts["train"][label]]
-    if missing:
-        raise NeasError(
-            f"data labels: the test has the class {missing[0]!r}, of which there is no training "
-            "image; expected classes of the training data."
-        )
+    for part, found in counts.items():
+        missing = [str(label) for label in labels if found[label] and not counts["train"][label]]
+        if missing:
+            raise NeasError(
+                f"data labels: the {part} has the class {missing[0]!r}, of which there is no "
+                "training image; expected classes of the training data."
+            )
     return known, offset, index
 
 

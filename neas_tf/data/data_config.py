@@ -18,6 +18,7 @@ AUGMENTATIONS = ("none", "crop_flip", "imagenet")
 CACHES = ("auto", "memory", "none")
 ON_BAD_RECORD = ("skip", "stop")
 CLASS_WEIGHTS = ("none", "balanced")
+_STRINGS = ("name", "data_dir", "train_split", "test_split", "validation_split", "auto_augment")
 POLICIES = ("v0", "reduced_cifar10", "reduced_imagenet", "svhn", "simple", "vit")
 
 
@@ -28,15 +29,18 @@ class DataConfig(hyperparams.Config):
     Attributes:
       source: `digits` (8×8 grey digits that ship inside scikit-learn), `tfds` (a prepared
         TensorFlow data set), `image_folder` (`train/<class>/*.jpg`, and the same under `test` or
-        `val`; or `<class>/*.jpg` alone) or `tfrecord` (records as Model Garden writes them for
-        ImageNet).
+        `val`, or under both, where those of `val` judge the search; or `<class>/*.jpg` alone) or
+        `tfrecord` (records as Model Garden writes them for ImageNet).
       name: name of the TFDS set, such as `cifar10`; for other sources a name for reports.
       data_dir: folder of the data; for `tfds`, empty means `$TFDS_DATA_DIR` or TFDS's default.
         Relative paths mean the caller's folder.
       download: lets TFDS download and prepare a set that is not there.
       train_split, test_split: TFDS split expressions, such as `train[:90%]`.
+      validation_split: the same for the images that judge the search; empty holds out
+        `search_fraction` of the training split.
       train_pattern, test_pattern: globs of TFRecord files; several with commas; relative ones lie
         in `data_dir`.
+      validation_pattern: the same for the images that judge the search, as `validation_split`.
       label_offset: taken off every label of a TFRecord; 1 where classes count from 1.
       num_classes: 0 takes the number from the data set; another number must equal it. `tfrecord`
         needs it (or `class_names`).
@@ -44,7 +48,8 @@ class DataConfig(hyperparams.Config):
       input_size: [height, width] in pixels; empty takes the data set's own size.
       input_channels: 1 or 3; 0 takes the data set's own. Grey images are repeated into three
         channels, colour images are turned into grey.
-      search_fraction: part of the *training* split that is held out for the search, in [0, 1).
+      search_fraction: part of the *training* split that is held out for the search, in [0, 1);
+        nothing is where there are validation images.
       test_fraction: part of every class that is the test where a folder has no test pictures of
         its own, in (0, 1).
       split_seed: draws the held-out parts.
@@ -76,8 +81,10 @@ class DataConfig(hyperparams.Config):
     download: bool = False
     train_split: str = "train"
     test_split: str = "test"
+    validation_split: str = ""
     train_pattern: str = ""
     test_pattern: str = ""
+    validation_pattern: str = ""
     label_offset: int = 0
     num_classes: int = 0
     class_names: list[str] = dataclasses.field(default_factory=list)
@@ -120,7 +127,7 @@ class DataConfig(hyperparams.Config):
                 unknown_name(f"data.{field}", getattr(self, field), known)
         if self.auto_augment and self.auto_augment not in POLICIES:
             unknown_name("data.auto_augment", self.auto_augment, POLICIES)
-        for field in ("name", "data_dir", "train_split", "test_split", "auto_augment"):
+        for field in _STRINGS:
             check(isinstance(values[field], str), f"data.{field}", values[field], "a string")
         check_class_names(self.class_names, "data.class_names")
         for field in ("download", "flip"):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from neas_tf.data.data_config import DataConfig
     from neas_tf.data.stores import Store
 
-# The whole training split; the training split less the held-out part; the held-out part; the test.
+# The whole training split; the training split less the held-out part; the held-out part, or the
+# validation images and nothing held out; the test.
 PARTS = ("train", "supernet", "search", "test")
 
 
@@ -69,7 +70,8 @@ class DatasetInfo:
       normalisation: to be put into an exported model, which then takes 0..255 images.
       parts: by the names in `PARTS`.
       skipped: damaged images left out at loading, per split.
-      files: of the sources of `train` and `test`, as `contents.describe_files` tells of them.
+      files: of the sources of `train`, `validation` and `test`, as `contents.describe_files` tells
+        of them.
     """
 
     name: str
@@ -96,6 +98,17 @@ class DatasetInfo:
         """Whether the decoded images are kept in memory."""
         return self.parts.get("train", self.parts["test"]).store.kind == "arrays"
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether validation images judge the search, not some of the training images."""
+        return "search" in self.parts and self.parts["search"].indices is None
+
+    def judges(self) -> str:
+        """What the search is judged by, for people; '' for nothing."""
+        count = self.sizes["search"]
+        of = "validation images" if self.has_validation else "of them held out"
+        return f"{count:,} {of} for the search, " if count else ""
+
     def part(self, name: str) -> Part:
         """One part, which must not be empty.
 
@@ -114,8 +127,9 @@ class DatasetInfo:
 
     def describe(self) -> dict[str, Any]:
         """JSON record of what was read and what was held out, as digests where it is long."""
-        held_out = self.parts["search"].indices
-        digest = hashlib.sha256(np.asarray(held_out, "<i8").tobytes()).hexdigest()
+        held_out, digest = self.parts["search"].indices, None
+        if held_out is not None:
+            digest = hashlib.sha256(np.asarray(held_out, "<i8").tobytes()).hexdigest()
         return {
             "name": self.name,
             "source": self.config.source,
@@ -123,6 +137,7 @@ class DatasetInfo:
             "input_shape": list(self.input_shape),
             "sizes": self.sizes,
             "split_seed": self.config.split_seed,
+            "search_judged_by": "validation images" if held_out is None else "training images",
             "search_indices_sha256": digest,
             "normalisation": self.normalisation.to_dict(),
             "skipped": dict(self.skipped),

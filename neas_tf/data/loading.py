@@ -32,6 +32,7 @@ _KNOWN = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
 }
+_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 _GREY = ((0.5,), (0.25,))
 _RGB = (preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM)
 
@@ -53,15 +54,20 @@ def load(
 
     Returns:
       The data set with its part `test`, and unless `test_only` its parts `train`, `supernet` and
-      `search`. `search` is drawn from the training split with `split_seed`, in the proportions of
-      the classes where the labels are known without reading every record.
+      `search`. `search` are the validation images, where there are some; else it is drawn from the
+      training split with `split_seed`, in the proportions of the classes where the labels are
+      known without reading every record.
 
     Raises:
       NeasError: for an unsound config, or data that are missing, empty, damaged or do not fit it.
     """
     if test_only:
         config = config.replace(
-            train_split=config.test_split, train_pattern=config.test_pattern, cache="none"
+            train_split=config.test_split,
+            train_pattern=config.test_pattern,
+            validation_split="",
+            validation_pattern="",
+            cache="none",
         )
     config.check()
     source = open_source(config, test_only, counted)
@@ -71,24 +77,27 @@ def load(
     inspect(_stores_by_field(config, source, test_only), len(names))
     if test_only:
         return _test_only(config, source, shape, names)
-    files = {"train": describe_files(source.train), "test": describe_files(source.test)}
+    stores = source.stores
+    files = {part: describe_files(store) for part, store in stores.items()}
     _warn_of_shared(files)
-    train, test, decoded = source.train, source.test, {}
-    skipped = _report_unusable({"train": train, "test": test}, source, config)
+    skipped = _report_unusable(stores, source, config)
     if _wants_memory(config, source, shape):
         decoder = make_decoder(config, shape)
-        for part, store in (("train", train), ("test", test)):
+        for part, store in stores.items():
             what = _called(part, source)
-            decoded[part], damaged = decode_all(
+            stores[part], damaged = decode_all(
                 store, decoder, what, len(names), config.on_bad_record
             )
             skipped[part] = skipped.get(part, 0) + damaged
-        train, test = decoded["train"], decoded["test"]
-    for store in (train, test):
+    for part, store in stores.items():
         _check_labels(store, names, config)
-    _warn_of_absent(train, names, "training")
-    _warn_of_absent(test, names, "test")
-    parts = {"train": Part(train), "test": Part(test), **_hold_out(train, config)}
+        _warn_of_absent(store, names, _NAMES[part])
+    train, test = stores["train"], stores["test"]
+    if (validation := stores.get("validation")) is None:
+        judged = _hold_out(train, config)
+    else:
+        judged = {"supernet": Part(train), "search": Part(validation)}
+    parts = {"train": Part(train), "test": Part(test), **judged}
     normalisation = _normalisation(config, source, shape)
     info = DatasetInfo(source.name, config, names, shape, normalisation, parts, skipped, files)
     logging.info("Data set: %s", info.describe())
@@ -110,7 +119,7 @@ def _test_only(
 
 
 def _called(part: str, source: Source) -> str:
-    return f"{source.name}, {'training' if part == 'train' else part} images"
+    return f"{source.name}, {_NAMES[part]} images"
 
 
 def _report_unusable(
@@ -129,8 +138,8 @@ def _report_unusable(
 
 def _stores_by_field(config: DataConfig, source: Source, test_only: bool) -> dict[str, Store]:
     ending = {"tfds": "_split", "tfrecord": "_pattern"}.get(config.source, "")
-    stores = {f"data.test{ending}": source.test}
-    return stores if test_only else {f"data.train{ending}": source.train, **stores}
+    stores = {"test": source.test} if test_only else source.stores
+    return {f"data.{part}{ending}": store for part, store in stores.items()}
 
 
 def make_decoder(config: DataConfig, shape: tuple[int, int, int]) -> Decoder:
@@ -174,7 +183,7 @@ def class_names_of(config: DataConfig, source: Source) -> tuple[str, ...]:
 def _wants_memory(config: DataConfig, source: Source, shape: tuple[int, int, int]) -> bool:
     if config.source == "digits" or config.cache == "memory":
         return True
-    size = (source.train.size + source.test.size) * int(np.prod(shape))
+    size = sum(store.size for store in source.stores.values()) * int(np.prod(shape))
     return config.cache == "auto" and config.augment != "imagenet" and size < MEMORY_LIMIT
 
 
@@ -202,11 +211,12 @@ def _warn_of_absent(store: Store, names: tuple[str, ...], what: str) -> None:
 
 
 def _warn_of_shared(files: dict[str, dict[str, str]]) -> None:
-    if shared := shared_folders(files):
-        text = "The training and the test images of %s have the same names and sizes%s: the test "
-        text += "says nothing about new images."
-        more = f", and of {len(shared) - 3} more classes" * (len(shared) > 3)
-        logging.warning(text, ", ".join(map(repr, shared[:3])), more)
+    for part in ("validation", "test"):
+        if shared := shared_folders(files, part):
+            text = "The training and the %s images of %s have the same names and sizes%s: the %s "
+            text += "says nothing about new images."
+            more = f", and of {len(shared) - 3} more classes" * (len(shared) > 3)
+            logging.warning(text, part, ", ".join(map(repr, shared[:3])), more, part)
 
 
 def _hold_out(train: Store, config: DataConfig) -> dict[str, Part]:

@@ -117,7 +117,7 @@ def check_output(output: str | os.PathLike[str], overwrite: bool = False) -> Non
     ]
     if not there:
         return
-    if _is_ours(output):
+    if read_report(output):
         # A report without its export is the rest of an interrupted run.
         if overwrite or not output.exists():
             return
@@ -193,16 +193,14 @@ def describe_export(
     }
 
 
-def _is_ours(output: Path) -> bool:
+def read_report(output: Path) -> dict[str, Any] | None:
+    """The report of an export; None where there is none, or it is of something else."""
     try:
         report = read_json(report_file(output), "report")
     except NeasError:
-        return False
-    return (
-        isinstance(report, dict)
-        and report.get("format") == FORMAT
-        and report.get("file") == output.name
-    )
+        return None
+    ours = isinstance(report, dict) and report.get("format") == FORMAT
+    return report if ours and report.get("file") == output.name else None
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

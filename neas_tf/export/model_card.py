@@ -1,16 +1,21 @@
-"""The model card of a run's exports: `README.md` in the form that Hugging Face's hub reads."""
+"""The model card of a folder of exports: `README.md` in the form that Hugging Face's hub reads."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from neas_tf.common.files import read_json, told, write_text_atomic
 from neas_tf.common.yaml_text import dump_yaml
 from neas_tf.ensemble.store import LoadedInfo
+from neas_tf.export.artifacts import read_report
 
 FILE = "README.md"
 _MOST_CLASSES = 20  # that are named
+_MOST_BYTES = 1 << 20  # of a card
 _FORMS = {
     "none": "float32",
     "float16": "weights as float16",
@@ -18,55 +23,128 @@ _FORMS = {
     "int8": "int8",
     "int8_qat": "int8, trained with quantization",
 }
+_LIBRARIES = {"keras": "keras", "tflite": "litert", "saved_model": "tensorflow"}
+# Ends a card: whoever changes a letter before it keeps what they wrote.
+_MARK = "<!-- neas-card/1, written again with every export while it is as it was: sha256 {} -->\n"
+
+
+def write_card(folder: Path, info: LoadedInfo, weights: str, model_dir: Path | None = None) -> str:
+    """Writes the card of the exports in a folder, unless one is there that somebody has written.
+
+    Args:
+      folder: of the exports; those of other weights are not told of.
+      info: what the model is.
+      weights: digest of its weights, as the reports have it.
+      model_dir: of the run that trained it, whose figures the card has; None where it is unknown.
+
+    Returns:
+      The card's path, or a sentence that says why it stays as it is.
+    """
+    reports = [
+        report
+        for path in sorted(folder.glob("*.labels.txt"))
+        if (report := read_report(path.with_name(path.name.removesuffix(".labels.txt"))))
+        and report.get("weights") == weights
+    ]
+    card = model_card(info, reports, *(_run(model_dir) if model_dir else ({}, {})))
+    path = folder / FILE
+    if not _is_untouched(path):
+        return (
+            f"{path} is not as an export left it and stays; removed, it is written with the next."
+        )
+    with told(f"model card {str(path)!r}"):
+        write_text_atomic(path, card + _MARK.format(_digest(card)))
+    return str(path)
+
+
+def _run(model_dir: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a run knows of its data and of its test; {} of what it does not."""
+    found = []
+    for path in (model_dir / "data.json", model_dir / "retrain" / "results.json"):
+        value = read_json(path, path.stem) if path.is_file() else {}
+        found.append(value if isinstance(value, Mapping) else {})
+    return found[0], found[1]
+
+
+def _is_untouched(path: Path) -> bool:
+    """Whether there is no card, or one that nobody has changed since it was written here."""
+    if not path.exists() and not path.is_symlink():
+        return True
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        return False
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return False
+    card = text[: text.rfind("\n", 0, -1) + 1]
+    return text == card + _MARK.format(_digest(card))
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode()).hexdigest()
 
 
 def model_card(
     info: LoadedInfo,
-    data: str,
-    sizes: Mapping[str, int],
-    results: Mapping[str, Any],
     reports: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+    results: Mapping[str, Any],
 ) -> str:
     """The card as Markdown with its metadata as YAML in front.
 
     Args:
       info: what the model is.
-      data: name of the data set.
-      sizes: images by part, `train` and `test`.
-      results: of the test (`retrain/results.json`); {} where there was none.
       reports: of the exports, one each.
+      data: that it was trained on (`data.json` of a run); {} where that is unknown.
+      results: of the test (`retrain/results.json`); {} where there was none.
     """
-    accuracy = results.get("ensemble_accuracy")
+    name = str(data.get("name") or info.architecture.name or "ensemble")
+    kinds = [report["kind"] for report in reports]
+    kind = next((kind for kind in _LIBRARIES if kind in kinds), "keras")
     metadata: dict[str, Any] = {
-        "library_name": "keras",
+        "license": "unknown",
+        "library_name": _LIBRARIES[kind],
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "neural-architecture-search", "ensemble", "litert"],
+        "tags": ["image-classification", "neural-architecture-search", "ensemble", "neas"],
     }
-    if accuracy is not None:
-        metric = {"type": "accuracy", "value": accuracy, "name": "Test accuracy of the ensemble"}
-        metadata["model-index"] = [
-            {
-                "name": f"{data} ensemble",
-                "results": [
-                    {
-                        "task": {"type": "image-classification"},
-                        "dataset": {"name": data, "type": data},
-                        "metrics": [metric],
-                    }
-                ],
-            }
-        ]
+    if metrics := _metrics(reports, results):
+        task = {"type": "image-classification"}
+        dataset = {"name": name, "type": name}
+        entry = {"task": task, "dataset": dataset, "metrics": metrics}
+        metadata |= {
+            "metrics": ["accuracy"],
+            "model-index": [{"name": f"{name} ensemble", "results": [entry]}],
+        }
     parts = (
-        _what(info, data),
+        _what(info, name),
         _files(reports),
         _accuracy(results, reports),
         _use(info, reports),
-        _origin(info, data, sizes, results),
+        _origin(info, data),
     )
     return f"---\n{dump_yaml(metadata)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _what(info: LoadedInfo, data: str) -> str:
+def _tested(report: Mapping[str, Any]) -> tuple[float, int] | None:
+    """Accuracy of an exported file and the number of images, where it was measured."""
+    found = report.get("accuracy") or {}
+    return (found["exported"], found["examples"]) if "exported" in found else None
+
+
+def _metrics(
+    reports: Sequence[Mapping[str, Any]], results: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    tests = {}
+    if "ensemble_accuracy" in results:
+        tests["the trained ensemble"] = results["ensemble_accuracy"], results["test_examples"]
+    tests |= {f"`{r['file']}`": found for r in reports if (found := _tested(r))}
+    return [
+        {"type": "accuracy", "value": value, "name": f"Accuracy of {what}, {count} test images"}
+        for what, (value, count) in tests.items()
+    ]
+
+
+def _what(info: LoadedInfo, name: str) -> str:
     architecture, space = info.architecture, info.space
     paths, split = architecture.num_paths, architecture.split_point
     height, width = space.input_size
@@ -77,7 +155,7 @@ def _what(info: LoadedInfo, data: str) -> str:
         f"an ensemble of {paths} convolutional networks, {shared}" if paths > 1 else "one network"
     )
     return (
-        f"# {data}: image classification\n\n"
+        f"# {name}: image classification\n\n"
         f"Tells {len(names)} classes apart in images of {height}×{width} pixels: {named}. It is "
         f"{ensemble}, found by one-shot neural ensemble architecture search (NEAS, CVPR 2021). The "
         f"answer is the mean of the paths' logits.\n\nArchitecture: `{architecture.key}`"
@@ -87,57 +165,103 @@ def _what(info: LoadedInfo, data: str) -> str:
 def _files(reports: Sequence[Mapping[str, Any]]) -> str:
     if not reports:
         return ""
-    lines = ["## Files", "", "| file | form | kB | MACs | parameters |", "|---|---|---|---|---|"]
+    lines = [
+        "## Files",
+        "",
+        "| file | form | kB | MACs | parameters | accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
     for report in reports:
         form = _FORMS.get(report.get("quantize", "none"), report.get("quantize", ""))
+        if zeros := report.get("pruning"):
+            form += f", {zeros['pruned_layers']:.0%} of the pruned kernels are zeros"
+        tested = _tested(report)
         lines.append(
             f"| `{report['file']}` | {report['kind']}, {form} | {report['bytes'] / 1e3:,.0f} "
-            f"| {report['macs']:,} | {report['params']:,} |"
+            f"| {report['macs']:,} | {report['params']:,} "
+            f"| {f'{tested[0]:.2%} of {tested[1]:,}' if tested else 'not measured'} |"
         )
     return "\n".join(lines)
 
 
 def _accuracy(results: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
     if "ensemble_accuracy" not in results:
-        return "## Accuracy\n\nNot tested."
+        return "## Accuracy\n\nThe trained ensemble: not tested, or its test is not known here."
     count, accuracy = results["test_examples"], results["ensemble_accuracy"]
     error = 100 * math.sqrt(accuracy * (1 - accuracy) / count)
     each = ", ".join(f"{value:.2%}" for value in results["path_accuracies"])
-    text = (
+    return (
         f"## Accuracy\n\n{accuracy:.2%} of {count:,} test images that nothing was chosen by "
         f"(standard error {error:.2f} points); the paths alone: {each}."
     )
-    for report in reports:
-        after = (report.get("accuracy") or {}).get("exported")
-        if after is not None:
-            text += f" `{report['file']}`: {after:.2%}."
-    return text
 
 
 def _use(info: LoadedInfo, reports: Sequence[Mapping[str, Any]]) -> str:
-    file = next((r["file"] for r in reports if r["kind"] == "tflite"), None)
     height, width = info.space.input_size
-    shape = (height, width, info.space.input_channels)
+    shape = f"{height}, {width}, {info.space.input_channels}"
     text = (
-        f"## Use\n\nInput: pixels of 0..255, float32 (1, {', '.join(map(str, shape))}); the "
-        "normalisation is inside. Output: `logits` and, but for int8, `probabilities`."
+        f"## Use\n\nInput: pixels of 0..255 as they are, (batch, {shape}), 1 image at a time in "
+        "TFLite; the normalisation is inside. Output: `logits` and, but for int8, `probabilities`, "
+        "in the order of the classes in `….labels.txt`."
     )
-    if file is None:
-        return text
-    return (
-        f"{text}\n\n```python\nimport numpy as np\nfrom ai_edge_litert.interpreter import Interpreter"
-        f'\n\ninterpreter = Interpreter("{file}")\nrunner = interpreter.get_signature_runner()\n'
-        f"image = np.zeros((1, {', '.join(map(str, shape))}), np.float32)\n"
-        f'logits = runner(image=image)["logits"]\n```'
-    )
+    for kind in dict.fromkeys(report["kind"] for report in reports):
+        report = next(r for r in reports if r["kind"] == kind)
+        image = f"np.zeros((1, {shape}), np.{report['inputs'][0]['dtype']})"
+        lines = _CODE["weights" if report.get("form") == "trainable" else kind]
+        code = "\n".join(lines).format(file=report["file"], image=image)
+        text += f"\n\n```python\n{code}\n```"
+    return text
 
 
-def _origin(
-    info: LoadedInfo, data: str, sizes: Mapping[str, int], results: Mapping[str, Any]
-) -> str:
+_CODE = {
+    "tflite": (
+        "import numpy as np",
+        "from ai_edge_litert.interpreter import Interpreter",
+        "",
+        'runner = Interpreter("{file}").get_signature_runner()',
+        'logits = runner(image={image})["logits"]',
+    ),
+    "saved_model": (
+        "import numpy as np",
+        "import tensorflow as tf",
+        "",
+        'model = tf.saved_model.load("{file}")',
+        'logits = model.signatures["serving_default"](image=tf.constant({image}))["logits"]',
+    ),
+    "keras": (
+        "import keras",
+        "import numpy as np",
+        "",
+        'model = keras.saving.load_model("{file}", compile=False)',
+        'logits = model.predict({image})["logits"]',
+    ),
+    "weights": (
+        "import neas_tf as neas",
+        "",
+        "# architecture and space: of the run; the input is normalised before",
+        "model = neas.build_ensemble(architecture, space, keras=keras)",
+        'model.load_weights("{file}")',
+    ),
+}
+
+
+def _origin(info: LoadedInfo, data: Mapping[str, Any]) -> str:
+    sizes = data.get("sizes") or {}
+    trained = "What it was trained on is not known here."
+    if sizes:
+        judged = f"{sizes.get('search', 0):,} validation images"
+        if data.get("search_judged_by") != "validation images":
+            judged = f"{sizes.get('search', 0):,} of them, held out"
+        trained = (
+            f"Trained on {sizes.get('train', 0):,} images of {data['name']}; the architecture was "
+            f"chosen by {judged}."
+        )
     versions = ", ".join(f"{name} {value}" for name, value in sorted(info.versions.items()))
     return (
-        f"## Training\n\nTrained on {sizes.get('train', 0):,} images of {data}. The network knows no "
-        "“none of these”: every image gets one of its classes. What the licence of the images "
-        f"demands of the model is for its owner to say.\n\nMade with {versions}."
+        f"## Training\n\n{trained}\n\n## Limits\n\nThe network knows no “none of these”: every image "
+        "gets one of its classes. Its probabilities are not calibrated. Pictures of another kind "
+        "than those it was trained on were not tried. What the licences of images and weights "
+        "demand is for their owner to say, as `license` in front of this file."
+        + f"\n\nMade with {versions}."
+        * bool(versions)
     )

@@ -11,7 +11,7 @@ import tf_keras
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
-from neas_tf.common.files import difference, listed, read_json, write_text_atomic
+from neas_tf.common.files import difference, listed, read_json
 from neas_tf.config.resolve import with_augmentation
 from neas_tf.config.settings import ExportConfig, NeasConfig
 from neas_tf.data import DatasetInfo
@@ -19,8 +19,7 @@ from neas_tf.ensemble import store as model_store
 from neas_tf.export import formats as exporting
 from neas_tf.export import images as export_images
 from neas_tf.export.artifacts import FINE_TUNING, report_file
-from neas_tf.export.model_card import FILE as CARD
-from neas_tf.export.model_card import model_card
+from neas_tf.export.model_card import write_card
 from neas_tf.export.tflite.quantizing import QAT
 from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
@@ -102,17 +101,10 @@ def export(
                 f"{parity['max_abs_diff']:.1e} from the trained model."
             )
         if reports:
-            _write_card(model_dir, info, reports)
+            model = model_store.read_info(folder)
+            card = write_card(model_dir / "export", model, weights, model_dir)
+            console.say(f"   Model card: {card}")
     return reports
-
-
-def _write_card(model_dir: Path, info: DatasetInfo, reports: list[dict[str, Any]]) -> None:
-    """The model card beside the exports; it says what the run knows by now."""
-    tested = model_dir / "retrain" / "results.json"
-    results = read_json(tested, "results") if tested.is_file() else {}
-    model = model_store.read_info(model_dir / model_store.RUN_MODEL)
-    card = model_card(model, info.name, info.sizes, results, reports)
-    write_text_atomic(model_dir / "export" / CARD, card)
 
 
 def _made_before(

@@ -114,11 +114,10 @@ def _run(run: Run, stage: str, plan: TimePlan | None) -> dict[str, Any]:
 
 def _announce(run: Run, names: Sequence[str], plan: TimePlan | None) -> None:
     sizes = run.info.sizes
-    split = f"{sizes['search']:,} of them held out for the search, " if sizes["search"] else ""
     console.heading(
         "NEAS",
         f"folder {run.model_dir}",
-        f"data {run.info.name}: {sizes['train']:,} training images, {split}"
+        f"data {run.info.name}: {sizes['train']:,} training images, {run.info.judges()}"
         f"{sizes['test']:,} test images, {run.info.num_classes} classes",
         f"stages {', '.join(names)}"
         + (" (retrain.architecture is given)" if run.config.retrain.architecture else ""),

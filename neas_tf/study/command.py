@@ -153,7 +153,7 @@ def _facts(plan: Plan, run: Run) -> list[str]:
     budget = console.short_count(plan.budget) if plan.budget else "no bound on"
     return [
         f"data {run.info.name}, {size} pixels: {sizes['train']:,} training images, "
-        f"{sizes['search']:,} of them held out for the search, {sizes['test']:,} test images",
+        f"{run.info.judges()}{sizes['test']:,} test images",
         f"space {space.name!r}: {space.num_layers} layers, {len(space.operators)} operators, split "
         f"after layer {space.min_split} to {space.max_split}, K = {base['num_paths']}",
         f"supernet {base['supernet']['epochs']:g} epochs, a shrink every "

@@ -11,9 +11,11 @@ import yaml
 from image_files import folder
 
 import neas_tf as neas
+from neas_tf import data as neas_data
 from neas_tf.api import store
 from neas_tf.api.search import given_settings, prepare
 from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import load_config
 
 FEW = {
     "max_macs": "80k",
@@ -54,7 +56,8 @@ def pictures(number, seed=0):
 def found(tmp_path_factory):
     data = pictures(60), pictures(20, 1)
     model_dir = tmp_path_factory.mktemp("arrays") / "run"
-    return neas.search(data[0], test=data[1], model_dir=model_dir, **FEW), data
+    parts = {"test": data[1], "validation": pictures(30, 2)}
+    return neas.search(data[0], **parts, model_dir=model_dir, **FEW), data
 
 
 def test_the_result_is_a_keras_model_with_its_numbers(found, tmp_path):
@@ -78,13 +81,70 @@ def test_the_result_is_a_keras_model_with_its_numbers(found, tmp_path):
 def test_the_same_call_again_finds_everything_done(found, monkeypatch):
     result, (train, test) = found
     before = {path: path.stat().st_mtime_ns for path in result.model_dir.rglob("data/*")}
-    again = neas.search(train, test=test, model_dir=result.model_dir, **FEW)
+    parts = {"test": test, "validation": pictures(30, 2)}
+    again = neas.search(train, **parts, model_dir=result.model_dir, **FEW)
     assert again.architecture == result.architecture and again.accuracy == result.accuracy
     assert before == {path: path.stat().st_mtime_ns for path in before}
     loaded = neas.load(result.model_dir)
     assert loaded.accuracy == result.accuracy and loaded.plan["given"]["search"]["parents"] == 2
-    with pytest.raises(NeasError, match=r"not those that .* was begun with"):
-        neas.search(pictures(60, 5), test=test, model_dir=result.model_dir, **FEW)
+    for changed in (
+        {"data": pictures(60, 5)},
+        {"validation": pictures(30, 5)},
+        {"validation": None},
+        {"test": None},
+    ):
+        said = r"not those that .* was begun with|was begun with data, validation, test; expected"
+        with pytest.raises(NeasError, match=said):
+            neas.search(**{"data": train, **parts, **changed}, model_dir=result.model_dir, **FEW)
+
+
+def test_validation_pictures_judge_the_search_and_nothing_is_trained_on_them(found):
+    result, ((images, _), _) = found
+    (line,) = [why for what, why in result.plan["reasons"] if what == "search"]
+    assert line == "judged on 30 validation pictures, which nothing is trained on"
+    assert "30 validation pictures" in result.plan["warnings"][0]
+    record = json.loads((result.model_dir / "data.json").read_text())
+    assert record["sizes"] == {"train": 60, "supernet": 60, "search": 30, "test": 20}
+    assert record["search_judged_by"] == "validation images"
+    assert record["search_indices_sha256"] is None
+    assert list(record["files"]["validation"]) == ["validation-00000.tfrecord"]
+    for stage in ("supernet", "retrain"):
+        identity = json.loads((result.model_dir / stage / "identity.json").read_text())
+        assert identity["images"] == record["sizes"]
+    scores = [round(score * 30, 6) for row in result.history for score in row["path_accuracies"]]
+    assert scores and all(score == round(score) for score in scores)  # of 30, and of no others
+    config = load_config("neas_own_data", [str(result.model_dir / "params.yaml")])
+    info = neas_data.load(config.data)
+    stored = {part: info.parts[part].store.images.numpy()[..., 0] for part in info.parts}
+    np.testing.assert_array_equal(stored["search"], np.round(pictures(30, 2)[0] * 255))
+    for part in ("train", "supernet"):
+        np.testing.assert_array_equal(stored[part], np.round(images * 255))
+
+
+def test_validation_without_a_test_is_the_test(tmp_path, capsys):
+    prepare(pictures(30), None, pictures(10, 1), tmp_path / "run", given_settings({}))
+    assert "those are the test, which nothing is chosen by" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / store.FOLDER / store.FILE).read_text())
+    assert {part: sum(counts) for part, counts in record["counts"].items()} == {
+        "train": 30,
+        "test": 10,
+    }
+    root = folder(tmp_path / "photos", test="val")
+    _, plan = prepare(str(root), None, None, tmp_path / "a", given_settings({}))
+    assert "those are the test" in capsys.readouterr().err
+    assert any("training images judge the search" in line for line in plan.lines())
+
+
+def test_a_store_of_before_validation_had_a_part_of_its_own(tmp_path):
+    parts = pictures(30), pictures(10, 1), pictures(10, 2)
+    prepare(*parts[:2], None, tmp_path / "run", given_settings({}))
+    path = tmp_path / "run" / store.FOLDER / store.FILE
+    record = json.loads(path.read_text())
+    del record["first_sha256_of"]
+    path.write_text(json.dumps(record))
+    prepare(*parts[:2], None, tmp_path / "run", given_settings({}))
+    with pytest.raises(NeasError, match="was begun with no validation of its own"):
+        prepare(*parts, tmp_path / "run", given_settings({}))
 
 
 def test_the_model_card_tells_of_the_files_and_its_code_runs(found, monkeypatch):
@@ -95,6 +155,7 @@ def test_the_model_card_tells_of_the_files_and_its_code_runs(found, monkeypatch)
     (entry,) = metadata["model-index"][0]["results"]
     assert entry["metrics"][0]["value"] == result.accuracy
     assert metadata["pipeline_tag"] == "image-classification" and "`model.tflite`" in body
+    assert "Trained on 60 images of own_data; the architecture was chosen by 30 valid" in body
     assert f"{result.accuracy:.2%} of 20 test images" in body and "high, low" in body
     (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
     monkeypatch.chdir(result.model_dir / "export")
@@ -107,6 +168,8 @@ def test_exports(found, tmp_path):
     result, _ = found
     path = result.export(tmp_path / "m.tflite", quantize="int8")
     assert path.is_file() and (tmp_path / "m.tflite.labels.txt").read_text() == "high\nlow\n"
+    card = (tmp_path / "README.md").read_text()
+    assert "| `m.tflite` | tflite, int8 |" in card and f"{result.accuracy:.2%} of 20 test" in card
     for name, quantize, said in (
         ("m.onnx", "none", "ends with .tflite or .keras"),
         ("n.tflite", "int3", "quantize: received 'int3'"),
@@ -133,6 +196,17 @@ def test_a_folder_and_a_dataset_are_planned_alike(tmp_path):
     assert record["class_names"] == ["cat", "dog", "owl"]
     assert record["counts"] == {"train": [5, 5, 5], "test": [1, 1, 1]}
     assert config.data.input_size == [24, 20] and config.data.source == "tfrecord"
+
+
+def test_a_folder_with_all_three_parts(tmp_path):
+    root = folder(tmp_path / "photos")
+    folder(tmp_path / "more", test="validation")
+    (tmp_path / "more" / "validation").rename(root / "validation")
+    _, plan = prepare(str(root), None, None, tmp_path / "run", given_settings({}))
+    assert plan.settings["data"]["search_fraction"] == 0
+    assert any("judged on 9 validation pictures" in line for line in plan.lines())
+    with pytest.raises(NeasError, match=r"data.search_fraction: received '0.3 beside 9 valid"):
+        prepare(str(root), None, None, tmp_path / "run", given_settings({"search_fraction": 0.3}))
 
 
 def test_a_broken_dataset_leaves_no_store(tmp_path):

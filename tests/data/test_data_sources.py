@@ -276,11 +276,12 @@ def test_what_is_not_read_is_said(tmp_path, log):
         (train / name).mkdir()
     (train / "all").symlink_to(".")
     (train / "gone").symlink_to("nowhere")
-    (tmp_path / "val" / "cat").mkdir(parents=True)
+    shutil.copytree(tmp_path / "test", tmp_path / "val")
+    (tmp_path / "validation" / "cat").mkdir(parents=True)
     info = data.load(folder_config(tmp_path))
     assert info.class_names == ("cat", "dog", "owl") and info.sizes["train"] == 18
     first, second, third = log
-    assert "test is the test; val is not read" in first
+    assert "val is the validation; validation is not read" in first
     assert "5 more that are no classes" in second
     for name in ("loose.jpg", ".git (hidden)", "__MACOSX", "all (a link", "gone (a link to noth"):
         assert name in second

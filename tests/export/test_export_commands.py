@@ -57,6 +57,9 @@ def test_to_tflite_as_a_script_from_elsewhere(model_dir, tmp_path):
     assert "parity" in result.stdout and "s2:k7e4.skip|" in result.stdout
     report = json.loads((tmp_path / "a" / "m.tflite.json").read_text())
     assert report["parity"]["max_abs_diff"] <= 1e-4
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "| `m.tflite` | tflite, float32 |" in card and "its test is not known here" in card
+    assert f"model card    {tmp_path / 'a' / 'README.md'}" in result.stdout
     again = run(script, f"--model_dir={model_dir}", "--output=a/m.tflite", cwd=tmp_path)
     assert again.returncode == 2 and again.stderr.count("\n") == 1
     assert "earlier export" in again.stderr
@@ -67,6 +70,7 @@ def test_to_saved_model_as_a_module_writes_into_the_model_dir(model_dir):
     assert result.returncode == 0, result.stderr
     assert (model_dir / "export" / "saved_model" / "saved_model.pb").is_file()
     assert (model_dir / "export" / "saved_model.json").is_file()
+    assert "`saved_model`" in (model_dir / "export" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Stage 4 with every format of `export.formats`, on a run whose retraining is made up."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from small_ensembles import randomise
 from tiny_run import TINY, contents
 
@@ -72,6 +75,28 @@ def trained(run, seed=0):
         run.info.class_names,
         run.info.normalisation.to_dict(),
     )
+
+
+def test_the_model_card_has_every_format_and_its_code_runs(exported, monkeypatch):
+    run, reports = exported
+    _, front, body = (run.folder("export") / "README.md").read_text().split("---\n", 2)
+    (entry,) = yaml.safe_load(front)["model-index"][0]["results"]
+    values = {metric["name"]: metric["value"] for metric in entry["metrics"]}
+    assert values == {
+        f"Accuracy of `{name}`, 40 test images": reports[kind]["accuracy"]["exported"]
+        for kind, name in FILES.items()
+    }
+    for kind, name in FILES.items():
+        assert f"| `{name}` | {reports[kind]['kind']}, " in body
+    monkeypatch.chdir(run.folder("export"))
+    blocks, logits = re.findall(r"```python\n(.*?)```", body, re.DOTALL), []
+    for code in blocks:
+        names: dict = {}
+        exec(code, names)
+        logits.append(np.asarray(names["logits"]))
+    assert len(logits) == 3 and logits[0].shape == (1, 10)
+    for other in logits[1:]:
+        np.testing.assert_allclose(other, logits[0], atol=1e-4)
 
 
 def test_every_format_is_tested_here():

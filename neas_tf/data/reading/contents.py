@@ -75,10 +75,10 @@ def changed_since(path: Path, now: Mapping[str, Any]) -> str:
     return listed(changes(recorded, now), 4)
 
 
-def shared_folders(files: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Folders whose training and test files have the same names and sizes."""
-    train, test = files.get("train", {}), files.get("test", {})
-    return [name for name, line in test.items() if _DIGEST in line and train.get(name) == line]
+def shared_folders(files: Mapping[str, Mapping[str, str]], part: str = "test") -> list[str]:
+    """Folders whose training files and those of a part have the same names and sizes."""
+    train, other = files.get("train", {}), files.get(part, {})
+    return [name for name, line in other.items() if _DIGEST in line and train.get(name) == line]
 
 
 def recorded_counts(path: Path) -> dict[tuple[str, int], int]:

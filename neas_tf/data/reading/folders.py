@@ -17,21 +17,23 @@ from neas_tf.data.reading import pictures
 from neas_tf.data.reading.path_list import PathList
 from neas_tf.data.stores import FileStore
 
-TEST_FOLDERS = ("test", "val", "validation")
+VALIDATION_FOLDERS = ("val", "validation")
+TEST_FOLDERS = ("test", *VALIDATION_FOLDERS)
 _FIELD = "data.data_dir"
 _SIDE_BY_SIDE = 16
 
+Parts = tuple[FileStore, FileStore | None, FileStore, tuple[str, ...]]
 
-def open_both(
-    root: str, test_fraction: float = 0.2, seed: int = 0
-) -> tuple[FileStore, FileStore, tuple[str, ...]]:
-    """Training and test images of `root`, and the classes.
 
-    Where the folder has no test pictures of its own, some of each class are held out.
+def open_parts(root: str, test_fraction: float = 0.2, seed: int = 0) -> Parts:
+    """Training, validation and test images of `root`, and the classes.
+
+    Where the folder has no test pictures of its own, those of val/ are the test, and without these
+    some of each class are held out. So there are validation images only beside test/.
 
     Args:
-      root: folder with `train/<class>/` and `test/<class>/` (or val, validation), with `train/`
-        alone, or with the classes themselves.
+      root: folder with `train/<class>/` and `test/<class>/` or `val/<class>/` (or validation) or
+        both, with `train/` alone, or with the classes themselves.
       test_fraction: of each class, where it is split here.
       seed: of that split.
 
@@ -44,37 +46,41 @@ def open_both(
             "train/<class>/*.jpg and test/<class>/*.jpg."
         )
     inside = _parts(root)
-    tests = [name for name in TEST_FOLDERS if name in inside]
-    if not tests:
+    others = [name for name in TEST_FOLDERS if name in inside]
+    if not others:
         return _divided(
             os.path.join(root, "train") if "train" in inside else root, test_fraction, seed
         )
     if "train" not in inside:
         raise NeasError(f"{_FIELD}: {root!r} holds no folder 'train' with training images.")
-    if len(tests) > 1:
+    used = others[:2] if others[0] == "test" else others[:1]
+    if others != used:
         logging.warning(
-            "%s: of the folders of %r, %s is the test; %s is not read.",
-            *(_FIELD, root, tests[0], " and ".join(tests[1:])),
+            "%s: of the folders of %r, %s is the %s; %s is not read.",
+            *(_FIELD, root, used[-1], "validation" if len(used) > 1 else "test", others[-1]),
         )
-    train, test = os.path.join(root, "train"), os.path.join(root, tests[0])
-    classes, tested = _classes(train), _classes(test)
-    unknown = sorted(tested.keys() - classes.keys())
-    if unknown:
-        near = [name for name in classes if name.casefold() == unknown[0].casefold()]
-        hint = f"; {near[0]!r} differs in case only" if near else ""
-        raise NeasError(
-            f"{_FIELD}: {tests[0]}/{unknown[0]} of {root!r} is no class of train/, which "
-            f"has {_some(list(classes))}{hint}."
-        )
-    names = tuple(classes)
-    return _store(train, names, classes), _store(test, names, tested), names
+    train = os.path.join(root, "train")
+    classes = _classes(train)
+    names, stores = tuple(classes), []
+    for part in used:
+        found = _classes(os.path.join(root, part))
+        unknown = sorted(found.keys() - classes.keys())
+        if unknown:
+            near = [name for name in classes if name.casefold() == unknown[0].casefold()]
+            hint = f"; {near[0]!r} differs in case only" if near else ""
+            raise NeasError(
+                f"{_FIELD}: {part}/{unknown[0]} of {root!r} is no class of train/, which "
+                f"has {_some(list(classes))}{hint}."
+            )
+        stores.append(_store(os.path.join(root, part), names, found))
+    return _store(train, names, classes), stores[1] if len(used) > 1 else None, stores[0], names
 
 
 def open_test(root: str) -> tuple[FileStore, tuple[str, ...]]:
     """Test images in test/, val/ or validation/, or in `root` itself; classes also of train/.
 
     Raises:
-      NeasError: as `open_both`.
+      NeasError: as `open_parts`.
     """
     if not _is_folder(root):
         raise NeasError(
@@ -124,9 +130,7 @@ def _folders(path: str) -> list[str]:
     ]
 
 
-def _divided(
-    path: str, test_fraction: float, seed: int
-) -> tuple[FileStore, FileStore, tuple[str, ...]]:
+def _divided(path: str, test_fraction: float, seed: int) -> Parts:
     """Training and test images of a folder of classes, the same share of each."""
     classes = _classes(path)
     names = tuple(classes)
@@ -154,7 +158,7 @@ def _divided(
         f"{test_fraction}, data.split_seed {seed})."
     )
     rest = splits.complement(store.size, test)
-    return _some_of(store, rest), _some_of(store, test, unusable=()), names
+    return _some_of(store, rest), None, _some_of(store, test, unusable=()), names
 
 
 @functools.cache

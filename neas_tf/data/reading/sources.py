@@ -41,6 +41,7 @@ class Source:
     Attributes:
       name: for reports.
       train, test: the two splits.
+      validation: images that judge the search; None where it holds out some of `train`.
       class_names: None where the source does not tell.
       size: (height, width) that all images have; None where they differ.
       channels: of the images.
@@ -52,6 +53,13 @@ class Source:
     class_names: tuple[str, ...] | None
     size: tuple[int, int] | None
     channels: int
+    validation: Store | None = None
+
+    @property
+    def stores(self) -> dict[str, Store]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: store for name, store in named.items() if store is not None}
 
 
 def open_source(
@@ -98,26 +106,40 @@ def _open_folder(config: DataConfig, test_only: bool, _: Counts) -> Source:
     root = resolve_user_path(config.data_dir)
     if test_only and (not config.test_fraction or folders.has_test(root)):
         test, names = folders.open_test(root)
-        train = test
+        train, validation = test, None
     else:
-        train, test, names = folders.open_both(root, config.test_fraction, config.split_seed)
+        train, validation, test, names = folders.open_parts(
+            root, config.test_fraction, config.split_seed
+        )
     name = config.name or os.path.basename(os.path.normpath(root))
-    return Source(name, train, test, names, None, 3)
+    return Source(name, train, test, names, None, 3, validation)
 
 
 def _open_records(config: DataConfig, test_only: bool, counted: Counts) -> Source:
     test = _pattern_store(config, "test_pattern", counted)
     train = test if test_only else _pattern_store(config, "train_pattern", counted)
-    if not test_only:
-        tested = {_identity(file.path) for file in test.files}
-        shared = [file.path for file in train.files if _identity(file.path) in tested]
-        if shared:
-            logging.warning(
-                "data.test_pattern %r matches files of data.train_pattern %r too, whose records "
-                "are training and test at once: its accuracy says nothing about new images: %s.",
-                *(config.test_pattern, config.train_pattern, named(shared)),
-            )
-    return Source(config.name or "tfrecord", train, test, None, None, 3)
+    source = Source(config.name or "tfrecord", train, test, None, None, 3)
+    if test_only:
+        return source
+    if config.validation_pattern:
+        validation = _pattern_store(config, "validation_pattern", counted)
+        source = dataclasses.replace(source, validation=validation)
+        _warn_of_same_files(train, validation, "validation", config)
+    _warn_of_same_files(train, test, "test", config)
+    return source
+
+
+def _warn_of_same_files(
+    train: RecordStore, other: RecordStore, part: str, config: DataConfig
+) -> None:
+    judging = {_identity(file.path) for file in other.files}
+    shared = [file.path for file in train.files if _identity(file.path) in judging]
+    if shared:
+        logging.warning(
+            "data.%s_pattern %r matches files of data.train_pattern %r too, whose records "
+            "are training and %s at once: its accuracy says nothing about new images: %s.",
+            *(part, getattr(config, f"{part}_pattern"), config.train_pattern, part, named(shared)),
+        )
 
 
 def _pattern_store(config: DataConfig, field: str, counted: Counts) -> RecordStore:
@@ -269,18 +291,24 @@ def _open_tfds(config: DataConfig, test_only: bool, _: Counts) -> Source:
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
         fail("data.name", f"{config.name} in {info.file_format}", "a TFDS data set in TFRecords")
     height, width, channels = features[image_key].shape
-    stores = {}
-    for field in ("train_split", "test_split"):
-        stores[field] = _tfds_store(info, config, field, image_key, label_key)
-    if not test_only:
-        _warn_of_overlap(stores["train_split"], stores["test_split"], config)
+    parts = (
+        "train",
+        "test",
+        *(["validation"] if config.validation_split and not test_only else []),
+    )
+    stores = {
+        part: _tfds_store(info, config, f"{part}_split", image_key, label_key) for part in parts
+    }
+    for part in parts[1:] if not test_only else ():
+        _warn_of_overlap(stores["train"], stores[part], part, config)
     return Source(
         config.name,
-        stores["train_split"],
-        stores["test_split"],
+        stores["train"],
+        stores["test"],
         tuple(features[label_key].names),
         (height, width) if height and width else None,
         1 if channels == 1 else 3,
+        stores.get("validation"),
     )
 
 
@@ -339,15 +367,14 @@ def _tfds_store(
     return RecordStore(tuple(files), image_key, label_key)
 
 
-def _warn_of_overlap(train: RecordStore, test: RecordStore, config: DataConfig) -> None:
+def _warn_of_overlap(train: RecordStore, other: RecordStore, part: str, config: DataConfig) -> None:
     for a in train.files:
-        for b in test.files:
+        for b in other.files:
             if a.path == b.path and a.skip < b.skip + b.take and b.skip < a.skip + a.take:
                 logging.warning(
-                    "data.test_split %r shares examples with data.train_split %r: its accuracy "
+                    "data.%s_split %r shares examples with data.train_split %r: its accuracy "
                     "says nothing about new images.",
-                    config.test_split,
-                    config.train_split,
+                    *(part, getattr(config, f"{part}_split"), config.train_split),
                 )
                 return
 

@@ -16,6 +16,7 @@ from neas_tf.common.normalisation import Normalisation
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.ensemble.store import LoadedInfo, load_model, load_weights, read_info
 from neas_tf.export.artifacts import check_ending, check_output, read_label_file
+from neas_tf.export.model_card import write_card
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.zoo import load_architecture
 
@@ -149,7 +150,10 @@ def main(
 
         export: Exporter = getattr(formats, exporter)
         report = export(load(), info, output, overwrite=FLAGS.overwrite, **arguments)
+        run = Path(resolve_user_path(FLAGS.model_dir)) if FLAGS.model_dir else None
+        card = write_card(output.absolute().parent, info, report["weights"], run)
         print_report(output, report)
+        print(f"{'model card':<13} {card}")
 
     return command_line.exit_code(f"export.to_{kind}", None, work)
 
