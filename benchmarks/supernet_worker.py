@@ -39,11 +39,19 @@ def _process_start() -> float:
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def make_step(case: Case, codes: np.ndarray) -> Callable[[int, Any, Any], float]:
+def make_step(
+    case: Case, codes: np.ndarray, strategy: Any = None, xla: bool = False
+) -> dict[str, Any]:
     """Trains a case's supernet on the ensemble with a number in `codes`, int32 (n, 1 + K·d).
 
+    Args:
+      case: what is trained.
+      codes: the drawn ensembles.
+      strategy: of distribution, whose scope this is called in; None for none.
+      xla: whether XLA compiles the step.
+
     Returns:
-      (number, images, labels) → loss.
+      `step`, (number, images, labels) → loss; `traced`, its `tf.function`; `model`.
     """
     import tensorflow as tf
     from official.core import config_definitions as cfg
@@ -63,13 +71,17 @@ def make_step(case: Case, codes: np.ndarray) -> Callable[[int, Any, Any], float]
         model, stage.trainer.optimizer_config, cfg.RuntimeConfig()
     )
     task.draws.fill(0, codes)
-    traced = tf.function(lambda *data: task.train_step(data, model, optimizer))
+    run = strategy.run if strategy else lambda call, data: call(*data)
+    traced = tf.function(
+        lambda *data: run(lambda *own: task.train_step(own, model, optimizer), data),
+        jit_compile=xla or None,
+    )
 
     def step(number: int, images, labels) -> float:
         optimizer.iterations.assign(number)
         return float(traced(images, labels)[task.loss])
 
-    return step
+    return {"step": step, "traced": traced, "model": model}
 
 
 def limit() -> Callable[[], Any]:
@@ -86,7 +98,7 @@ def limit() -> Callable[[], Any]:
 
 def main(name: str) -> None:
     """Serves the steps of a case."""
-    case, state, marks = CASES[name], {}, Marks()
+    case, state, marks = CASES[name], dict[str, Any](), Marks()
     marks.set("python")
 
     def setup(codes: list[list[int]], threads: int) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def main(name: str) -> None:
         marks.set("project")
         safe_switches().__enter__()  # for as long as the process lives, as in the stage
         state["data"] = tuple(map(tf.constant, batch(case)))
-        state["step"] = make_step(case, np.array(codes, np.int32))
+        state.update(make_step(case, np.array(codes, np.int32)))
         marks.set("built")
         step(0)
         marks.set("first_step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from neas_tf.common import command_line, console
 from neas_tf.common.command_line import EXIT_CODE, Terminated, terminating
 from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import resolve_user_path
+from neas_tf.run import ray_engine
 
 NAME = "neas_tf.train"
 _BEGAN = time.monotonic()
@@ -43,6 +45,8 @@ _CPUS = flags.DEFINE_integer(
     "logical_cpus", 1, "Splits the CPU into so many devices, for mirrored runs without GPUs.", 1, 64
 )
 _THREADS = flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
+ray_engine.define_flags()
+flags.adopt_module_key_flags(ray_engine)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,6 +64,9 @@ def _run(argv: Sequence[str]) -> None:
         raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
     if not _MODEL_DIR.value:
         raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
+    if ray := ray_engine.from_flags():
+        _run_on_ray(ray)
+        return
     command_line.start_tensorflow(_THREADS.value, _CPUS.value)
     from neas_tf.config.parse import load_config
     from neas_tf.run.context import settings_file
@@ -74,6 +81,24 @@ def _run(argv: Sequence[str]) -> None:
     if _TIME_LIMIT.value is not None:
         config.time_limit = _TIME_LIMIT.value
     run_pipeline(config, folder, _STAGE.value, _BEGAN)
+
+
+def _run_on_ray(ray: ray_engine.Ray) -> None:
+    """The same command as one task of a cluster: it waits there for what it takes, then runs."""
+    folder = resolve_user_path(_MODEL_DIR.value)
+    command = [*sys.argv[1:], f"--model_dir={folder}", "--engine=local", f"--threads={ray.threads}"]
+    with ray.connect("neas_tf.train:run_command", show_output=True) as tasks:
+        tasks.start(folder, command)
+        ((_, code),) = tasks.finished()
+    if isinstance(code, NeasError):
+        raise code
+    if code:
+        sys.exit(code)
+
+
+def run_command(command: Sequence[str]) -> int:
+    """The command on a node of a cluster; returns its exit code, which its own sentence explains."""
+    return main(parse_flags([NAME, *command]))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ search: {population: 6, parents: 3, generations: 3, crossover: 2, mutation: 2, m
 retrain: {batch_size: 48, warmup_epochs: 0.0, dropout: 0.0,
           trainer: {train_steps: 4, steps_per_loop: 1, checkpoint_interval: 2}}
 export: {formats: [tflite], parity_examples: 8}
-workers: {start_seconds: 120, silence_seconds: 20}
+workers: {start_seconds: 120}
 """
 
 

@@ -343,7 +343,8 @@ class WorkersConfig(hyperparams.Config):
 
     Attributes:
       start_seconds: for the last one to come, at the start; then the others end.
-      silence_seconds: without a sign of life, after which one counts as lost and the others end.
+      silence_seconds: not used any more; TensorFlow counts a worker as lost after some 10 seconds of
+        silence.
     """
 
     start_seconds: int = 600

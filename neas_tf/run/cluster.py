@@ -2,8 +2,7 @@
 
 TensorFlow's coordination service watches the processes by their heartbeats and lets the collective
 operations of all others fail when one is gone. What it says then is pages long; here it becomes one
-sentence (`WorkerLost`). A process that fails by itself tells the others why before it ends, so that
-none of them waits for it.
+sentence (`WorkerLost`), which names who is gone; why is in that one's own log.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-from tensorflow.python.eager import context as tf_context
 
-from neas_tf.common.errors import NeasError, WorkerLost, check_int
+from neas_tf.common.errors import NeasError, WorkerLost
+from neas_tf.run.ray_engine import answers
 
 # How TensorFlow says that a collective operation cannot be finished.
 _LOST = (
@@ -35,8 +33,6 @@ _LOST = (
 )
 _ABORTED = ("Collective ops is aborted", "stopped sending heartbeats", "coordination service")
 _AGAIN = "Start the same command on every machine again; the run resumes from its last checkpoint."
-# What a failing process tells the others; the mark finds it in TensorFlow's long text.
-_TOLD = "NEAS: "
 _LOOK = 1.0  # seconds
 _SHOWN = 300  # characters of TensorFlow's own words
 _TASK = r"/job:(?:worker|chief)/(?:replica:\d+/)?task:(\d+)"
@@ -73,8 +69,11 @@ class Cluster:
 
     def any_worker(self, values: np.ndarray) -> np.ndarray:
         """Where a bool array is true in at least one worker; all of them must call this."""
-        brought = exchange(self.strategy, values.ravel().tolist())
-        return np.asarray(brought.any(0)).reshape(values.shape)
+        bits = np.packbits(values)
+        words = np.pad(bits, (0, -len(bits) % 4)).view(np.uint32)  # 32 to a number
+        brought = exchange(self.strategy, words.tolist()).astype(np.uint32)
+        merged = np.bitwise_or.reduce(brought, 0).view(np.uint8)
+        return np.unpackbits(merged, count=values.size).reshape(values.shape).astype(bool)
 
 
 def several(strategy: tf.distribute.Strategy) -> bool:
@@ -102,33 +101,6 @@ def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return max(1, len(hosts_of(strategy))), index
 
 
-def prepare(start_seconds: int, silence_seconds: int) -> None:
-    """Says how long workers wait for one another; before the strategy is made.
-
-    Args:
-      start_seconds: for the last worker to come, at the start.
-      silence_seconds: without a heartbeat, after which a worker counts as gone.
-    """
-    check_int("workers.start_seconds", start_seconds, 1)
-    check_int("workers.silence_seconds", silence_seconds, 5)
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    jobs, hosts = resolver.cluster_spec().as_dict(), _hosts(resolver)
-    if len(hosts) < 2:
-        return
-    kind = "chief" if "chief" in jobs else "worker"
-    tf_context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader=f"/job:{kind}/replica:0/task:0",
-        cluster_register_timeout_in_ms=1000 * start_seconds,
-        heartbeat_timeout_in_ms=1000 * silence_seconds,
-        coordinated_jobs=[
-            coordination_config_pb2.CoordinatedJob(name=name, num_tasks=len(jobs[name]))
-            for name in ("chief", "worker")
-            if name in jobs
-        ],
-    )
-
-
 def await_others(start_seconds: int) -> None:
     """Returns when every worker has been seen once.
 
@@ -152,7 +124,7 @@ def await_others(start_seconds: int) -> None:
     end = time.monotonic() + start_seconds
     with _listening(own):
         while missing:
-            for index in [i for i, host in missing.items() if _answers(host)]:
+            for index in [i for i, host in missing.items() if answers(host)]:
                 del missing[index]
             if missing and time.monotonic() > end:
                 who = " and ".join(f"worker {i} ({host})" for i, host in missing.items())
@@ -199,7 +171,7 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Around a run: where one worker process fails, all of them end.
 
     Raises:
-      WorkerLost: in the other processes, with the reason where the failing one could tell it.
+      WorkerLost: in the other processes.
     """
     if not several(strategy):
         yield
@@ -217,7 +189,6 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except BaseException as error:
         lost = _lost(error)
         if lost is None:
-            _tell_others(strategy, error)
             raise
         raise WorkerLost(_sentence(strategy, lost)) from None
 
@@ -311,15 +282,11 @@ def _lost(error: BaseException) -> tf.errors.OpError | None:
 def _sentence(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> str:
     hosts, (_, own) = hosts_of(strategy), worker_of(strategy)
     text = str(error.message)
-    told = re.search(rf"{_TOLD}worker (\d+): (.*)", text)
-    if told:
-        index, why = int(told[1]), told[2].strip()
-        return f"workers: worker {index} ({hosts[index]}) failed: {why} {_AGAIN}"
     gone = {int(i) for i in re.findall(rf"unhealthy[^:]*:\s*{_TASK}", text)}
     gone |= {int(i) for i in re.findall(rf"remote target {_TASK}", text)}
     gone = {i + (len(hosts) - _jobs(strategy)) for i in gone} - {own}
     # Who reports a failure has not failed itself, so look who still answers.
-    gone |= {i for i, host in enumerate(hosts) if i != own and not _answers(host)}
+    gone |= {i for i, host in enumerate(hosts) if i != own and not answers(host)}
     who = " and ".join(f"worker {i} ({hosts[i]})" for i in sorted(gone) if i < len(hosts))
     if not who:
         return f"workers: the work with the others was broken off ({_first_line(error)}). {_AGAIN}"
@@ -332,25 +299,6 @@ def _sentence(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> str
 def _jobs(strategy: tf.distribute.Strategy) -> int:
     """How many tasks the job `worker` has; a chief of its own is counted before them."""
     return len(strategy.cluster_resolver.cluster_spec().as_dict().get("worker", ()))
-
-
-def _tell_others(strategy: tf.distribute.Strategy, error: BaseException) -> None:
-    words = str(error) if isinstance(error, NeasError) else ""
-    words = words or ("it was stopped." if not isinstance(error, Exception) else repr(error))
-    message = f"{_TOLD}worker {worker_of(strategy)[1]}: {' '.join(words.split())}"
-    # Where that fails the others notice the missing heartbeats.
-    with contextlib.suppress(tf.errors.OpError, ValueError, RuntimeError):
-        tf_context.context().report_error_to_cluster(tf.errors.ABORTED, message)
-
-
-def _answers(host: str) -> bool:
-    """Whether something listens at `host:port`."""
-    name, _, port = host.rpartition(":")
-    try:
-        with socket.create_connection((name.strip("[]"), int(port)), timeout=2.0):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def _first_line(error: tf.errors.OpError) -> str:

@@ -13,7 +13,7 @@ from official.common import distribute_utils
 
 from neas_tf import data
 from neas_tf.common import console
-from neas_tf.common.errors import NeasError, unknown_name
+from neas_tf.common.errors import NeasError, check_int, unknown_name
 from neas_tf.config.settings import NeasConfig
 from neas_tf.report import format_summary, write_report
 from neas_tf.run import cluster
@@ -167,7 +167,7 @@ def make_strategy(config: NeasConfig) -> tf.distribute.Strategy:
         if name == "multi_worker_mirrored" and runtime.worker_hosts:
             distribute_utils.configure_cluster(runtime.worker_hosts, runtime.task_index)
         if name == "multi_worker_mirrored":
-            cluster.prepare(config.workers.start_seconds, config.workers.silence_seconds)
+            check_int("workers.start_seconds", config.workers.start_seconds, 1)
             cluster.await_others(config.workers.start_seconds)
         # A worker can still die after that meeting; a TPU may take long to start.
         limit = cluster.at_most(config.workers.start_seconds)

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import check, check_int
+from neas_tf.cost.cost_table import CostTable
 from neas_tf.operators import SKIP
 from neas_tf.search.history import Score
 from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
@@ -107,8 +108,14 @@ class CandidateEvaluator:
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
         self._functions = [LayerFunctions(supernet, device) for device in devices]
         self._workers = workers or Workers()
+        self._costs = CostTable(supernet.space)
         # Of candidates that saw all images in a race: which they were right about, packed.
         self._known: dict[str, np.ndarray] = {}
+
+    def _macs(self, layer: int, operator: str) -> int:
+        """Of an operator in a 1-based layer."""
+        index = self.supernet.space.operators.index(operator)
+        return int(self._costs.operators["macs"][layer - 1, index])
 
     @property
     def images(self) -> int:
@@ -131,7 +138,9 @@ class CandidateEvaluator:
         """bool (C, K + 1, n): which images each path is right about, and last the ensemble."""
         order = np.arange(len(self._labels))
         parts = [found for _, found in self._generation(architectures, progress, order)]
-        return np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
+        # The workers meet once: whom they evaluate does not depend on what the others find.
+        correct = np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
+        return self._workers.merge(correct) if parts else correct
 
     def race(
         self,
@@ -153,7 +162,11 @@ class CandidateEvaluator:
         for row, reference in zip(finished, references, strict=True):
             row[:] = np.unpackbits(self._known[reference.key], count=total)
         race = Race(settings, total, self._batch_size, finished)
-        batches = self._generation(architectures, progress, race.order)
+        # After each batch the workers meet, as who stops depends on all that were found.
+        batches = (
+            (alive, self._workers.merge(found))
+            for alive, found in self._generation(architectures, progress, race.order)
+        )
         correct, seen = run_race(race, batches, count)
         whole = np.flatnonzero(seen == total)
         found = np.zeros((len(whole), total), bool)
@@ -198,14 +211,15 @@ class CandidateEvaluator:
 
         Yields:
           (the candidates still in, bool (C, K + 1, B): whether each path and the ensemble are right
-          about the batch's images). What is taken from the set is measured no further.
+          about the batch's images; False for other workers' candidates). What is taken from the set
+          is measured no further.
         """
         if not architectures:
             return
         for architecture in architectures:
             architecture.check_in(self.supernet.space)
         num_paths = self.supernet.num_paths
-        dealt = shares(architectures, self._workers.count * len(self._functions))
+        dealt = shares(architectures, self._workers.count * len(self._functions), self._macs)
         own = dealt[self._workers.index * len(self._functions) :][: len(self._functions)]
         parts = [
             _Share(functions, architectures, numbers)
@@ -237,7 +251,7 @@ class CandidateEvaluator:
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
 
                 list(each(measure, parts))
-                yield alive, self._workers.merge(correct)
+                yield alive, correct
         if progress:
             progress(1.0)  # though candidates that stopped left some of it out
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from neas_tf.common.errors import check, check_int
@@ -124,20 +124,30 @@ def _places(row: Sequence[str]) -> Iterator[tuple[int, str]]:
             yield layer, operator
 
 
-def shares(architectures: Sequence[Architecture], count: int) -> list[list[int]]:
+def shares(
+    architectures: Sequence[Architecture],
+    count: int,
+    macs: Callable[[int, str], int] = lambda layer, operator: 1,
+) -> list[list[int]]:
     """Deals candidates out to `count` devices: neighbours in the tree stay together.
 
-    Returns their numbers, by share, each with about as many layers to compute; some are empty where
-    there are fewer candidates. They depend on the arguments alone.
+    Args:
+      architectures: the candidates.
+      count: of shares.
+      macs: of an operator (its name) in a 1-based layer; by default all count the same.
+
+    Returns:
+      Their numbers, by share, each with about as many MACs to compute; some are empty where there
+      are fewer candidates. They depend on the arguments alone.
     """
     check_int("devices", count, 1)
     order = sorted(range(len(architectures)), key=lambda i: (architectures[i].paths, i))
     seen: set[tuple[str, ...]] = set()
-    added = []  # by each candidate, in this order
+    added = []  # MACs by each candidate, in this order
     for i in order:
         new = {row[:m] for row in architectures[i].paths for m in range(1, len(row) + 1)} - seen
         seen |= new
-        added.append(sum(prefix[-1] != SKIP for prefix in new))
+        added.append(sum(macs(len(p), p[-1]) for p in new if p[-1] != SKIP))
     total, before = sum(added) or 1, 0.0
     result: list[list[int]] = [[] for _ in range(count)]
     for i, value in zip(order, added, strict=True):

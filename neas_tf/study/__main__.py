@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from neas_tf.common import command_line, console
-from neas_tf.common.errors import NeasError
+from neas_tf.common.errors import NeasError, fail
 from neas_tf.common.paths import config_file, resolve_user_path
+from neas_tf.run import ray_engine
 from neas_tf.study.store import check_folder
 from neas_tf.study.tables.names import NAMES, chosen
 
@@ -30,7 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "params_override", "", "Overrides after the files: a.b=1,c=2, a YAML mapping, or a file."
     )
-    flags.DEFINE_string("shard", "", "i/n: only the i-th of n parts of the units.")
+    flags.DEFINE_string("shard", None, "Is no more; several machines: --engine=ray.")
     flags.DEFINE_float("time_limit", 0.0, "Minutes after which no unit begins; 0 is no limit.")
     flags.DEFINE_bool(
         "list",
@@ -39,6 +40,8 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("report", False, "Only writes the reports from the units that are done.")
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
+    ray_engine.define_flags()
+    flags.adopt_module_key_flags(ray_engine)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,6 +59,9 @@ def _run(argv: Sequence[str]) -> None:
         return
     if not values.study:
         raise NeasError(f"study: received nothing, expected --study={'|'.join(NAMES)}|all.")
+    if values.shard is not None:
+        fail("shard", values.shard, "--engine=ray --address=HOST:PORT, which shares the units out")
+    ray = ray_engine.from_flags()
     names = chosen(values.study)
     if not values.model_dir:
         raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
@@ -72,7 +78,7 @@ def _run(argv: Sequence[str]) -> None:
         config,
         settings,
         folder,
-        shard=values.shard,
+        ray=ray,
         time_limit=values.time_limit,
         list_only=values.list,
         report_only=values.report,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
+from neas_tf.common.folder_lock import lock_folder
 from neas_tf.config.parse import put_settings, read_overrides
 from neas_tf.config.settings import NeasConfig
 from neas_tf.latency.timing import describe_machine
 from neas_tf.run.context import Run
 from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
+from neas_tf.run.ray_engine import Ray
 from neas_tf.study import reporting, schedule
 from neas_tf.study.runner import Runner
 from neas_tf.study.settings import StudySettings
@@ -53,7 +56,7 @@ def run_studies(
     settings: StudySettings,
     model_dir: str,
     *,
-    shard: str = "",
+    ray: Ray | None = None,
     time_limit: float = 0.0,
     list_only: bool = False,
     report_only: bool = False,
@@ -61,7 +64,7 @@ def run_studies(
     """Runs studies as far as they get, writes their reports, and says how far the units are.
 
     Args:
-      shard: part of the units, 'i/n', '' for all.
+      ray: the cluster that does the units; None does one after the other in this process.
       time_limit: minutes after which no unit begins, 0 for none.
       list_only: whether only the units are listed; nothing is written then.
       report_only: whether only the reports are written from what is done.
@@ -70,7 +73,6 @@ def run_studies(
       NeasError: for settings, data or a folder that cannot be used; then nothing is written.
     """
     limit = schedule.check_time_limit(time_limit)
-    part = schedule.Shard.parse(shard)
     base = essential_settings(config)
     store = Store(model_dir, base, essential_settings(NeasConfig()))
     runner = Runner(config, store, make_strategy(config))
@@ -81,27 +83,54 @@ def run_studies(
     if list_only:
         _list(now)
         return now
-    store.begin()
-    if not report_only:
-        _announce(names, now, part, str(store.folder))
-        total = len(now.done) + len(now.left)
-        with console.bar("study", total, "units", len(now.done)) as bar:
-            now = schedule.work(
-                units,
-                store,
-                runner,
-                shard=part,
-                seconds_limit=limit,
-                bar=bar,
-                on_begin=lambda unit: console.heading(unit.title, unit.key),
-            )
-        if now.left and limit:
-            console.say("The time limit is reached; the same command continues from here.")
-    for name in names:
-        folder = _write_report(name, plan, store, run)
-        console.say(f"{STUDIES[name].TITLE}: {folder / 'README.md'}")
+    try:
+        store.begin()
+        if not report_only:
+            with lock_folder(store.folder):
+                _announce(names, now, str(store.folder))
+                now = _work(units, runner, store, now, limit, ray)
+    finally:  # what is done has its report, though a unit may have failed
+        if (store.folder / "study.json").exists():
+            for name in names:
+                folder = _write_report(name, plan, store, run)
+                console.say(f"{STUDIES[name].TITLE}: {folder / 'README.md'}")
     console.say(schedule.describe(now))
     return now
+
+
+def _work(
+    units: Sequence[Unit],
+    runner: Runner,
+    store: Store,
+    now: schedule.Progress,
+    limit: float,
+    ray: Ray | None,
+) -> schedule.Progress:
+    """The units, here or on a cluster."""
+    with contextlib.ExitStack() as stack:
+        engine: schedule.Engine = schedule.Local(runner)
+        if ray:
+            shared = (str(store.folder), runner.settings, runner.data_digest())
+            engine = stack.enter_context(ray.connect("neas_tf.study.runner:run_on_node", shared))
+        total = len(now.done) + len(now.left)
+        bar = stack.enter_context(console.bar("study", total, "units", len(now.done)))
+        now = schedule.work(
+            units,
+            store,
+            engine,
+            seconds_limit=limit,
+            bar=bar,
+            on_begin=lambda unit: _tell(unit, store),
+            lost=store.without_weights,
+        )
+    if now.left and limit:
+        console.say("The time limit is reached; the same command continues from here.")
+    return now
+
+
+def _tell(unit: Unit, store: Store) -> None:
+    again = "" if store.get(unit) is None else ": done, but its weights are not in this folder"
+    console.heading(unit.title, unit.key + again)
 
 
 def _list(now: schedule.Progress) -> None:
@@ -110,15 +139,11 @@ def _list(now: schedule.Progress) -> None:
     console.show(schedule.describe(now))
 
 
-def _announce(
-    names: Sequence[str], now: schedule.Progress, shard: schedule.Shard, folder: str
-) -> None:
-    own = sum(map(shard.has, now.left))
-    part = f", of which {own} are this shard's" if shard.count > 1 else ""
+def _announce(names: Sequence[str], now: schedule.Progress, folder: str) -> None:
     console.heading(
         f"Studies: {', '.join(names)}",
         f"folder {folder}",
-        f"{schedule.describe(now)}; {len(now.left)} left{part}",
+        f"{schedule.describe(now)}; {len(now.left)} left",
     )
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from neas_tf.ensemble.graph_memory import release_graphs
 from neas_tf.latency.models import ensemble_model
 from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
 from neas_tf.run.context import Run, open_run
+from neas_tf.run.identity import essential_settings, plain
+from neas_tf.run.pipeline import make_strategy
+from neas_tf.run.record import digest_of
 from neas_tf.run.retrain_stage import retrain
 from neas_tf.run.search_stage import make_evaluator, search
 from neas_tf.run.supernet_stage import load_supernet, train_supernet
@@ -40,6 +44,7 @@ from neas_tf.study.path_differences import compare_paths, embed
 from neas_tf.study.store import Store
 from neas_tf.study.units import Result, Unit
 
+_NODE: dict[str, Runner] = {}  # the runner of this process, by what it was made of
 # A run's folders that grow, and that nothing needs after its end.
 _BULK = ("retrain/train", "supernet/train", "retrain/ckpt-*", "retrain/checkpoint")
 # Other than these, every run of a study is without a budget (supernets serve all budgets).
@@ -59,41 +64,15 @@ class Runner:
     def __call__(self, unit: Unit) -> Result:
         """Does a resolved unit, or resumes it where its folder holds a part.
 
-        Weights that it needs and that are not in this folder, since the result of their unit was
-        copied from another one, are made again.
-
         Raises:
           NeasError: for settings that a stage refuses.
         """
-        if isinstance(unit, (units.Scores, units.Search, units.LatencyTable)):
-            self._make_sure(unit.supernet, "shrink/alive.json")
-        elif isinstance(unit, (units.Embedding, units.Comparison)):
-            self._make_sure(unit.training, "retrain/model/model.json")
-        return self._do(unit)
-
-    def _do(self, unit: Unit) -> Result:
         result = getattr(self, f"_{unit.kind}")(unit)
         for pattern in _BULK:
             for path in self._store.work(unit).glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         release_graphs()  # a study trains hundreds of networks
         return result
-
-    def _make_sure(self, unit: Unit, last: str) -> None:
-        """Does a unit that is done again, if `last`, what it leaves at its end, is not there."""
-        path = self._store.work(unit) / last
-        if path.exists():
-            return
-        with self._store.wait_for(unit):
-            if path.exists():
-                return
-            console.heading(unit.title, f"{unit.key}: done, but its weights are not in this folder")
-            result = json.loads(json.dumps(self._do(unit)))
-            if result != self._store.get(unit):
-                console.say(
-                    f"{unit.title}: came out otherwise than in {unit.key}.json, which is kept "
-                    "(another machine, other versions or other code)."
-                )
 
     def base_run(self) -> Run:
         """The base settings with data and space; nothing is written.
@@ -102,6 +81,15 @@ class Runner:
           NeasError: for settings that a stage refuses, and data that are missing.
         """
         return self._open(self._base, self._store.folder / "work" / "none")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The base settings as JSON."""
+        return plain(self._base.as_dict())
+
+    def data_digest(self) -> str:
+        """Of what the base settings read: files, classes, what is held out."""
+        return digest_of(self.base_run().info.describe())
 
     def _open(self, config: NeasConfig, folder: Path) -> Run:
         key = json.dumps(config.data.as_dict(), sort_keys=True, default=str)
@@ -234,3 +222,37 @@ class Runner:
             write_bytes_atomic(path, ensemble_model(architecture, run.space, "none"))
             samples = time_files({"model": path}, TimingSettings(seed=unit.seed), {})["model"]
         return {"milliseconds": typical(samples) / 1e6, "machine": describe_machine()}
+
+
+def run_on_node(
+    folder: str, base: Mapping[str, Any], data_digest: str, unit: Unit
+) -> tuple[Result, float]:
+    """A unit as a task on a node of a cluster, and the seconds that it took.
+
+    Args:
+      folder: of the study, which all nodes see.
+      base: the base settings, as JSON.
+      data_digest: of the images where the command was given.
+      unit: resolved.
+
+    Raises:
+      NeasError: when this node sees another folder or other images, or a stage refuses settings.
+    """
+    name = digest_of([folder, base, data_digest])
+    if name not in _NODE:
+        if not os.path.exists(os.path.join(folder, "study.json")):
+            raise NeasError(
+                f"model_dir: {folder!r} is not there; expected a file system that all nodes see."
+            )
+        config = NeasConfig()
+        put_settings(config, base)
+        store = Store(folder, essential_settings(config), essential_settings(NeasConfig()))
+        runner = Runner(config, store, make_strategy(config))
+        if (found := runner.data_digest()) != data_digest:
+            raise NeasError(
+                f"data: other images (digest {found}) than those of the command ({data_digest}); "
+                "expected the same on all nodes."
+            )
+        _NODE[name] = runner
+    began = time.monotonic()
+    return _NODE[name](unit), time.monotonic() - began

@@ -1,49 +1,21 @@
-"""Which unit comes next: what others need first, shared out among processes and machines."""
+"""Which unit comes next: what others need first; and what does it, this process or a cluster."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from neas_tf.common.errors import NeasError, check_int, fail
-from neas_tf.study.store import PAUSE, Store
+from neas_tf.common import console
+from neas_tf.common.errors import NeasError
+from neas_tf.study.store import Store
 from neas_tf.study.units import Result, Unit, in_order
 
 Run = Callable[[Unit], Result]
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Which part of the units a process takes: all whose first ancestor falls on its number.
-
-    What belongs together stays together, so that shards need not see each other's folders.
-
-    Attributes:
-      index: 0-based.
-      count: of shards.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Reads 'i/n' with 1 ≤ i ≤ n; '' is everything."""
-        if not text:
-            return cls()
-        first, slash, last = text.partition("/")
-        if not slash or not first.isdecimal() or not last.isdecimal():
-            fail("shard", text, "i/n such as 1/4, the first of four parts")
-        count = check_int("shard: parts", int(last), 1)
-        return cls(check_int("shard: number", int(first), 1, count) - 1, count)
-
-    def has(self, unit: Unit) -> bool:
-        """Whether a unit is this shard's."""
-        return zlib.crc32(unit.root.encode()) % self.count == self.index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,60 +44,119 @@ def _look_again(before: Progress, store: Store) -> Progress:
     return Progress((*before.done, *done), left)
 
 
+class Engine(Protocol):
+    """What does units: this process (`Local`) or a cluster (`run.ray_engine.RayTasks`)."""
+
+    def has_room(self, at_work: int) -> bool:
+        """Whether one unit more can begin beside so many."""
+
+    def start(self, key: Any, unit: Unit, /) -> None:
+        """Begins a resolved unit."""
+
+    def finished(self) -> Iterable[tuple[Any, Any]]:
+        """(key, (result, seconds)), or an error in place of the pair, of one unit or more."""
+
+
+class Local:
+    """One unit at a time, in this process; errors come as they are.
+
+    Args:
+      run: does a resolved unit.
+      clock: seconds.
+    """
+
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
+        self._run, self._clock, self._next = run, clock, list[tuple[Any, Unit]]()
+
+    def has_room(self, at_work: int) -> bool:
+        """See `Engine`."""
+        return not at_work
+
+    def start(self, key: Any, unit: Unit, /) -> None:
+        """See `Engine`."""
+        self._next.append((key, unit))
+
+    def finished(self) -> Iterable[tuple[Any, Any]]:
+        """See `Engine`."""
+        key, unit = self._next.pop()
+        began = self._clock()
+        yield key, (self._run(unit), self._clock() - began)
+
+
 def work(
     units: Sequence[Unit],
     store: Store,
-    run: Run,
+    engine: Engine,
     *,
-    shard: Shard | None = None,
     seconds_limit: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
     bar: tqdm | None = None,
     on_begin: Callable[[Unit], None] = lambda unit: None,
+    lost: Callable[[Unit], Unit | None] = lambda unit: None,
 ) -> Progress:
-    """Runs what is not done, the first that is ready first; each is stored as it finishes.
+    """Does what is not done, the first that is ready first; each is stored as it finishes.
 
-    Where nothing is ready because other processes are at work on it, it waits for them.
+    A unit that fails on a cluster holds up only what needs it.
 
     Args:
       units: that are wanted; what they need is done as well.
-      run: does a resolved unit.
-      shard: the part of this process.
+      engine: does the units.
       seconds_limit: no unit begins when so much time has passed; 0 is no limit.
-      bar: moves with every unit that is done, here or by another process.
+      bar: moves with every unit that is done.
       on_begin: called with each resolved unit before it runs.
+      lost: the unit that a resolved one needs to be done again, since its weights are not there.
+
+    Raises:
+      NeasError: when all that could be done is, and a unit failed.
     """
-    shard, begin, now = shard or Shard(), clock(), progress(units, store)
+    begin, now = clock(), progress(units, store)
+    at_work: dict[str, Unit] = {}
+    failed: dict[str, tuple[Unit, NeasError]] = {}
     while True:
         seen, now = len(now.done), _look_again(now, store)
-        if bar is not None and len(now.done) > seen:
+        if bar is not None:
             bar.update(len(now.done) - seen)
-        if seconds_limit and clock() - begin >= seconds_limit:
-            return now
-        resolved = (unit.resolve(store.get) for unit in now.left if shard.has(unit))
-        ready = [unit for unit in resolved if unit is not None]
-        if not ready:
-            return now
-        if not any(_run_one(unit, store, run, clock, on_begin) for unit in ready):
-            sleep(PAUSE)
+        for unit in _ready(now.left, store, lost):
+            if not engine.has_room(len(at_work)) or 0 < seconds_limit <= clock() - begin:
+                break
+            if unit.key not in at_work and unit.key not in failed:
+                on_begin(unit)
+                at_work[unit.key] = unit
+                engine.start(unit.key, unit)
+        if not at_work:
+            break
+        for key, found in engine.finished():
+            unit = at_work.pop(key)
+            if isinstance(found, NeasError):
+                failed[key] = unit, found
+                console.say(f"{unit.title}: {found}")
+            elif store.get(unit) is None:
+                store.put(unit, *found)
+            else:
+                _compare(unit, store, found[0])
+    for unit, error in failed.values():
+        more = f" ({len(failed)} units failed)" if len(failed) > 1 else ""
+        raise type(error)(f"unit {unit.title}{more}: {error}")
+    return now
 
 
-def _run_one(
-    unit: Unit,
-    store: Store,
-    run: Run,
-    clock: Callable[[], float],
-    on_begin: Callable[[Unit], None],
-) -> bool:
-    """Does a unit unless another process is at it; whether it is done now."""
-    with store.claim(unit) as free:
-        if free:
-            on_begin(unit)
-            started = clock()
-            result = run(unit)
-            store.put(unit, result, clock() - started)
-    return store.get(unit) is not None
+def _ready(
+    left: Iterable[Unit], store: Store, lost: Callable[[Unit], Unit | None]
+) -> Iterator[Unit]:
+    """Resolved units that can begin; in place of one whose weights are lost, what leaves these."""
+    for unit in left:
+        resolved = unit.resolve(store.get)
+        if resolved is not None:
+            yield lost(resolved) or resolved
+
+
+def _compare(unit: Unit, store: Store, again: Result) -> None:
+    """Of a unit that was done again for its weights: its first result stays."""
+    if json.loads(json.dumps(again)) != store.get(unit):
+        console.say(
+            f"{unit.title}: came out otherwise than in {unit.key}.json, which is kept "
+            "(another machine, other versions or other code)."
+        )
 
 
 def describe(found: Progress) -> str:

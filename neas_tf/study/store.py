@@ -1,33 +1,31 @@
-"""What a study's folder holds: one JSON a unit, written whole, and who is at work on which.
+"""What a study's folder holds: one JSON a unit, written whole, and the units' runs.
 
 study.json             what the units' results depend on (the base settings)
 units/<key>.json       `neas-study-unit/1`: the unit and its result, nothing of time or machine
 seconds/<key>.json     what the unit took
-claims/<key>/.lock     held while a process works on the unit
 work/<key>/            the unit's own run: checkpoints, models
 studies/<study>/       tables, sentences, pictures
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, difference, read_json, write_json_atomic
-from neas_tf.common.folder_lock import is_leftover, lock_folder
+from neas_tf.common.folder_lock import is_leftover
 from neas_tf.common.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
 
 STUDY_FORMAT = "neas-study/1"
 UNIT_FORMAT = "neas-study-unit/1"
-PAUSE = 5.0  # seconds between two looks at what other processes do
+# What a unit leaves at its end that other units read.
+_WEIGHTS = {"supernet": "shrink/alive.json", "training": "retrain/model/model.json"}
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
@@ -62,7 +60,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
 
 
 class Store:
-    """The units that are done, in a folder that several studies and processes share.
+    """The units that are done, in a folder that several studies share.
 
     Args:
       folder: of the studies; it may be missing or empty.
@@ -102,7 +100,7 @@ class Store:
             path = self.folder / "study.json"
             if not path.exists():
                 write_json_atomic(path, {"format": STUDY_FORMAT, "base": self._base})
-            for name in ("units", "seconds", "claims", "work"):
+            for name in ("units", "seconds", "work"):
                 (self.folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise NeasError(
@@ -154,33 +152,15 @@ class Store:
         """The folder of a unit's run."""
         return self.folder / "work" / unit.key
 
-    @contextlib.contextmanager
-    def claim(self, unit: Unit) -> Iterator[bool]:
-        """Holds a unit for a block; False when another process holds it, or has done it by now."""
-        with self._held(unit) as free:
-            yield free and self.get(unit) is None
+    def without_weights(self, unit: Unit) -> Unit | None:
+        """The unit that has to be done again before this one, since its weights are not here.
 
-    @contextlib.contextmanager
-    def wait_for(self, unit: Unit) -> Iterator[None]:
-        """Holds a unit, done or not, for a block; first waits for a process that holds it."""
-        while True:
-            with self._held(unit) as free:
-                if free:
-                    yield
-                    return
-            time.sleep(PAUSE)
-
-    @contextlib.contextmanager
-    def _held(self, unit: Unit) -> Iterator[bool]:
-        folder = self.folder / "claims" / unit.key
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(lock_folder(folder))
-            except NeasError:
-                yield False
-                return
-            yield True
+        Its result was copied from another folder then.
+        """
+        for need in () if unit.kind == "latency" else unit.needs:  # it takes the ensemble alone
+            if need.kind in _WEIGHTS and not (self.work(need) / _WEIGHTS[need.kind]).exists():
+                return need
+        return None
 
 
 def _completed(found: Any, base: Any, defaults: Any) -> Any:

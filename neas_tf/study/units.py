@@ -77,11 +77,6 @@ class Unit:
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
-    def root(self) -> str:
-        """What a shard keeps together: the key of the first unit that this one goes back to."""
-        return self.needs[0].root if self.needs else self.key
-
-    @property
     def title(self) -> str:
         """For people: what is done, with which seed."""
         own = "" if self.settings == "{}" else f" {_words(json.loads(self.settings))}"

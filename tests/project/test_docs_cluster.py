@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 
+import jsonschema
 import pytest
 import yaml
 
@@ -62,27 +63,87 @@ def test_without_either_a_sentence():
     assert "received neither SLURM_JOB_NODELIST nor JOB_COMPLETION_INDEX" in done.stderr
 
 
+def workers() -> tuple[dict, dict]:
+    """The JobSet, and the Job that all its workers are."""
+    found = manifest()[-1]
+    (part,) = found["spec"]["replicatedJobs"]
+    return found, part["template"]["spec"]
+
+
+def faults(document: dict) -> list[str]:
+    """What the API would not take; `oneOf` says nothing, so the kind's own schema is asked."""
+    schema = json.loads(
+        pathlib.Path(__file__).with_name("kubernetes_schema.json").read_text("utf-8")
+    )
+    (name,) = [n for n in schema["$defs"] if n.rpartition(".")[2] == document.get("kind")]
+    checker = jsonschema.Draft202012Validator({**schema, "oneOf": [{"$ref": f"#/$defs/{name}"}]})
+    found = [e for error in checker.iter_errors(document) for e in error.context or [error]]
+    return [error.message for error in found]
+
+
+def test_the_api_takes_the_manifest():
+    assert [faults(document) for document in manifest()] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (
+            lambda s, job, pod: job.update(completionmode="Indexed"),
+            "'completionmode' was unexpected",
+        ),
+        (lambda s, job, pod: job.update(backoffLimit="0"), "'0' is not of type"),
+        (lambda s, job, pod: pod["containers"][0].pop("name"), "'name' is a required property"),
+        (lambda s, job, pod: pod["volumes"][0].update(claim={}), "'claim' was unexpected"),
+        (lambda s, job, pod: s["failurePolicy"]["rules"][0].update(name="a-b"), "does not match"),
+        (lambda s, job, pod: s["failurePolicy"].update(maxRestart=1), "'maxRestart' was unexpect"),
+    ],
+)
+def test_what_the_api_does_not_take(change, words):
+    found, job = workers()
+    change(found["spec"], job, job["template"]["spec"])
+    assert any(words in fault for fault in faults(found))
+
+
 def test_manifest_hangs_together():
     """And its command's first half gives the workers of its Job."""
-    service, job = manifest()
-    assert service["kind"] == "Service" and service["spec"]["clusterIP"] == "None"
-    spec = job["spec"]
-    pod = spec["template"]["spec"]
+    *claims, found = manifest()
+    part, job = found["spec"]["replicatedJobs"][0], workers()[1]
+    pod = job["template"]["spec"]
     (container,) = pod["containers"]
-    assert spec["completionMode"] == "Indexed" and spec["completions"] == spec["parallelism"]
-    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
-    assert pod["subdomain"] == service["metadata"]["name"] and pod["restartPolicy"] == "Never"
-    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
+    assert found["spec"]["network"]["enableDNSHostnames"] and pod["restartPolicy"] == "Never"
+    assert job["backoffLimit"] == 0  # the JobSet begins all workers again, not the Job one
+    (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["onExitCodes"]["containerName"] == container["name"]
     first, then = container["command"][2].split(" && exec ")
-    assert container["command"][:2] == ["bash", "-c"] and then.startswith("python -m neas_tf.train")
+    assert container["command"][:2] == ["bash", "-c"] and then.startswith("neas train")
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
-    done = shell(f'{first} && printf "%s" "$TF_CONFIG"', JOB_COMPLETION_INDEX="0", **variables)
-    name, port = job["metadata"]["name"], container["ports"][0]["containerPort"]
-    expected = [f"{name}-{i}.{pod['subdomain']}:{port}" for i in range(spec["completions"])]
-    assert json.loads(done.stdout)["cluster"]["worker"] == expected
+    script = first.replace("/cluster/", "docs/cluster/")
+    done = shell(f'{script} && printf "%s" "$TF_CONFIG"', JOB_COMPLETION_INDEX="0", **variables)
+    name = f"{found['metadata']['name']}-{part['name']}-0"
+    port = container["ports"][0]["containerPort"]
+    hosts = [f"{name}-{i}.{found['metadata']['name']}:{port}" for i in range(job["completions"])]
+    assert json.loads(done.stdout)["cluster"]["worker"] == hosts
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    named = {
+        v["persistentVolumeClaim"]["claimName"]
+        for v in pod["volumes"]
+        if len(v) == 2 and "persistentVolumeClaim" in v
+    }
+    assert named == {claim["metadata"]["name"] for claim in claims}
+    assert container["resources"]["requests"]["cpu"] and container["image"].endswith("neas:cuda")
+    # What the image has: the command, and a user that the volumes belong to.
+    image = pathlib.Path(project_file("Dockerfile")).read_text("utf-8")
+    assert 'ENTRYPOINT ["neas"]' in image and "AS cuda" in image
+    assert f"--uid {pod['securityContext']['runAsUser']} " in image
+
+
+def test_slurm_hands_its_cpus_on():
+    text = (FOLDER / "slurm.sbatch").read_text("utf-8")
+    assert "#SBATCH --cpus-per-task=" in text
+    assert text.index("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK") < text.index("srun --")
 
 
 def test_scripts_parse():
@@ -94,13 +155,14 @@ def test_scripts_parse():
 def commands() -> list[tuple[str, str]]:
     """(flags of neas_tf.train, where), from the page, the script and the manifest."""
     texts = {"cluster.md": PAGE, "slurm.sbatch": (FOLDER / "slurm.sbatch").read_text("utf-8")}
-    texts["kubernetes.yaml"] = manifest()[1]["spec"]["template"]["spec"]["containers"][0][
-        "command"
-    ][2]
+    texts["kubernetes.yaml"] = workers()[1]["template"]["spec"]["containers"][0]["command"][2]
     found = []
     for where, text in texts.items():
         joined = re.sub(r"\\\n\s*", "", text)
-        found += [(line, where) for line in re.findall(r"-m neas_tf\.train ([^\n]*)", joined)]
+        found += [
+            (line, where)
+            for line in re.findall(r"(?:-m neas_tf\.|exec neas )train ([^\n]*)", joined)
+        ]
     return found
 
 
@@ -112,11 +174,13 @@ def test_flags_and_settings_exist(line, where):
     given = dict(re.findall(r"--(\w+)=(\"[^\"]*\"|[^\s']*)", line))
     assert {"experiment", "model_dir", "params_override"} <= set(given)
     assert set(given) <= set(flags.FLAGS)
-    config = load_config(given["experiment"], [], given["params_override"].strip('"'))
-    assert config.runtime.distribution_strategy in ("multi_worker_mirrored", "tpu")
+    override = given["params_override"].strip('"').replace("$seed", "0")  # of the shell's loop
+    config = load_config(given["experiment"], [], override)
+    alone = "one_device" if "engine" in given else "tpu"
+    assert config.runtime.distribution_strategy in ("multi_worker_mirrored", alone)
 
 
 def test_the_page_is_counted():
-    """Five commands stand there: two by hand, two on one machine or a TPU, and those of the files."""
-    assert [where for _, where in commands()].count("cluster.md") == 4
-    assert len(commands()) == 6
+    """Five: two by hand, one each on one machine, over Ray and on a TPU; and those of the files."""
+    assert [where for _, where in commands()].count("cluster.md") == 5
+    assert len(commands()) == 7

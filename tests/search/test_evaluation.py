@@ -223,6 +223,7 @@ def test_workers_share_the_candidates(model):
     for index in range(2):  # what each one contributes
         own = Workers(2, index, lambda found, i=index: parts[i].append(found) or found)
         CandidateEvaluator(*arguments, workers=own).evaluate_all(GENERATION)
+    assert len(parts[0]) == 1  # they meet once a generation, not after every batch
     assert all(first.any() and second.any() for first, second in zip(*parts, strict=True))
     assert not any((first & second).any() for first, second in zip(*parts, strict=True))
     merged = iter([first | second for first, second in zip(*parts, strict=True)])

@@ -139,6 +139,15 @@ def test_a_generation_is_dealt_out_evenly():
     assert max(sizes) < 0.6 * sum(sizes)
 
 
+def test_shares_weigh_macs():
+    """Five candidates, of which the first is as dear as the others together."""
+    names = ("k7e6", "k5e6", "k5e4", "k3e6", "k3e4")
+    found = [Architecture(0, ((name, "skip"), ("skip", "skip"))) for name in names]
+    macs = dict.fromkeys(names, 1) | {"k7e6": 4}
+    assert shares(found, 2, lambda layer, operator: macs[operator] * layer) == [[1, 2, 3, 4], [0]]
+    assert sorted(map(len, shares(found, 2))) == [2, 3]
+
+
 def test_refuses_what_is_no_generation():
     with pytest.raises(NeasError, match="at least one ensemble"):
         PrefixTree([])

@@ -33,7 +33,7 @@ SHAPES = {"1": (1, 1), "2 CPUs": (2, 1), "4 CPUs": (4, 1), "2 processes": (1, 2)
 SHAPES["3 processes"] = (1, 3)
 _FINISHED = "3 processes"  # whose results the restarts are compared with
 TOLERANCE = 1e-4
-# Seconds until the last worker is gone; the silence that settings allow is 20.
+# Seconds until the last worker is gone; TensorFlow notices a silence after 10 to 30.
 BOUND = 60.0
 # What of a finished run a stage needs from those before.
 _NEEDS = {"supernet": (), "search": ("supernet", "shrink")}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from tiny_run import contents
 
 from neas_tf.common.errors import NeasError
 from neas_tf.space.architecture import Architecture
-from neas_tf.study.schedule import Shard, check_time_limit, progress, work
+from neas_tf.study.schedule import Local, check_time_limit, progress, work
 from neas_tf.study.store import Store
 from neas_tf.study.tables.catalogue import STUDIES, all_units
 from neas_tf.study.tables.names import NAMES, chosen
@@ -112,10 +113,10 @@ def test_everything_is_done_once_and_in_order(tmp_path):
         done.append(unit.key)
         return pretend(unit)
 
-    result = work(UNITS, store, run)
+    result = work(UNITS, store, Local(run))
     assert not result.left and len(done) == len(set(done))
     assert len(contents(tmp_path / "studies" / "units")) == len(done)
-    again = work(UNITS, Store(tmp_path / "studies", BASE), lambda unit: 1 / 0)
+    again = work(UNITS, Store(tmp_path / "studies", BASE), Local(lambda unit: 1 / 0))
     assert again.done == tuple(in_order(UNITS)) and set(again.done) == set(result.done)
 
 
@@ -123,80 +124,77 @@ def units_of(folder):
     return contents(folder / "units")
 
 
-def test_shards_share_out_the_work_and_resuming_changes_nothing(tmp_path):
-    whole = Store(tmp_path / "whole", BASE)
-    whole.begin()
-    work(UNITS, whole, pretend)
-    ran = []
-    for i in range(1, 4):
-        store = Store(tmp_path / str(i), BASE)  # machines that do not see each other's folders
+class Nodes:
+    """An engine of three units at a time, which finish in random order; some of them fail."""
+
+    def __init__(self, fails=lambda unit: False):
+        self.waiting, self.fails, self.random = {}, fails, random.Random(0)
+
+    def has_room(self, at_work):
+        return at_work < 3
+
+    def start(self, key, unit):
+        assert key not in self.waiting and len(self.waiting) < 3
+        self.waiting[key] = unit
+
+    def finished(self):
+        key = self.random.choice(list(self.waiting))
+        unit = self.waiting.pop(key)
+        failed = NeasError("engine: no memory.") if self.fails(unit) else (pretend(unit), 1.0)
+        return [(key, failed)]
+
+
+def test_a_cluster_leaves_what_one_process_leaves(tmp_path):
+    for name, engine in (("one", Local(pretend)), ("many", Nodes())):
+        store = Store(tmp_path / name, BASE)
         store.begin()
-
-        def run(unit, store=store):
-            if len(ran) == 7 and "stop" not in ran:
-                ran.append("stop")
-                raise KeyboardInterrupt
-            ran.append(unit.key)
-            return pretend(unit)
-
-        for _ in range(2):  # the interrupted one goes on
-            try:
-                work(UNITS, store, run, shard=Shard.parse(f"{i}/3"))
-                break
-            except KeyboardInterrupt:
-                continue
-    assert ran.count("stop") == 1
-    merged = {}
-    for i in range(1, 4):
-        merged |= units_of(tmp_path / str(i))
-        assert units_of(tmp_path / str(i))
-    assert merged == units_of(tmp_path / "whole")
+        assert not work(UNITS, store, engine).left
+    assert units_of(tmp_path / "one") == units_of(tmp_path / "many")
 
 
-@given(st.integers(1, 9))
-def test_every_unit_is_in_one_shard_with_all_that_it_needs(count):
-    shards = [Shard(i, count) for i in range(count)]
-    for unit in in_order(UNITS):
-        (own,) = [shard for shard in shards if shard.has(unit)]
-        assert all(own.has(need) for need in unit.needs)
+def test_a_unit_that_fails_holds_up_only_what_needs_it(tmp_path, capsys):
+    store = Store(tmp_path, BASE)
+    store.begin()
+    with pytest.raises(NeasError, match=r"^unit search.*units failed\): engine: no memory.$"):
+        work(UNITS, store, Nodes(lambda unit: isinstance(unit, Search)))
+    left = progress(UNITS, store).left
+    assert left and all(isinstance(u, Search) or u.resolve(store.get) is None for u in left)
+    assert capsys.readouterr().err.count("no memory") == sum(isinstance(u, Search) for u in left)
+
+
+def test_lost_weights_are_made_again_first(tmp_path, capsys):
+    store, did = Store(tmp_path, BASE), []
+    store.begin()
+    scores = Scores(0, "{}", Supernet(0), ("s4:k3e1.k3e1.skip.k3e1|.|.",))
+    store.put(Supernet(0), pretend(Supernet(0)), 1.0)
+    before = contents(tmp_path / "units")
+
+    def run(unit):
+        did.append(unit)
+        (store.work(unit) / "shrink").mkdir(parents=True)
+        (store.work(unit) / "shrink" / "alive.json").touch()
+        return pretend(unit) | ({"training": "another"} if unit == Supernet(0) else {})
+
+    assert not work([scores], store, Local(run), lost=store.without_weights).left
+    assert did == [Supernet(0), scores]
+    assert "came out otherwise than in supernet-" in capsys.readouterr().err
+    assert before.items() <= contents(tmp_path / "units").items()
 
 
 def test_a_time_limit_stops_behind_a_unit(tmp_path):
     store, now = Store(tmp_path, BASE), [0.0]
     store.begin()
 
+    def clock():
+        return now[0]
+
     def run(unit):
         now[0] += 50.0
         return pretend(unit)
 
-    result = work(UNITS, store, run, seconds_limit=120.0, clock=lambda: now[0])
+    result = work(UNITS, store, Local(run, clock), seconds_limit=120.0, clock=clock)
     assert len(units_of(tmp_path)) == 3 and result.left
     assert json.loads((tmp_path / "seconds" / f"{UNITS[0].needs[0].key}.json").read_text()) == 50.0
-
-
-def test_two_processes_never_do_the_same_unit(tmp_path):
-    """While one holds a unit another does the rest, waits, and takes over what it left."""
-    store = Store(tmp_path, BASE)
-    store.begin()
-    plan, done, slept = toy_plan(), [], []
-    one, two = (
-        plan.training(0, "s1:k3e1|k3e1.skip.k3e1"),
-        plan.training(1, "s1:k3e1|k3e1.skip.k3e1"),
-    )
-    claim = store.claim(one)
-    assert claim.__enter__() is True
-
-    def sleep(seconds):
-        slept.append(seconds)
-        claim.__exit__(None, None, None)  # the other process was killed
-
-    def run(unit):
-        done.append(unit)
-        return pretend(unit)
-
-    other = Store(tmp_path, BASE)
-    work([one, two], other, run, sleep=sleep)
-    assert done == [two, one] and len(slept) == 1
 
 
 def test_a_store_of_other_settings_is_refused_and_left_alone(tmp_path):
@@ -244,12 +242,6 @@ def test_a_unit_file_of_another_study_is_refused(tmp_path):
     (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
     with pytest.raises(NeasError, match="is not of this study"):
         second.get(unit)
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
-def test_shards_are_checked(text):
-    with pytest.raises(NeasError, match="shard"):
-        Shard.parse(text)
 
 
 def test_names_and_limits_are_checked():

@@ -23,6 +23,7 @@ from neas_tf.run.pipeline import make_strategy
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.command import load_settings, run_studies
 from neas_tf.study.runner import Runner
+from neas_tf.study.schedule import Local, work
 from neas_tf.study.store import Store
 from neas_tf.study.units import (
     Comparison,
@@ -127,8 +128,10 @@ def test_results_without_weights(tmp_path, config_file, whole, capsys):
     store = Store(folder, essential_settings(config))
     found = Found(Search(0, "{}", Supernet(0)))
     training = Training(0, "{}", found).resolve(store.get)
-    result = Runner(config, store, make_strategy(config))(Comparison(0, "{}", training))
-    assert 0 <= result["disagreement"] <= 1
+    engine = Local(Runner(config, store, make_strategy(config)))
+    comparison = Comparison(0, "{}", training)
+    assert not work([comparison], store, engine, lost=store.without_weights).left
+    assert 0 <= store.get(comparison)["disagreement"] <= 1
     assert "came out otherwise than in training-" in capsys.readouterr().err
 
 
@@ -182,6 +185,8 @@ def test_the_other_kinds_of_units(config_file, whole):
         (("--study=ranking", "--model_dir=x", "more"), "received 'more', expected flags only"),
         (("--studdy=x",), "Did you mean: study"),
         (("--study=ranking", "--model_dir=x", "--time_limit=long"), "time_limit"),
+        (("--study=ranking", "--model_dir=x", "--shard=1/2"), "expected --engine=ray --address"),
+        (("--study=ranking", "--model_dir=x", "--engine=rai"), "Did you mean 'ray'"),
     ],
 )
 def test_flags(arguments, words):

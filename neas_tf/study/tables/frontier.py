@@ -33,7 +33,7 @@ def _searches(plan: Plan, seed: int) -> dict[tuple[str, str], Search]:
         for budget in plan.budgets:
             result[name, _macs(budget)] = plan.search(supernet, max_macs=budget)
         for share in plan.settings.latency_shares:
-            # Each seed measures its own, on the machine that its shard is on.
+            # Each seed measures its own; on a cluster, on whatever node.
             table = LatencyTable(seed, "{}", supernet)
             search = Search(seed, "{}", supernet, table, float(share))
             result[f"{name}, by latency", f"{share:.0%} of the latency range"] = search
