@@ -47,6 +47,7 @@ from neas_tf.training.paced import CoursePosition, planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training.training_loop import TrainingLoop
+from neas_tf.uncertainty.measures import UNCERTAINTY_FILE, Uncertainty
 
 RESULTS_FILE = Path("retrain") / "results.json"
 _WINNER = Path("search") / "best.json"
@@ -152,9 +153,9 @@ def retrain(
         if cluster.is_chief:
             constraints = search_constraints(config, space)
             batch = config.retrain.evaluation_batch
-            test, confusion, pictures = _test(model, info, table, constraints, batch)
-            write_json_atomic(model_dir / CONFUSION_FILE, confusion, indent=None)
-            write_json_atomic(model_dir / PICTURES_FILE, pictures, indent=None)
+            test, beside = _test(model, info, table, constraints, batch)
+            for name, value in beside.items():
+                write_json_atomic(model_dir / name, value, indent=None)
             write_json_atomic(results, test)  # last: it says that the stage is finished
     cluster.barrier()
     test = read_json(results, "retrain/results.json")
@@ -164,7 +165,7 @@ def retrain(
 
 def _set_aside(model_dir: Path, space: SearchSpace) -> None:
     """Has the folder not show what belongs to a model that is gone as this training's own."""
-    for name in (RESULTS_FILE, CONFUSION_FILE, PICTURES_FILE):
+    for name in (RESULTS_FILE, CONFUSION_FILE, PICTURES_FILE, UNCERTAINTY_FILE):
         path = model_dir / name
         if path.exists():
             earlier = path.with_suffix(".earlier.json")
@@ -187,16 +188,18 @@ def _test(
     table: CostTable,
     constraints: Constraints,
     batch: int,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Contents of `results.json`, `confusion.json` and `pictures.json`."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contents of `results.json`, and of the files beside it by name."""
     model, loaded = model_store.load_model(folder)
     architecture, classes = loaded.architecture, loaded.space.num_classes
     confusion = Confusion(classes, architecture.num_paths)
     pictures = Pictures(classes, info.normalisation)
+    sure = Uncertainty(architecture.num_paths)
 
     def seen(images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
         confusion.add(labels, logits.argmax(-1))
         pictures.add(images, labels, logits)
+        sure.add(labels, logits)
 
     test = evaluate(model, info, "test", batch, seen)
     cost = table.cost(architecture)
@@ -204,7 +207,11 @@ def _test(
     test |= {"paper_flops": cost.paper_flops}
     if constraints.bounds:
         test["constraints"] = constraints.all_values(architecture)
-    return test, confusion.to_dict(info.class_names), pictures.to_dict(info.class_names)
+    return test, {
+        CONFUSION_FILE: confusion.to_dict(info.class_names),
+        PICTURES_FILE: pictures.to_dict(info.class_names),
+        UNCERTAINTY_FILE: sure.to_dict(),
+    }
 
 
 def _plan(config: NeasConfig, info: data.DatasetInfo) -> str:

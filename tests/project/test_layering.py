@@ -25,6 +25,7 @@ ORDER = (
         "space",
         "cost",
         "ensemble",
+        "uncertainty",
         "applications",
         "supernet",
         "shrinking",
