@@ -156,7 +156,7 @@ def evaluate_folder(
     if changed and not warning:
         warning = f"warning: the data are not those of the run any more ({changed})."
     model, info = load_model(folder)
-    sure = Uncertainty(info.architecture.num_paths)
+    sure = Uncertainty(info.architecture.num_paths, info.temperature)
     try:
         result = evaluate(
             model, data_info, "test", batch_size, lambda _, labels, logits: sure.add(labels, logits)
@@ -202,8 +202,11 @@ def format_text(result: dict[str, Any]) -> str:
     ]
     other = result.get("compared")
     for prefix, tested in (("", result), ("compared: ", other or {})):
-        shown = [*tested.get("paths", ()), tested.get("ensemble")]
-        if prefix and len(shown) == 2:  # a single network: its path is all of it
+        shown = [
+            *tested.get("paths", ()),
+            *[tested.get("ensemble")] * 2,
+        ]  # a second time calibrated
+        if prefix and len(shown) == 3:  # a single network: its path is all of it
             shown = shown[:1]
         for (name, row), top in zip(
             rows_of(tested["uncertainty"]).items() if tested else (), shown, strict=False
@@ -256,7 +259,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
 
 
-def _other(path: str | None, info: LoadedInfo) -> Path | None:
+def compared_folder(path: str | None, info: LoadedInfo) -> Path | None:
     """The folder of the model that `--compare` names, whose classes are the model's."""
     if path is None:
         return None
@@ -293,7 +296,7 @@ def _run(argv: Sequence[str]) -> None:
     folder = model_folder(values.model_dir, values.model)
     info = read_info(folder)
     run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
-    other, output = _other(values.compare, info), _output(values.output)
+    other, output = compared_folder(values.compare, info), _output(values.output)
     print("Starting TensorFlow …", file=sys.stderr, flush=True)
     if values.threads:
         import tensorflow as tf

@@ -249,6 +249,7 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         ),
         costs={name: int(cost) for name, cost in costs.items() if cost is not None},
         images=None if value.get("images") is None else int(images or 0),
+        disagreement=number(value.get("disagreement")),
     )
 
 

@@ -114,7 +114,7 @@ class Uncertainty:
         """
         right = np.concatenate(self._right)
         members = np.concatenate(self._members, 1)
-        rows = [_row(*members[:, :, k], right[:, k]) for k in range(self.num_paths + 1)]
+        rows = [_row(members[:, :, k], right[:, k]) for k in range(self.num_paths + 1)]
         value: dict[str, Any] = {
             "format": FORMAT,
             "part": part,
@@ -132,14 +132,14 @@ class Uncertainty:
                 "auroc": error_auroc(scores, fine),
             }
         if self.temperature is not None:
-            row = _row(*members[:, :, -1], right[:, -1])
+            row = _row(members[:, :, -1], right[:, -1])
             value |= {"temperature": self.temperature, "calibrated": row}
         return value
 
 
-def _row(
-    confidences: np.ndarray, nll: np.ndarray, brier: np.ndarray, right: np.ndarray
-) -> dict[str, Any]:
+def _row(numbers: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """Of confidence, likelihood and Brier score (3, n) of one member, and its right answers (n,)."""
+    confidences, nll, brier = numbers
     row: dict[str, Any] = {"accuracy": float(right.mean()), "nll": _mean(nll)}
     if not np.isfinite(confidences).all():
         return row | dict.fromkeys(MEASURES[2:]) | {"risk_coverage": []}

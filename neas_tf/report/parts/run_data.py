@@ -179,7 +179,7 @@ def confusion_data(run: RunFiles) -> dict[str, Any] | None:
 def _uncertainty(run: RunFiles) -> dict[str, Any] | None:
     """Content of uncertainty.json, with its chart."""
     found = run.uncertainty
-    return found and {**found, "chart": risk_chart(found) | {"width": "container"}}
+    return None if found is None else {**found, "chart": risk_chart(found) | {"width": "container"}}
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
