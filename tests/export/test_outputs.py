@@ -73,7 +73,7 @@ def test_quantized_files_have_them_too(quantize, digits, tmp_path):
         found[outputs] = predict_exported(output, pixels)
     assert set(found[()]) == {"logits"} and set(found[ALL]) == {"logits", *ALL}
     step = np.ptp(paths) / 255
-    within = (1e-2 if quantize == "float16" else 12) * step
+    within = (0.5 if quantize == "float16" else 12) * step
     assert np.abs(found[ALL]["path_logits"] - paths).max() < within
     assert np.abs(found[ALL]["logits"] - paths.mean(1)).max() < within
     # In float from the file's own integers: nothing of it is rounded again.
