@@ -230,7 +230,7 @@ def _run(argv: Sequence[str]) -> None:
     if warning := evaluate.check_classes(info, opened):
         print(warning, file=sys.stderr)
     members = {"tested": _named(folder)} | ({"compared": _named(other)} if other else {})
-    result = {"format": FORMAT, "model": str(folder), "data": opened.name}
+    result: dict[str, Any] = {"format": FORMAT, "model": str(folder), "data": opened.name}
     result |= measure(members, opened, values.images, values.batch_size, values.seed)
     if other is not None:
         networks = result["networks"]

@@ -89,8 +89,9 @@ def convert(
 
 
 def _partly(converter: Any, kept: str) -> bytes:
-    """The integer graph but for the operations whose output tensors' names hold `kept`."""
+    """The integer graph but for the operations between tensors whose names hold `kept`."""
     import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
 
     debug = tf.lite.experimental
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -98,8 +99,14 @@ def _partly(converter: Any, kept: str) -> bytes:
     debugger = debug.QuantizationDebugger(
         converter=converter, debug_options=debug.QuantizationDebugOptions(), **options
     )
-    calibrated = tf.lite.Interpreter(model_content=debugger.calibrated_model)
-    names = [t["name"] for t in calibrated.get_tensor_details() if kept in t["name"]]
+    calibrated = Interpreter(model_content=debugger.calibrated_model)
+    known = {tensor["index"]: tensor["name"] for tensor in calibrated.get_tensor_details()}
+    names = [  # the last one has the name of the graph's output
+        known[int(i)]
+        for op in calibrated._get_ops_details()
+        if any(kept in known.get(int(i), "") for i in (*op["inputs"], *op["outputs"]))
+        for i in op["outputs"]
+    ]
     debugger.options = debug.QuantizationDebugOptions(denylisted_nodes=names)
     return debugger.get_nondebug_quantized_model()
 

@@ -64,7 +64,8 @@ def load_teacher(settings: DistillationConfig, info: data.DatasetInfo) -> Teache
     if names:
         _check_names(names, info)
     scale, offset = (
-        np.float32(values) for values in (info.normalisation.scale, info.normalisation.offset)
+        np.asarray(values, np.float32)
+        for values in (info.normalisation.scale, info.normalisation.offset)
     )
 
     def pixels(images: tf.Tensor) -> tf.Tensor:
@@ -110,7 +111,8 @@ def _model(place: Path) -> tuple[Callable[[tf.Tensor], tf.Tensor], tuple[str, ..
     if (place / store.MODEL_FILE).is_file():
         model, info = store.load_model(place)
         scale, offset = (
-            np.float32(values) for values in (info.normalisation.scale, info.normalisation.offset)
+            np.asarray(values, np.float32)
+            for values in (info.normalisation.scale, info.normalisation.offset)
         )
         return (
             lambda images: tf.reduce_mean(model(images * scale + offset, training=False), 1),
