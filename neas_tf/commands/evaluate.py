@@ -105,6 +105,9 @@ def data_config(
         },
         is_strict=True,
     )
+    part = {"tfrecord": "test_pattern", "tfds": "test_split"}.get(config.source, "source")
+    if not getattr(config, part):
+        fail(f"data.{part}", getattr(config, part), "that of a test part")
     if config.source == "tfrecord" and not config.num_classes and not config.class_names:
         config.num_classes = space.num_classes
     return config

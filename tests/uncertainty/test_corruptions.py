@@ -156,7 +156,10 @@ def test_what_is_refused_before_any_work(models, tmp_path, monkeypatch):
         ({"output": None}, "--output: received None"),
         ({"compare": str(tmp_path / "small")}, r"--compare: received \(24, 20, 3\)"),
         ({"compare": str(tmp_path)}, "--compare: received"),
-        ({"data": [f"source=tfrecord,data_dir={train},train_pattern=x*"]}, "test"),
+        (
+            {"data": [f"source=tfrecord,data_dir={train},train_pattern=x*"]},
+            "data.test_pattern: received ''",
+        ),
     ):
         given = type("Flags", (), {**base, **changes})
         monkeypatch.setattr(robustness.flags, "FLAGS", given)
