@@ -38,6 +38,7 @@ _COMMANDS: dict[str, _Command | dict[str, _Command]] = {
     "train": ("neas_tf.train", "search, retrain and export an ensemble"),
     "describe": ("neas_tf.commands.describe", "what an ensemble is and costs, without building it"),
     "evaluate": ("neas_tf.commands.evaluate", "the accuracy of an exported file or of a run"),
+    "robustness": ("neas_tf.commands.robustness", "errors on corrupted pictures, 15 kinds"),
     "report": ("neas_tf.report", "pictures, summary and page of a run, or of several"),
     "latency": (
         "neas_tf.commands.measure_latency",

@@ -54,6 +54,7 @@ from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.space.zoo import load_architecture
+from neas_tf.uncertainty.measures import Uncertainty, read_uncertainty
 
 _CONFIGS = ("cifar10_cpu.yaml", "cifar10_mobile_cpu.yaml", "spaces/mobile.yaml")
 
@@ -244,6 +245,12 @@ def _test_pictures() -> dict[str, Any]:
     return pictures.to_dict()
 
 
+def _uncertainty() -> dict[str, Any]:
+    found = Uncertainty(2, 1.5)
+    found.add(np.array([0, 1]), np.array([np.eye(3), 2 * np.eye(3)]))
+    return found.to_dict()
+
+
 def pure_targets() -> list[Target]:
     """The parsers that need no TensorFlow."""
     state = OnFile("search/state.json", read_state)
@@ -289,6 +296,8 @@ def pure_targets() -> list[Target]:
                [b"counts", b"differ", b"both_wrong", b"class_names"], 0.2),
         Target("test pictures", OnFile("pictures.json", read_pictures), [dumps(_test_pictures())],
                [b"errors", b"named", b"sure", b"picture", b"class_names"], 0.2),
+        Target("uncertainty", OnFile("uncertainty.json", read_uncertainty), [dumps(_uncertainty())],
+               [b"ensemble", b"paths", b"risk_coverage", b"auroc"], 0.2),
     ]  # fmt: skip
     return [_warm(target) for target in found]
 

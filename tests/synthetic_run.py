@@ -13,6 +13,7 @@ from neas_tf.ensemble.confusion import Confusion, Pictures
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.uncertainty.measures import Uncertainty
 
 SMALL = SearchSpace.from_dict(
     {
@@ -134,6 +135,14 @@ def pictures(num_paths: int, rng) -> dict:
     return found.to_dict([f"digit {i}" for i in range(10)])
 
 
+def uncertainty(num_paths: int, rng) -> dict:
+    """A test in which the paths agree more where they are right."""
+    found, labels = Uncertainty(num_paths, 1.5), rng.integers(10, size=2_000)
+    logits = rng.normal(size=(2_000, num_paths, 10)) + 4 * np.eye(10)[labels][:, None]
+    found.add(labels, np.concatenate([logits, logits.mean(1, keepdims=True)], 1))
+    return found.to_dict()
+
+
 def write_lines(path: Path, rows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -210,6 +219,7 @@ def write_run(
     }
     write_json(folder / "retrain/results.json", results)
     write_json(folder / "retrain/confusion.json", confusion(accuracies, 10_000, rng))
+    write_json(folder / "retrain/uncertainty.json", uncertainty(num_paths, rng))
     write_json(folder / "retrain/pictures.json", pictures(num_paths, np.random.default_rng(seed)))
     for stage, steps, start in (("supernet", 5000, 0.1), ("retrain", 8000, 0.4)):
         rows = []

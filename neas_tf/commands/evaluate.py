@@ -1,6 +1,7 @@
-"""Tests an ensemble: top-1 and top-5 of every path and of the mean of their logits.
+"""Tests an ensemble: accuracy, calibration and disagreement of its paths and of their mean logits.
 
-python -m neas_tf.evaluate --model_dir=RUN
+python -m neas_tf.evaluate --model_dir=RUN --output=test.json
+python -m neas_tf.evaluate --model_dir=RUN --compare=SINGLE
 python -m neas_tf.evaluate --model=FOLDER --data=source=tfds,name=imagenet2012,test_split=validation
 """
 
@@ -18,8 +19,12 @@ from absl import flags, logging
 from neas_tf.common import command_line, console
 from neas_tf.common.class_names import compare_classes
 from neas_tf.common.errors import NeasError, check, fail
-from neas_tf.common.paths import resolve_user_path
+from neas_tf.common.files import check_writable, write_json_atomic
+from neas_tf.common.paths import check_local_path, resolve_user_path
+from neas_tf.cost.cost_table import CostTable
+from neas_tf.ensemble import store
 from neas_tf.ensemble.store import MODEL_FILE, RUN_MODEL, LoadedInfo, read_info
+from neas_tf.uncertainty.measures import COLUMNS, DISAGREEMENT, Uncertainty, cells, rows_of
 
 if TYPE_CHECKING:
     from neas_tf.data import DataConfig, DatasetInfo
@@ -100,6 +105,9 @@ def data_config(
         },
         is_strict=True,
     )
+    part = {"tfrecord": "test_pattern", "tfds": "test_split"}.get(config.source, "source")
+    if not getattr(config, part):
+        fail(f"data.{part}", getattr(config, part), "that of a test part")
     if config.source == "tfrecord" and not config.num_classes and not config.class_names:
         config.num_classes = space.num_classes
     return config
@@ -129,8 +137,9 @@ def evaluate_folder(
       run: folder of the run whose data they are; the warning tells what has changed of them.
 
     Returns:
-      A mapping with `format`, `model`, `architecture`, `data`, `test_examples`, `paths` (each with
-      `top1` and, for more than 5 classes, `top5`), `ensemble` likewise, and `warning`.
+      A mapping with `format`, `model`, `architecture`, `macs`, `data`, `test_examples`, `paths` (each
+      with `top1` and, for more than 5 classes, `top5`), `ensemble` likewise, `uncertainty` (of
+      `Uncertainty.to_dict`), and `warning`.
 
     Raises:
       NeasError: when model and data do not go together, or the data are damaged.
@@ -150,8 +159,11 @@ def evaluate_folder(
     if changed and not warning:
         warning = f"warning: the data are not those of the run any more ({changed})."
     model, info = load_model(folder)
+    sure = Uncertainty(info.architecture.num_paths, info.temperature)
     try:
-        result = evaluate(model, data_info, "test", batch_size)
+        result = evaluate(
+            model, data_info, "test", batch_size, lambda _, labels, logits: sure.add(labels, logits)
+        )
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         reason = " ".join(str(error.message).split())[:400]
         raise NeasError(f"data: {data_info.name!r} cannot be read ({reason}).") from None
@@ -165,6 +177,7 @@ def evaluate_folder(
         "format": FORMAT,
         "model": str(folder),
         "architecture": info.architecture.key,
+        "macs": CostTable(info.space).cost(info.architecture).macs,
         "data": {
             "name": data_info.name,
             "source": config.source,
@@ -174,25 +187,54 @@ def evaluate_folder(
         "test_examples": result["test_examples"],
         "paths": rows[:-1],
         "ensemble": rows[-1],
+        "uncertainty": sure.to_dict(),
         "warning": warning,
     }
 
 
 def format_text(result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """The result as a table, with the network that it is compared with, if any."""
     height, width, _ = result["data"]["input_shape"]
+    tops = ["top-1", "top-5"] if "top5" in result["ensemble"] else ["top-1"]
     lines = [
         f"model  {result['model']}",
-        f"       {result['architecture']}",
+        f"       {result['architecture']}, {console.short_count(result['macs'])} MACs",
         f"data   {result['data']['name']}: {result['test_examples']:,} images at {height}×{width}",
         "",
-        f"  {'':8}  {'top-1':>8}" + (f"  {'top-5':>8}" if "top5" in result["ensemble"] else ""),
+        _line("", [*tops, *COLUMNS[1:]], tops),
     ]
-    names = [f"path {k}" for k in range(1, len(result["paths"]) + 1)]
-    rows = zip([*names, "ensemble"], [*result["paths"], result["ensemble"]], strict=True)
-    for name, row in rows:
-        lines.append(f"  {name:8}" + "".join(f"  {100 * value:6.2f} %" for value in row.values()))
+    other = result.get("compared")
+    for prefix, tested in (("", result), ("compared: ", other or {})):
+        shown = [
+            *tested.get("paths", ()),
+            *[tested.get("ensemble")] * 2,
+        ]  # a second time calibrated
+        if prefix and len(shown) == 3:  # a single network: its path is all of it
+            shown = shown[:1]
+        for (name, row), top in zip(
+            rows_of(tested["uncertainty"]).items() if tested else (), shown, strict=False
+        ):
+            told = [f"{100 * value:.2f} %" for value in top.values()]
+            label = "compared" if prefix and len(shown) == 1 else f"{prefix}{name}"
+            lines.append(_line(label, [*told, *cells(row)[1:]], tops))
+    if other:
+        macs = console.short_count(other["macs"])
+        lines += ["", f"compared with {other['model']}: {macs} MACs, {other['architecture']}"]
+    found = result["uncertainty"]["disagreement"]
+    if found:
+        told = ["–" if found[n] is None else f"{found[n]:.4f}" for n in DISAGREEMENT]
+        lines += [
+            "",
+            f"disagreement of the paths, in nats: {told[0]} where the ensemble is right, {told[1]} "
+            f"where it errs; finds errors with an AUROC of {told[2]}",
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, cells: Sequence[str], tops: Sequence[str]) -> str:
+    widths = [9] * len(tops) + [7] * (len(cells) - len(tops))
+    texts = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"  {name:18}" + "".join(texts)
 
 
 def define_flags() -> None:
@@ -209,9 +251,37 @@ def define_flags() -> None:
         "source=image_folder,data_dir=FOLDER or source=tfrecord,test_pattern=GLOB,label_offset=1; "
         "or a YAML mapping or file. Without a source, the run's own data with these changes.",
     )
+    flags.DEFINE_string(
+        "compare",
+        None,
+        "Another run's or model's folder, such as a single network of as many MACs.",
+    )
+    flags.DEFINE_string("output", None, "A file for the result as JSON.")
     flags.DEFINE_integer("batch_size", 100, "Images of one forward pass.", 1)
     flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 takes all cores.", 0)
     flags.DEFINE_enum("format", "text", ["text", "json"], "What to print.")
+
+
+def compared_folder(path: str | None, info: LoadedInfo) -> Path | None:
+    """The folder of the model that `--compare` names, whose classes are the model's."""
+    if path is None:
+        return None
+    folder = store.model_folder(path)
+    if folder is None:
+        fail("--compare", path, "the folder of a run with a retrained model, or of a model")
+    classes = read_info(folder).space.num_classes
+    expected = f"a model of {info.space.num_classes} classes as the one that is tested"
+    check(classes == info.space.num_classes, "--compare", f"{path} of {classes} classes", expected)
+    return folder
+
+
+def _output(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    check_local_path("--output", path)
+    output = Path(resolve_user_path(path))
+    check_writable("--output", output, "file")
+    return output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -229,6 +299,7 @@ def _run(argv: Sequence[str]) -> None:
     folder = model_folder(values.model_dir, values.model)
     info = read_info(folder)
     run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
+    other, output = compared_folder(values.compare, info), _output(values.output)
     print("Starting TensorFlow …", file=sys.stderr, flush=True)
     if values.threads:
         import tensorflow as tf
@@ -237,8 +308,13 @@ def _run(argv: Sequence[str]) -> None:
     config = data_config(info, run, values.config_file, values.data)
     own = None if values.config_file or values.data else run
     result = evaluate_folder(folder, config, values.batch_size, own)
+    if other is not None:
+        config = data_config(read_info(other), run, values.config_file, values.data)
+        result["compared"] = evaluate_folder(other, config, values.batch_size)
     if result["warning"]:
         print(result["warning"], file=sys.stderr)
+    if output is not None:
+        write_json_atomic(output, result)
     text = json.dumps(result, indent=2) if values.format == "json" else format_text(result)
     console.show(text.removesuffix("\n"))
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from neas_tf.common.errors import NeasError, check, fail
 from neas_tf.config.parse import apply_override
-from neas_tf.config.settings import NeasConfig, StageConfig, search_space
+from neas_tf.config.settings import NeasConfig, RetrainConfig, StageConfig, search_space
 from neas_tf.cost.space_fitting import AUTO, fit_space
 from neas_tf.data import DatasetInfo
 from neas_tf.space.search_space import SearchSpace
@@ -59,6 +59,11 @@ def _fit(config: NeasConfig) -> None:
     )
     settings = {**fit.space.to_dict(), "activation": space.activation, "scale": "fitted"}
     apply_override(config, {"space": settings})
+
+
+def retrain_part(retrain: RetrainConfig) -> str:
+    """The part of the data that the found ensemble is trained on."""
+    return "supernet" if retrain.calibrate else "train"
 
 
 def resolve_steps(stage: S, examples: int, field: str) -> S:

@@ -13,6 +13,7 @@ from official.core import config_definitions as cfg
 from official.modeling import hyperparams, optimization
 
 from neas_tf.common.errors import check
+from neas_tf.config.distillation import DistillationConfig
 from neas_tf.data.data_config import DataConfig
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
@@ -204,6 +205,8 @@ class SearchConfig(hyperparams.Config):
       objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
         and are kept in search/pareto.json; the winner is the most accurate one all the same.
       pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
+      pareto_objectives: accuracy and cost, perhaps with disagreement (of the paths, mean over the
+        held-out images; more is better), for `objective: pareto`.
       population: new ensembles a generation.
       parents: the best so far that breed.
       generations: populations scored, the random first one included.
@@ -233,6 +236,9 @@ class SearchConfig(hyperparams.Config):
     method: str = SearchSettings.method
     objective: str = SearchSettings.objective
     pareto_cost: str = SearchSettings.pareto_cost
+    pareto_objectives: list[str] = dataclasses.field(
+        default_factory=lambda: list(SearchSettings.pareto_objectives)
+    )
     population: int = SearchSettings.population
     parents: int = SearchSettings.parents
     generations: int = SearchSettings.generations
@@ -270,6 +276,9 @@ class RetrainConfig(StageConfig):
         `time_limit` too short for more than 20 epochs it is supernet.
       freeze_epochs: at the beginning, in which only the classifiers train.
       trunk_rate_factor: on the learning rate of everything but the classifiers, 0 to 1.
+      calibrate: whether the held-out images (`data.search_fraction`) stay out of the training and a
+        temperature for the ensemble's logits is fitted on them after it (docs/uncertainty.md).
+      distillation: a teacher's part in the loss.
       dropout: before each classifier.
       batch_norm_momentum: of the running statistics.
       evaluation_batch: images of one forward pass on the test split.
@@ -285,6 +294,8 @@ class RetrainConfig(StageConfig):
     init: str = "auto"
     freeze_epochs: float = 0.0
     trunk_rate_factor: float = 1.0
+    calibrate: bool = False
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     batch_norm_momentum: float = 0.99
     evaluation_batch: int = 250
     trainer: StageTrainerConfig = dataclasses.field(

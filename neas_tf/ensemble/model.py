@@ -27,6 +27,7 @@ from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import LayerSpec, SearchSpace
 
 OUTPUTS = ("logits", "mean", "features", "maps")
+PATH_LOGITS = "path_logits"  # of the fused form, beside the mean logits
 _TRUNK_PREFIXES = ("stem_", "block_", "trunk_")
 _BATCH_NORM_ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
 _LAYER_NAME = re.compile(r"(?:trunk|path(\d+))_l(\d+)_(.+)")
@@ -89,7 +90,9 @@ def build_ensemble(
         (batch, K, feature_channels); 'maps', a list of K maps after the last searchable layer.
         Logits, means and features are float32 under any precision policy.
       deploy: builds the fused form instead: one output (batch, classes), the mean of the logits,
-        from one Dense `classifier` over the concatenated features of all paths; no dropout.
+        from one Dense `classifier` over the concatenated features of all paths; no dropout. With
+        outputs='path_logits' a Dense for each path, their mean and, as a second output, their
+        logits (batch, K, classes).
       rewrites: of the fused form, for `fold_for_deployment`, which fits the weights to them.
       dtype: dtype or policy of the layers; None takes the global policy.
       seed: makes the initial weights reproducible.
@@ -104,9 +107,9 @@ def build_ensemble(
     """
     keras = keras or _tf_keras()
     architecture.check_in(space)
-    if outputs not in OUTPUTS:
-        unknown_name("outputs", outputs, OUTPUTS)
-    check(not deploy or outputs == "logits", "outputs", outputs, "'logits' when deploy=True")
+    known = ("logits", PATH_LOGITS) if deploy else OUTPUTS
+    if outputs not in known:
+        unknown_name("outputs", outputs, known)
     check(deploy or rewrites == NO_REWRITES, "rewrites", rewrites, "none when deploy=False")
     for field, rate in (("dropout", dropout), ("drop_path", drop_path)):
         check_rate(field, rate)
@@ -123,7 +126,8 @@ def build_ensemble(
     if outputs == "maps":
         return keras.Model(image, maps, name=name)
     if deploy:
-        return keras.Model(image, _fused_head(make, maps, space), name=name)
+        head = _fused_paths if outputs == PATH_LOGITS else _fused_head
+        return keras.Model(image, head(make, maps, space), name=name)
     return keras.Model(image, path_heads(make, maps, space, outputs, dropout), name=name)
 
 
@@ -199,6 +203,24 @@ def _fused_head(make: LayerFactory, maps: list, space: SearchSpace):
     return make.dense(x, "classifier", space.num_classes, "float32")
 
 
+def _fused_paths(make: LayerFactory, maps: list, space: SearchSpace) -> list:
+    """K maps to the mean of the logits (b, classes) and the logits of each path (b, K, classes)."""
+    layers = make.keras.layers
+    rows = [
+        make.dense(
+            layers.Flatten(name=f"path{k}_feature_flat")(x),
+            f"path{k}_classifier",
+            space.num_classes,
+            "float32",
+        )
+        for k, x in enumerate(_head_features(make, maps, space), 1)
+    ]
+    # Joined before they get their axis: operations of integer graphs share the range of one map.
+    x = layers.Concatenate(name="paths_flat", dtype="float32")(rows) if len(rows) > 1 else rows[0]
+    x = layers.Reshape((len(rows), space.num_classes), name=PATH_LOGITS, dtype="float32")(x)
+    return [layers.GlobalAveragePooling1D(name="mean", dtype="float32")(x), x]
+
+
 def path_heads(make: LayerFactory, maps: list, space: SearchSpace, outputs: str, dropout: float):
     """K maps to logits, mean or features, as `build_ensemble` describes them."""
     layers = make.keras.layers
@@ -236,6 +258,7 @@ def fold_for_deployment(
     keras: Any = None,
     rewrites: Rewrites = NO_REWRITES,
     input_scale: Sequence[float] | None = None,
+    outputs: str = "logits",
 ):
     """The fused float32 form of a trained ensemble, with copies of its weights.
 
@@ -249,6 +272,7 @@ def fold_for_deployment(
       keras: module to build the fused form with, None is `tf_keras`; it need not be that of `model`.
       rewrites: for small devices.
       input_scale: with `rewrites.normalisation`: factor per channel that the input then lacks.
+      outputs: 'logits', or 'path_logits' for those of each path as a second output.
 
     Returns:
       `build_ensemble(..., deploy=True)`, (batch, h, w, c) to mean logits (batch, classes).
@@ -257,7 +281,13 @@ def fold_for_deployment(
       NeasError: when the model is not the architecture's.
     """
     fused = build_ensemble(
-        architecture, space, keras=keras, deploy=True, rewrites=rewrites, dtype="float32"
+        architecture,
+        space,
+        keras=keras,
+        deploy=True,
+        outputs=outputs,
+        rewrites=rewrites,
+        dtype="float32",
     )
     sources = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
     targets = {layer.name: layer for layer in fused.layers if layer.weights}

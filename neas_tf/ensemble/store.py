@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import neas_tf
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import NeasError, check, is_number
 from neas_tf.common.files import (
     OLD,
     read_json,
@@ -55,6 +55,8 @@ class LoadedInfo:
       class_names: one per class, in the order of the logits.
       normalisation: from pixels to the model's input.
       versions: of the libraries that wrote the folder.
+      temperature: that the ensemble's logits are divided by for calibrated probabilities; None where
+        none was fitted.
     """
 
     architecture: Architecture
@@ -62,6 +64,7 @@ class LoadedInfo:
     class_names: tuple[str, ...]
     normalisation: Normalisation
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    temperature: float | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         self.architecture.check_in(self.space)
@@ -71,6 +74,9 @@ class LoadedInfo:
         count = self.space.num_classes
         check(len(names) == count, "class_names", f"{len(names)} names", f"{count} names")
         self.normalisation.check_channels(self.space.input_channels)
+        heat = self.temperature
+        fits = heat is None or (is_number(heat) and heat > 0)
+        check(fits, "model.json temperature", heat, "a number above 0, or none")
 
 
 def library_versions(*packages: str) -> dict[str, str]:
@@ -91,6 +97,7 @@ def save_model(
     space: SearchSpace,
     class_names: Sequence[str],
     normalisation: Any,
+    temperature: float | None = None,
 ) -> Path:
     """Writes a model folder, whole or not at all.
 
@@ -104,6 +111,7 @@ def save_model(
       space: of the model.
       class_names: one per class.
       normalisation: anything that `Normalisation.of` reads.
+      temperature: of the ensemble's logits, where one was fitted.
 
     Returns:
       The folder.
@@ -121,6 +129,7 @@ def save_model(
         tuple(class_names),
         Normalisation.of(normalisation),
         library_versions("tensorflow", "tf-keras", "numpy"),
+        temperature,
     )
     if tuple(model_slots(model)) != weight_slots(architecture, space):
         raise NeasError(f"model: its layers are not those of architecture {architecture.key!r}.")
@@ -156,6 +165,7 @@ def read_info(folder: str | os.PathLike[str]) -> LoadedInfo:
         tuple(names),
         Normalisation.of(value.get("normalisation")),
         dict(versions),
+        value.get("temperature"),
     )
 
 
@@ -300,6 +310,7 @@ def _to_dict(info: LoadedInfo) -> dict[str, Any]:
         "class_names": list(info.class_names),
         "normalisation": info.normalisation.to_dict(),
         "versions": dict(info.versions),
+        **({} if info.temperature is None else {"temperature": info.temperature}),
     }
 
 

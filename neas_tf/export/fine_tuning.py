@@ -180,21 +180,28 @@ def prune(model: Any, info: LoadedInfo, tuning: FineTuning, sparsity: float) -> 
 
 
 def quantize(
-    model: Any, info: LoadedInfo, tuning: FineTuning, rewrites: Rewrites, keep_zeros: bool = False
+    model: Any,
+    info: LoadedInfo,
+    tuning: FineTuning,
+    rewrites: Rewrites,
+    keep_zeros: bool = False,
+    outputs: str = "logits",
 ) -> FineTuned:
     """Trains the deployed form of an ensemble with int8's rounding in it.
 
     Batch normalisation is folded beforehand, so that what is trained is what the device runs. The model
-    is left as it is; with `keep_zeros` zeros of the kernels stay zeros, for a pruned model.
+    is left as it is; with `keep_zeros` zeros of the kernels stay zeros, for a pruned model. `outputs`
+    are those of `fold_for_deployment`.
 
     Raises:
       NeasError: for settings out of range, or a folder that holds another fine-tuning.
     """
     stage = _stage(tuning, 2e-5)
     extra = {"rewrites": rewrites.to_dict(), "calibration_images": tuning.calibration_images}
+    extra |= {} if outputs == "logits" else {"outputs": outputs}
     kind = "pruned_int8_qat" if keep_zeros else "int8_qat"
     identity = _begin(kind, model, info, tuning, stage, extra)
-    network = begin_quantization(model, info, tuning, rewrites)
+    network = begin_quantization(model, info, tuning, rewrites, outputs=outputs)
     task = QuantizationTask(EnsembleTaskConfig(), info.architecture, info.space, stage)
     variables = network.trainable_variables
     masks = [
@@ -215,6 +222,7 @@ def begin_quantization(
     tuning: FineTuning,
     rewrites: Rewrites,
     batch_size: int | None = None,
+    outputs: str = "logits",
 ) -> Any:
     """The flat graph with fake quantization before any training."""
     shape = (*info.space.input_size, info.space.input_channels)
@@ -225,6 +233,7 @@ def begin_quantization(
         info.space,
         rewrites=rewrites,
         input_scale=info.normalisation.scale,
+        outputs=outputs,
     )
     layers = flat_layers(fused, info.normalisation, rewrites)
     return quantization_aware(layers, shape, images, batch_size=batch_size)

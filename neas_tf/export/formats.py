@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neas_tf.common.errors import NeasError, fail
-from neas_tf.ensemble.model import build_ensemble, model_slots
+from neas_tf.ensemble.model import PATH_LOGITS, build_ensemble, model_slots
 from neas_tf.ensemble.rewrites import MOBILE_REWRITES, Rewrites
 from neas_tf.ensemble.store import LoadedInfo, library_versions, weights_content
 from neas_tf.export.artifacts import check_ending, check_output
@@ -29,10 +30,22 @@ from neas_tf.export.checks import (
     random_images,
 )
 from neas_tf.export.images import training_pixels
-from neas_tf.export.serving import deployed_model, serving_model, write_saved_model
+from neas_tf.export.serving import (
+    calibrated_model,
+    deployed_model,
+    serving_model,
+    write_saved_model,
+)
 from neas_tf.export.tflite.conversion import Conversion, gzipped
 from neas_tf.export.tflite.inspection import counted
-from neas_tf.export.tflite.quantizing import QAT, check_quantization
+from neas_tf.export.tflite.outputs import (
+    PROBABILITIES,
+    check_calibrated,
+    check_outputs,
+    described,
+    needs_paths,
+)
+from neas_tf.export.tflite.quantizing import INTEGER, QAT, check_quantization
 
 if TYPE_CHECKING:
     from neas_tf.export.fine_tuning import FineTuning
@@ -56,6 +69,9 @@ def export_saved_model(
     model: Any,
     info: LoadedInfo,
     output: str | os.PathLike[str],
+    *,
+    outputs: Sequence[str] = (PROBABILITIES,),
+    calibrated: bool = False,
     **checks: Any,
 ) -> dict[str, Any]:
     """Writes a SavedModel folder with the signatures `serving_default` and `class_names`.
@@ -65,6 +81,8 @@ def export_saved_model(
 
     Args:
       model: tf_keras, trainable form.
+      outputs: beside the logits: probabilities, disagreement, path_logits (`tflite.outputs`).
+      calibrated: whether all logits are divided by the model's temperature.
       **checks: of `checks.Job`: images, tolerance, overwrite, test, settings.
 
     Returns:
@@ -75,12 +93,18 @@ def export_saved_model(
     """
 
     check_ending(output, "saved_model")
+    outputs = check_outputs(outputs, info.architecture.num_paths)
+    source = calibrated_model(model, info) if calibrated else model
 
     def write(target: Path) -> dict[str, Any]:
-        return {"ops": write_saved_model(deployed_model(model, info), info, target)}
+        serving = deployed_model(
+            source, info, probabilities=PROBABILITIES in outputs, paths=needs_paths(outputs)
+        )
+        ops = write_saved_model(serving, info, target, outputs=outputs)
+        return {"ops": ops, "outputs": described(info, outputs), **_heat(info, calibrated)}
 
-    job = Job(info, Path(output), "saved_model", **checks)
-    return job.run(model, write)
+    job = Job(info, Path(output), "saved_model", before=model, **checks)
+    return job.run(source, write)
 
 
 def export_tflite(
@@ -93,14 +117,16 @@ def export_tflite(
     representative: np.ndarray | None = None,
     input_type: str = "float32",
     output_type: str = "float32",
+    outputs: Sequence[str] | None = None,
+    calibrated: bool = False,
     fine_tuning: FineTuning | None = None,
     sparsity: float = 0.0,
     **checks: Any,
 ) -> dict[str, Any]:
     """Writes a TFLite file (batch 1, the converter folds batch normalisation).
 
-    An int8 graph has the output `logits` only: XNNPACK has no int8 softmax, and steps of 1/256 say
-    little about 1000 classes. The other arguments, result and errors are those of
+    An int8 graph has no output `probabilities`: XNNPACK has no int8 softmax, and steps of 1/256 say
+    little about 1000 classes; `disagreement` is computed in float from its integers. The other arguments, result and errors are those of
     `export_saved_model`; the tolerance is for `quantize='none'`, the other formats report
     differences, but must be finite.
 
@@ -109,14 +135,22 @@ def export_tflite(
       quantize: one of `quantizing.QUANTIZATIONS`.
       representative: for int8, (n, h, w, c) in 0..255.
       input_type, output_type: with int8 and int8_qat also `uint8` or `int8`.
+      outputs: beside the logits; None is probabilities where the graph can have them.
       fine_tuning: for int8_qat and pruning.
       sparsity: share of zeros that the kernels are pruned to beforehand; 0 does not prune.
     """
     check_ending(output, "tflite")
     has_images = representative is not None and len(representative) > 0
     check_quantization(quantize, input_type, output_type, has_images)
+    if outputs is None:
+        outputs = () if quantize in INTEGER else (PROBABILITIES,)
+    outputs = check_outputs(outputs, info.architecture.num_paths, quantize, input_type, output_type)
+    if calibrated:
+        check_calibrated(info)
     check_output(output, checks.get("overwrite", False))  # before hours of training
-    conversion = Conversion(info, rewrites, quantize, representative, input_type, output_type)
+    ends = (input_type, output_type, outputs)
+    conversion = Conversion(info, rewrites, quantize, representative, *ends)
+    head = PATH_LOGITS if needs_paths(outputs) else "logits"
     source, network, notes, plain = model, None, {}, None
     if sparsity or quantize == QAT:
         if fine_tuning is None:
@@ -127,13 +161,21 @@ def export_tflite(
             checks["images"] = training_pixels(fine_tuning.data, 64, fine_tuning.seed)
         if sparsity:
             if quantize == QAT:
-                network = tuning.begin_quantization(model, info, fine_tuning, rewrites)
+                network = tuning.begin_quantization(
+                    model, info, fine_tuning, rewrites, outputs=head
+                )
             plain = conversion.content(model, network)
             pruned = tuning.prune(model, info, fine_tuning, sparsity)
             source, notes = pruned.model, pruned.report
         if quantize == QAT:
-            trained = tuning.quantize(source, info, fine_tuning, rewrites, bool(sparsity))
+            trained = tuning.quantize(source, info, fine_tuning, rewrites, bool(sparsity), head)
             network, notes = trained.model, notes | trained.report
+    if calibrated:
+        source, notes = calibrated_model(source, info), notes | _heat(info, calibrated)
+        if network is not None:
+            from neas_tf.export.quantization_aware import divide_logits
+
+            divide_logits(network, notes["temperature"])
 
     def write(target: Path) -> dict[str, Any]:
         content = conversion.content(source, network)
@@ -192,6 +234,11 @@ def export_keras(
     reader = None if whole else read_weights
     job = Job(info, Path(output), "keras", reader=reader, **checks)
     return job.run(model, write)
+
+
+def _heat(info: LoadedInfo, calibrated: bool) -> dict[str, Any]:
+    """What a report says of the temperature inside an export."""
+    return {"temperature": info.temperature} if calibrated else {}
 
 
 def _layers_of(model: Any) -> dict[str, int]:

@@ -7,6 +7,7 @@ Rescaling, gives a depthwise kernel one range for all channels, and lets ranges 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from neas_tf.common.errors import NeasError
+from neas_tf.ensemble.model import PATH_LOGITS
 from neas_tf.export.flat_graph import FlatLayer, build, consumers
 
 _quantization = tfmot.quantization.keras
@@ -27,6 +29,8 @@ _FUSED_WITH_RELU = ("Conv2D", "DepthwiseConv2D", "Dense", "Add")
 _PIXELS = "pixels"
 # Whole numbers lose nothing in steps of 1; devices have one range for every sigmoid.
 _FIXED = {_PIXELS: (0.0, 255.0), "Activation": (0.0, 255 / 256)}
+# Layers that give logits.
+_LOGITS = re.compile(rf"(path\d+_)?classifier|paths_flat|{PATH_LOGITS}|mean")
 _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 
@@ -189,3 +193,21 @@ def _measure_outputs(
             continue
         ranges["min_var"].assign(min(low, 0.0))  # zero is always a value: padding needs it
         ranges["max_var"].assign(max(high, 0.0))
+
+
+def with_path_logits(network: Any) -> Any:
+    """The graph with both outputs of a deployed form that has `path_logits`, by name."""
+    (found,) = (w for w in network.layers if _inner_name(w) == PATH_LOGITS)
+    return tf_keras.Model(network.input, {"logits": network.output, PATH_LOGITS: found.output})
+
+
+def divide_logits(network: Any, temperature: float) -> None:
+    """Divides the logits: classifiers, and the ranges of what they and what follows give."""
+    for wrapper in network.layers:
+        if _LOGITS.fullmatch(_inner_name(wrapper)):
+            values = wrapper.get_weights()
+            wrapper.set_weights([v / temperature if v.dtype.kind == "f" else v for v in values])
+
+
+def _inner_name(wrapper: Any) -> str:
+    return getattr(wrapper, "layer", wrapper).name

@@ -27,6 +27,7 @@ from neas_tf.report import diagram, shrinks, style
 from neas_tf.report.parts import opening, sections, tested
 from neas_tf.report.parts.markup import Charts, Markup, contents, note, table, tag
 from neas_tf.report.parts.run_data import MAX_CANDIDATES, finite, run_data
+from neas_tf.report.parts.uncertain import uncertainty_section
 from neas_tf.report.reading import RunFiles
 from neas_tf.space.search_space import SearchSpace
 
@@ -129,6 +130,7 @@ def _run_parts(run: Mapping[str, Any], key: str, places: Charts, space: SearchSp
     parts = {
         "summary": ("Found", opening.opening_section(run, key, places, space)),
         "test": ("Test", tested.test_section(run, key, places)),
+        "uncertainty": ("Uncertainty", uncertainty_section(run, key, places)),
         "search": ("Search", sections.search_section(run, key, places)),
         "training": ("Training", sections.training_section(run, key, places)),
         "shrinks": ("Shrinking", shrinks.section(run, key, places)),

@@ -33,6 +33,7 @@ from neas_tf.search.history import Candidate
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
+from neas_tf.uncertainty.measures import UNCERTAINTY_FILE, read_uncertainty
 
 METRICS = ("macs", "params", "paper_flops", "latency_ns")  # costs of a candidate
 
@@ -55,6 +56,7 @@ class RunFiles:
       results: content of `retrain/results.json`.
       confusion: content of `retrain/confusion.json`.
       pictures: content of `retrain/pictures.json`.
+      uncertainty: content of `retrain/uncertainty.json`.
       exports: content of every `export/*.json`, with `on_disk` (bytes, None when the file is gone).
       timing: seconds by stage.
       metrics: log lines by stage (`supernet`, `retrain`).
@@ -75,6 +77,7 @@ class RunFiles:
     results: Mapping[str, Any] | None = None
     confusion: Mapping[str, Any] | None = None
     pictures: Mapping[str, Any] | None = None
+    uncertainty: Mapping[str, Any] | None = None
     exports: tuple[Mapping[str, Any], ...] = ()
     timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
@@ -144,10 +147,14 @@ def read_run(model_dir: str | os.PathLike[str], space: SearchSpace | None = None
     # Runs from before these files existed are whole without them, so their absence is no lack.
     # Without the results they are an earlier test's, or half of one.
     tested = find(model_dir, "retrain/results.json").exists()
-    if tested and find(model_dir, CONFUSION_FILE).exists():
-        run.confusion = _part(run, CONFUSION_FILE, read_confusion)
-    if tested and find(model_dir, PICTURES_FILE).exists():
-        run.pictures = _part(run, PICTURES_FILE, read_pictures)
+    readers: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
+        ("confusion", CONFUSION_FILE, read_confusion),
+        ("pictures", PICTURES_FILE, read_pictures),
+        ("uncertainty", UNCERTAINTY_FILE, read_uncertainty),
+    )
+    for field, name, reader in readers:
+        if tested and find(model_dir, name).exists():
+            setattr(run, field, _part(run, name, reader))
     _read_winner(run)
     run.exports = tuple(_read_exports(run))
     timing = _part(run, "timing.json", _read_timing) or {}
@@ -242,6 +249,7 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         ),
         costs={name: int(cost) for name, cost in costs.items() if cost is not None},
         images=None if value.get("images") is None else int(images or 0),
+        disagreement=number(value.get("disagreement")),
     )
 
 

@@ -24,6 +24,7 @@ PUBLISHED = {
     "retrain/results.json": "results.json",
     "retrain/confusion.json": "confusion.json",
     "retrain/pictures.json": "pictures.json",
+    "retrain/uncertainty.json": "uncertainty.json",
     "supernet/metrics.jsonl": "supernet_metrics.jsonl",
     "retrain/metrics.jsonl": "retrain_metrics.jsonl",
     "timing.json": "summary.json",

@@ -11,6 +11,7 @@ from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import find_key, number
+from neas_tf.search.history import objectives
 from neas_tf.search.pareto import unbeaten
 from neas_tf.search.variation import PARETO_COSTS
 from neas_tf.space.search_space import SearchSpace
@@ -138,10 +139,9 @@ def _front_size(run: RunFiles) -> int | None:
     metric = second_objective(run.params)
     if metric is None:
         return None
-    costs = [c.costs[metric] for c in run.candidates if metric in c.costs]
-    if len(costs) < len(run.candidates):
+    if any(metric not in c.costs for c in run.candidates):
         return None
-    return int(unbeaten(costs, [c.accuracy for c in run.candidates]).sum())
+    return int(unbeaten(*objectives(run.candidates, metric)).sum())
 
 
 def _shrinking(run: RunFiles) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_te
 from neas_tf.common.folder_lock import is_at_work
 from neas_tf.report import charts, diagram, shrinks, style, tensorboard
 from neas_tf.report.page import PAGE_FILE, write_page
+from neas_tf.report.parts.uncertain import risk_chart
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import is_finished
 from neas_tf.report.summary import (
@@ -134,6 +135,14 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
         "" if drawn else needs,
         lambda: style.to_png(charts.curves_picture(run.metrics, steps), "Training"),
     )
+    found = run.uncertainty
+    if found is not None:  # tests of older versions leave none
+        words = f"{found['examples']:,} test images, the surest ones first"
+        yield (
+            "risk_coverage.png",
+            "",
+            lambda: style.to_png(risk_chart(found), "Errors by coverage", words),
+        )
 
 
 def watch(

@@ -10,6 +10,7 @@ from typing import Any
 from neas_tf import data
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, read_json, write_json_atomic
+from neas_tf.config.distillation import PATHS, DistillationConfig
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.constraint_functions import parse
 from neas_tf.cost.cost_table import CostTable
@@ -33,7 +34,13 @@ _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_los
 # What settings were before they existed: a record that lacks them means these.
 _BEFORE: dict[str, dict[str, Any]] = {
     "supernet": {"init": ""},
-    "retrain": {"init": SCRATCH, "freeze_epochs": 0.0, "trunk_rate_factor": 1.0},
+    "retrain": {
+        "init": SCRATCH,
+        "freeze_epochs": 0.0,
+        "trunk_rate_factor": 1.0,
+        "calibrate": False,
+        "distillation": DistillationConfig().as_dict(),
+    },
 }
 
 
@@ -112,6 +119,9 @@ class Identity:
         content = {name: essential(section(self.config, name)) for name in sections}
         if "retrain" in content:
             content["retrain"]["init"] = _kind_of(self.config.retrain.init)
+            lessons = content["retrain"]["distillation"]
+            if lessons["teacher"] not in ("", PATHS):
+                lessons["teacher"] = _STORED
         if "supernet" in content and self.config.supernet.init:
             content["supernet"]["init"] = _STORED
         return {"format": "neas-identity/1", **content, "images": self.info.sizes, **extra}

@@ -7,8 +7,9 @@ from typing import Any
 
 from official.modeling import optimization
 
-from neas_tf.common.errors import NeasError, check, check_int, check_share, unknown_name
-from neas_tf.config.resolve import resolve_steps, with_augmentation
+from neas_tf.common.errors import NeasError, check, check_int, check_share, fail, unknown_name
+from neas_tf.config.distillation import PATHS
+from neas_tf.config.resolve import resolve_steps, retrain_part, with_augmentation
 from neas_tf.config.settings import (
     ExportConfig,
     NeasConfig,
@@ -23,7 +24,7 @@ from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
 from neas_tf.run.parts.time_limit import parse_limit
 from neas_tf.search.racing import RaceSettings
-from neas_tf.search.variation import SearchSettings
+from neas_tf.search.variation import DISAGREEMENT, SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
 from neas_tf.space.search_space import SearchSpace
@@ -31,6 +32,7 @@ from neas_tf.training.initial_weights import AUTO, SCRATCH
 from neas_tf.training.optimizers import check_trunk_factor
 from neas_tf.training.rollbacks import OnDivergence
 from neas_tf.training.tasks import check_supernet_optimizer
+from neas_tf.uncertainty.temperature import check_examples
 
 EXPORT_FORMATS = (
     "tflite",
@@ -100,7 +102,10 @@ def check_settings(
             check_int(f"{section}.{field}", getattr(getattr(config, section), field), low)
     part = "supernet" if config.data.search_fraction else "train"
     _check_stage("supernet", config.supernet, info.sizes[part], num_replicas)
-    _check_stage("retrain", config.retrain, info.sizes["train"], num_replicas)
+    if config.retrain.calibrate:
+        check_examples(info.sizes["search"])
+    images = info.sizes[retrain_part(config.retrain)]
+    _check_stage("retrain", config.retrain, images, num_replicas)
     for name in ("supernet", "retrain"):
         OnDivergence.of(getattr(config, name), space.num_classes, name)
         try:
@@ -108,7 +113,7 @@ def check_settings(
         except NeasError as error:
             raise NeasError(f"{name}: {error}") from None
     check_supernet_optimizer(config.supernet.trainer.optimizer_config)
-    _check_start(config.retrain, info.sizes["train"])
+    _check_start(config.retrain, images)
     every = config.shrink.every_epochs
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
     shrink_settings(config)
@@ -120,6 +125,7 @@ def check_settings(
             zoo.load_architecture(config.retrain.architecture, space)
         except NeasError as error:
             raise NeasError(f"retrain.architecture: {error}") from None
+    _check_distillation(config, space)
 
 
 def _check_start(retrain: RetrainConfig, images: int) -> None:
@@ -152,6 +158,19 @@ def _check_start(retrain: RetrainConfig, images: int) -> None:
     )
 
 
+def _check_distillation(config: NeasConfig, space: SearchSpace) -> None:
+    """Numbers of a teacher's part; what a teacher is, the retraining's check says."""
+    lessons, where = config.retrain.distillation, "retrain.distillation"
+    check(0 <= lessons.weight <= 1, f"{where}.weight", lessons.weight, "a number from 0 to 1")
+    heat = lessons.temperature
+    check(0 < heat < 1e6, f"{where}.temperature", heat, "a number above 0")
+    paths, named = config.num_paths, config.retrain.architecture
+    if named:
+        paths = zoo.load_architecture(named, space).num_paths
+    if lessons.teacher == PATHS and paths < 2:
+        fail(f"{where}.teacher", PATHS, "2 paths or more, which can teach each other")
+
+
 def shrink_settings(config: NeasConfig) -> ShrinkSettings:
     """The settings of Algorithm 1 from the config."""
     names = [field.name for field in dataclasses.fields(ShrinkSettings)]
@@ -166,6 +185,9 @@ def search_settings(config: NeasConfig) -> SearchSettings:
         values[name] = None if values[name] < 0 else values[name]
     if values["seed"] < 0:
         values["seed"] = config.seed
+    values["pareto_objectives"] = tuple(values["pareto_objectives"])
+    if DISAGREEMENT in values["pareto_objectives"] and config.num_paths < 2:
+        fail("search.pareto_objectives", DISAGREEMENT, "num_paths of 2 or more, which can disagree")
     return SearchSettings(**values)
 
 

@@ -17,7 +17,7 @@ from neas_tf import data
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json, write_json_atomic
-from neas_tf.config.resolve import resolve_steps, with_augmentation
+from neas_tf.config.resolve import resolve_steps, retrain_part, with_augmentation
 from neas_tf.config.settings import NeasConfig, RetrainConfig
 from neas_tf.cost.constraints import Constraints
 from neas_tf.cost.cost_table import CostTable
@@ -27,8 +27,10 @@ from neas_tf.ensemble.model import build_ensemble
 from neas_tf.report import write_report
 from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
+from neas_tf.run.parts.calibrating import calibrated_temperature
 from neas_tf.run.parts.pacing import StagePace, choose_start
 from neas_tf.run.parts.starting import check_start, start_ensemble, start_identity
+from neas_tf.run.parts.teaching import load_teacher, teacher_identity
 from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_constraints, search_costs
 from neas_tf.run.record import timed
@@ -47,6 +49,7 @@ from neas_tf.training.paced import CoursePosition, planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
 from neas_tf.training.training_loop import TrainingLoop
+from neas_tf.uncertainty.measures import UNCERTAINTY_FILE, Uncertainty
 
 RESULTS_FILE = Path("retrain") / "results.json"
 _WINNER = Path("search") / "best.json"
@@ -91,9 +94,12 @@ def check_retrain(
     if alone or config.retrain.architecture or (model_dir / _WINNER).exists():
         architecture = chosen_architecture(config, model_dir, space)
         extra = {"architecture": architecture.key}
+        begun = identity.path.exists()
+        extra |= teacher_identity(config.retrain.distillation, begun)
         identity.check(extra | start_identity(config, model_dir, architecture, space))
-        if not identity.path.exists():
+        if not begun:
             check_start(config, model_dir, info, architecture, space)
+            load_teacher(config.retrain.distillation, info)  # or refuses it
         return
     if is_path(config.retrain.init):
         raise NeasError(
@@ -101,7 +107,9 @@ def check_retrain(
             "found, expected scratch or supernet, or retrain.architecture with the architecture of "
             "the weights."
         )
-    identity.check()
+    identity.check(teacher_identity(config.retrain.distillation, identity.path.exists()))
+    if not identity.path.exists():
+        load_teacher(config.retrain.distillation, info)
 
 
 def retrain(
@@ -131,6 +139,7 @@ def retrain(
         config.retrain.init = init
     identity = Identity("retrain", config, model_dir, info)
     start = start_identity(config, model_dir, architecture, space)
+    start |= teacher_identity(config.retrain.distillation, identity.path.exists())
     identity.record({"architecture": architecture.key, **start}, cluster.is_chief)
     results, model = model_dir / RESULTS_FILE, model_dir / model_store.RUN_MODEL
     cost = table.cost(architecture)
@@ -148,13 +157,13 @@ def retrain(
                 _set_aside(model_dir, space)
             weights = _train(config, model_dir, info, architecture, space, cluster, plan)
             if cluster.is_chief:
-                _save(model, weights, architecture, space, info)
+                _save(model, weights, architecture, space, info, config.retrain)
         if cluster.is_chief:
             constraints = search_constraints(config, space)
             batch = config.retrain.evaluation_batch
-            test, confusion, pictures = _test(model, info, table, constraints, batch)
-            write_json_atomic(model_dir / CONFUSION_FILE, confusion, indent=None)
-            write_json_atomic(model_dir / PICTURES_FILE, pictures, indent=None)
+            test, beside = _test(model, info, table, constraints, batch)
+            for name, value in beside.items():
+                write_json_atomic(model_dir / name, value, indent=None)
             write_json_atomic(results, test)  # last: it says that the stage is finished
     cluster.barrier()
     test = read_json(results, "retrain/results.json")
@@ -164,7 +173,7 @@ def retrain(
 
 def _set_aside(model_dir: Path, space: SearchSpace) -> None:
     """Has the folder not show what belongs to a model that is gone as this training's own."""
-    for name in (RESULTS_FILE, CONFUSION_FILE, PICTURES_FILE):
+    for name in (RESULTS_FILE, CONFUSION_FILE, PICTURES_FILE, UNCERTAINTY_FILE):
         path = model_dir / name
         if path.exists():
             earlier = path.with_suffix(".earlier.json")
@@ -187,16 +196,18 @@ def _test(
     table: CostTable,
     constraints: Constraints,
     batch: int,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Contents of `results.json`, `confusion.json` and `pictures.json`."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contents of `results.json`, and of the files beside it by name."""
     model, loaded = model_store.load_model(folder)
     architecture, classes = loaded.architecture, loaded.space.num_classes
     confusion = Confusion(classes, architecture.num_paths)
     pictures = Pictures(classes, info.normalisation)
+    sure = Uncertainty(architecture.num_paths, loaded.temperature)
 
     def seen(images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
         confusion.add(labels, logits.argmax(-1))
         pictures.add(images, labels, logits)
+        sure.add(labels, logits)
 
     test = evaluate(model, info, "test", batch, seen)
     cost = table.cost(architecture)
@@ -204,16 +215,21 @@ def _test(
     test |= {"paper_flops": cost.paper_flops}
     if constraints.bounds:
         test["constraints"] = constraints.all_values(architecture)
-    return test, confusion.to_dict(info.class_names), pictures.to_dict(info.class_names)
+    return test, {
+        CONFUSION_FILE: confusion.to_dict(info.class_names),
+        PICTURES_FILE: pictures.to_dict(info.class_names),
+        UNCERTAINTY_FILE: sure.to_dict(),
+    }
 
 
 def _plan(config: NeasConfig, info: data.DatasetInfo) -> str:
-    examples = info.sizes["train"]
+    part = retrain_part(config.retrain)
+    examples = info.sizes[part]
     stage = resolve_steps(config.retrain, examples, "retrain")
     steps = stage.trainer.train_steps
     return (
-        f"{_BEGINNING.get(config.retrain.init, 'from stored weights')} on all {examples:,} training "
-        f"images: {steps:,} steps of {stage.batch_size} ({steps * stage.batch_size / examples:.4g} "
+        f"{_BEGINNING.get(config.retrain.init, 'from stored weights')} on "
+        f"{'all ' if part == 'train' else ''}{examples:,} training images: {steps:,} steps of {stage.batch_size} ({steps * stage.batch_size / examples:.4g} "
         "epochs)"
     )
 
@@ -237,7 +253,8 @@ def _train(
 ) -> list[np.ndarray]:
     """Trains to the last step, going back where it diverges; the averaged weights."""
     folder = model_dir / "retrain"
-    stage = resolve_steps(config.retrain, info.sizes["train"], "retrain")
+    images = info.sizes[retrain_part(config.retrain)]
+    stage = resolve_steps(config.retrain, images, "retrain")
     if cluster.is_chief:
         checkpoints.settle(folder)
     cluster.barrier()
@@ -245,7 +262,7 @@ def _train(
     pace: StagePace | None = None
     if plan is not None:
         pace = StagePace("retrain", config, info, plan, stage.trainer.train_steps, cluster)
-        pace.epochs_of(info.sizes["train"] / stage.batch_size)
+        pace.epochs_of(images / stage.batch_size)
 
     def begin(model: tf_keras.Model) -> None:
         if not latest_step(folder):
@@ -288,13 +305,16 @@ def _loop(
     pace: StagePace | None,
 ) -> TrainingLoop:
     """The ensemble's training, at the newest checkpoint of its folder."""
+    part = retrain_part(stage)
+    per_epoch = info.sizes[part] / stage.batch_size
     task = EnsembleTask(
         EnsembleTaskConfig(),
         architecture,
         space,
         stage,
         seed=config.seed,
-        class_weights=data.class_weights(info, "train"),
+        teacher=load_teacher(stage.distillation, info),
+        class_weights=data.class_weights(info, part),
     )
     model = task.build_model()
     begin(model)
@@ -303,7 +323,7 @@ def _loop(
         stage.trainer.optimizer_config,
         config.runtime,
         lambda rate: reduced_rate(planned_rate(rate, position), rollbacks),
-        _trunk_factor(stage, info.sizes["train"] / stage.batch_size, position),
+        _trunk_factor(stage, per_epoch, position),
     )
     create_slots(optimizer, model)
     augmented = with_augmentation(info, stage)
@@ -316,7 +336,7 @@ def _loop(
         optimizer,
         lambda first, context: data.make_dataset(
             augmented,
-            "train",
+            part,
             stage.batch_size,
             training=True,
             seed=config.seed + 1,
@@ -325,7 +345,7 @@ def _loop(
             input_context=context,
         ),
         folder,
-        info.sizes["train"] / stage.batch_size,
+        per_epoch,
         "retrain",
         Watch(diverging, lambda step: architecture.key),
         pace.note if pace else str,
@@ -350,8 +370,14 @@ def _save(
     architecture: Architecture,
     space: SearchSpace,
     info: data.DatasetInfo,
+    retrain: RetrainConfig,
 ) -> None:
     model = build_ensemble(architecture, space, dtype="float32")
     model.set_weights(weights)
     normalisation = info.normalisation.to_dict()
-    model_store.save_model(folder, model, architecture, space, info.class_names, normalisation)
+    temperature = None
+    if retrain.calibrate:
+        temperature = calibrated_temperature(model, info, retrain.evaluation_batch)
+    model_store.save_model(
+        folder, model, architecture, space, info.class_names, normalisation, temperature
+    )

@@ -29,6 +29,7 @@ from neas_tf.search.prefix_tree import PrefixTree, shares
 from neas_tf.search.racing import Race, RaceSettings, run_race
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
+from neas_tf.uncertainty.measures import disagreement
 
 
 class Images(Protocol):
@@ -83,6 +84,7 @@ class CandidateEvaluator:
       devices: names of this process' devices, among which the candidates are dealt out; None for
         TensorFlow's choice.
       workers: the processes that do so together.
+      disagreement: whether `evaluate_all` measures the paths' disagreement too.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class CandidateEvaluator:
         batch_size: int = 500,
         devices: Sequence[str | None] = (None,),
         workers: Workers | None = None,
+        disagreement: bool = False,
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
@@ -107,7 +110,7 @@ class CandidateEvaluator:
         self._calibration = _Batches(calibration, size, whole)
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
         self._functions = [LayerFunctions(supernet, device) for device in devices]
-        self._workers = workers or Workers()
+        self._workers, self._disagreement = workers or Workers(), disagreement
         self._costs = CostTable(supernet.space)
         # Of candidates that saw all images in a race: which they were right about, packed.
         self._known: dict[str, np.ndarray] = {}
@@ -130,14 +133,30 @@ class CandidateEvaluator:
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
     ) -> list[Score]:
         """Accuracies of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
-        return [_accuracies(rows) for rows in self.correct(architectures, progress)]
+        apart = np.zeros(len(architectures)) if self._disagreement else None
+        scores = [_accuracies(rows) for rows in self.correct(architectures, progress, apart)]
+        if apart is None or not scores:
+            return scores
+        bits = np.unpackbits(apart.view(np.uint8)).astype(bool)  # zeros but where it was measured
+        sums = np.packbits(self._workers.merge(bits)).view(np.float64)
+        means = (sums / self.images).tolist()
+        return [
+            dataclasses.replace(score, disagreement=mean)
+            for score, mean in zip(scores, means, strict=True)
+        ]
 
     def correct(
-        self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
+        self,
+        architectures: Sequence[Architecture],
+        progress: Callable[[float], None] | None = None,
+        apart: np.ndarray | None = None,
     ) -> np.ndarray:
-        """bool (C, K + 1, n): which images each path is right about, and last the ensemble."""
+        """bool (C, K + 1, n): which images each path is right about, and last the ensemble.
+
+        `apart`, float64 (C,), gets the sums of the disagreements that this process measures.
+        """
         order = np.arange(len(self._labels))
-        parts = [found for _, found in self._generation(architectures, progress, order)]
+        parts = [found for _, found in self._generation(architectures, progress, order, apart)]
         # The workers meet once: whom they evaluate does not depend on what the others find.
         correct = np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
         return self._workers.merge(correct) if parts else correct
@@ -206,6 +225,7 @@ class CandidateEvaluator:
         architectures: Sequence[Architecture],
         progress: Callable[[float], None] | None,
         order: np.ndarray,
+        apart: np.ndarray | None = None,
     ) -> Iterator[tuple[set[int], np.ndarray]]:
         """Recalculates BN of all candidates, then measures batch after batch.
 
@@ -249,6 +269,8 @@ class CandidateEvaluator:
                     for candidate, logits in part.logits(images, alive, add):
                         correct[candidate, :-1] = logits.argmax(-1) == labels
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
+                        if apart is not None:
+                            apart[candidate] += disagreement(np.swapaxes(logits, 0, 1)).sum()
 
                 list(each(measure, parts))
                 yield alive, correct

@@ -3,7 +3,7 @@
 A search runs `generations` populations. The first is random. Each later one has `crossover`
 children of two of the best `parents` of all generations so far, `mutation` mutants of one of them,
 and random ensembles until the population is full. The control (paper Fig. 5) is `random`. With two
-objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
+or three objectives (`objective: pareto`) the parents are those that NSGA-II would take instead.
 
 A proposal outside the shrunk space or the budget, or scored before in the whole search, is thrown
 away and drawn again, `PROPOSAL_TRIES` times in a row at most (`RANDOM_TRIES` for a random one). So
@@ -38,6 +38,7 @@ from neas_tf.search.history import (
     Score,
     best_candidate,
     ensemble_identity,
+    objectives,
 )
 from neas_tf.search.pareto import breeding_order
 from neas_tf.search.variation import SearchSettings, crossover, mutate
@@ -59,12 +60,12 @@ def top_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidat
 
 
 def choose_parents(candidates: Sequence[Candidate], settings: SearchSettings) -> list[Candidate]:
-    """Who breeds: the most accurate, or with two objectives the least beaten and crowded ones."""
+    """Who breeds: the most accurate, or with more objectives the least beaten and crowded ones."""
     metric = settings.cost_metric
     if metric is None:
         return top_candidates(candidates, settings.parents)
-    costs = [c.costs[metric] for c in candidates]
-    order = breeding_order(costs, [c.accuracy for c in candidates], settings.parents)
+    costs, accuracies, third = objectives(candidates, metric)
+    order = breeding_order(costs, accuracies, settings.parents, third)
     return [candidates[i] for i in order]
 
 

@@ -29,6 +29,7 @@ _FIELDS = (
     "candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies",
 )  # fmt: skip
 _IMAGES = "images"  # only in lines of candidates that a race stopped
+_DISAGREEMENT = "disagreement"  # only in lines of a search with three objectives
 _STATE_FIELDS = (
     "format", "search", "generation", "candidates", "population", "parents", "best", "rng",
     "finished", "reason",
@@ -45,11 +46,14 @@ class Score:
       path_accuracies: of each of the K paths alone.
       images: how many images were seen where a race stopped the evaluation, and the accuracies are
         estimates; None for all.
+      disagreement: mean over the images of the paths' divergence from their mean probabilities, in
+        nats (`uncertainty.measures`); None where it was not asked for.
     """
 
     accuracy: float
     path_accuracies: tuple[float, ...]
     images: int | None = None
+    disagreement: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Candidate:
       generation: 0-based.
       origin: 'random', 'crossover' or 'mutation'.
       architecture: the ensemble.
-      accuracy, path_accuracies, images: see `Score`.
+      accuracy, path_accuracies, images, disagreement: see `Score`.
       costs: 'macs' at least; plain counts.
     """
 
@@ -73,6 +77,7 @@ class Candidate:
     path_accuracies: tuple[float, ...]
     costs: Costs
     images: int | None = None
+    disagreement: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -96,7 +101,9 @@ class Candidate:
             "path_accuracies": list(self.path_accuracies),
             **self.costs,
         }
-        return value if self.finished else {**value, _IMAGES: self.images}
+        for name, more in ((_IMAGES, self.images), (_DISAGREEMENT, self.disagreement)):
+            value |= {} if more is None else {name: more}
+        return value
 
     @classmethod
     def from_dict(cls, value: Any) -> Candidate:
@@ -104,11 +111,13 @@ class Candidate:
         check(isinstance(value, Mapping), "line", value, "a JSON object")
         missing = [name for name in (*_FIELDS, "macs") if name not in value]
         check(not missing, "keys", sorted(value), f"an object with {', '.join(missing)} too")
-        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES)}
+        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES, _DISAGREEMENT)}
         for name, cost in costs.items():
             check(is_number(cost), name, cost, "a finite number")
         check(value["origin"] in ORIGINS, "origin", value["origin"], ", ".join(ORIGINS))
         images = check_int(_IMAGES, value[_IMAGES], 1) if _IMAGES in value else None
+        apart = value.get(_DISAGREEMENT)
+        check(apart is None or is_number(apart), _DISAGREEMENT, apart, "a finite number")
         architecture = Architecture.from_dict(value["architecture"])
         check(value["key"] == architecture.key, "key", value["key"], repr(architecture.key))
         check(is_number(value["accuracy"]), "accuracy", value["accuracy"], "a finite number")
@@ -125,6 +134,7 @@ class Candidate:
             tuple(float(accuracy) for accuracy in paths),
             costs,
             images,
+            apart,
         )
 
 
@@ -149,11 +159,19 @@ def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def pareto_candidates(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
-    """Those that no other beats in accuracy and a cost, by cost, then number."""
-    costs = [c.costs[metric] for c in candidates]
-    mask = unbeaten(costs, [c.accuracy for c in candidates])
+    """Those that no other beats in accuracy, a cost and perhaps disagreement, by cost, then number."""
+    mask = unbeaten(*objectives(candidates, metric))
     front = [c for c, kept in zip(candidates, mask, strict=True) if kept]
     return sorted(front, key=lambda c: (c.costs[metric], c.number))
+
+
+def objectives(
+    candidates: Sequence[Candidate], metric: str
+) -> tuple[list[int | float], list[float], list[float] | None]:
+    """Costs and accuracies, and where all candidates have one, disagreements."""
+    apart = [c.disagreement for c in candidates if c.disagreement is not None]
+    costs, accuracies = [c.costs[metric] for c in candidates], [c.accuracy for c in candidates]
+    return costs, accuracies, apart if candidates and len(apart) == len(candidates) else None
 
 
 def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
@@ -310,6 +328,7 @@ class History:
             tuple(float(accuracy) for accuracy in score.path_accuracies),
             self._costs_of(architecture),
             score.images,
+            score.disagreement,
         )
         line = json.dumps(candidate.to_dict(), allow_nan=False) + "\n"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -336,9 +355,11 @@ class History:
         files.write_json_atomic(self.best_path, value)
 
     def write_pareto(self, candidates: Sequence[Candidate], metric: str) -> None:
-        """Writes the candidates that no other beats in accuracy and a cost, the cheapest first."""
+        """Writes the candidates of `pareto_candidates`."""
         front = pareto_candidates(candidates, metric)
         value = {"format": PARETO_FORMAT, "cost": metric, "front": [c.to_dict() for c in front]}
+        if objectives(candidates, metric)[2]:
+            value["objectives"] = ["accuracy", metric, _DISAGREEMENT]
         files.write_json_atomic(self.pareto_path, value)
 
     def restore(self, rng: np.random.Generator, state: Any) -> None:

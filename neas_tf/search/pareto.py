@@ -1,6 +1,7 @@
-"""Two objectives, accuracy against cost: what beats what, and who breeds (NSGA-II's rule).
+"""Accuracy against cost, and perhaps a third objective: what beats what, and who breeds (NSGA-II's rule).
 
-A point beats another when it is no worse in both objectives and better in one. Fronts are peeled
+A point beats another when it is no worse in all objectives and better in one. A third objective, the
+paths' disagreement, is one of which more is better, as of accuracy. Fronts are peeled
 off one by one: the points that nothing beats, then those that only the first front beats, and so
 on. Inside a front those with more room around them come first, so that parents spread over costs.
 
@@ -29,11 +30,15 @@ def pareto_front(costs: Values, accuracies: Values) -> np.ndarray:
     return order[accuracies[order] > best_before]
 
 
-def unbeaten(costs: Values, accuracies: Values) -> np.ndarray:
+def unbeaten(costs: Values, accuracies: Values, third: Values | None = None) -> np.ndarray:
     """Bool (n,): whether no other point beats this one; of equal points, all or none."""
-    costs, accuracies = _points(costs, accuracies)
+    costs, accuracies, *more = _points(costs, accuracies, third)
     if not len(costs):
         return np.zeros(0, bool)
+    if more:
+        points = np.stack([-costs, accuracies, *more], 1)  # (n, 3), the more the better
+        beaten = [(points >= p).all(1) & (points > p).any(1) for p in points]
+        return ~np.any(beaten, axis=1)
     values, place = np.unique(costs, return_inverse=True)
     best = np.full(len(values), -np.inf)
     np.maximum.at(best, place, accuracies)
@@ -41,29 +46,31 @@ def unbeaten(costs: Values, accuracies: Values) -> np.ndarray:
     return (accuracies == best[place]) & (accuracies > cheaper[place])
 
 
-def front_numbers(costs: Values, accuracies: Values, count: int | None = None) -> np.ndarray:
+def front_numbers(
+    costs: Values, accuracies: Values, count: int | None = None, third: Values | None = None
+) -> np.ndarray:
     """int64 (n,): 0 for the points that nothing beats, 1 for those beaten by front 0 only, …
 
     It stops after the front with which `count` points are numbered; the others get the next number.
     """
-    costs, accuracies = _points(costs, accuracies)
+    columns = _points(costs, accuracies, third)
     numbers = np.full(len(costs), -1, np.int64)
     left, front = np.arange(len(costs)), 0
     wanted = len(costs) if count is None else min(count, len(costs))
     while len(costs) - len(left) < wanted:
-        mask = unbeaten(costs[left], accuracies[left])
+        mask = unbeaten(*(values[left] for values in columns))
         numbers[left[mask]] = front
         left, front = left[~mask], front + 1
     numbers[left] = front
     return numbers
 
 
-def crowding(costs: Values, accuracies: Values) -> np.ndarray:
+def crowding(costs: Values, accuracies: Values, third: Values | None = None) -> np.ndarray:
     """Room around each point of one front, float64 (n,): infinite at the ends of an objective.
 
     For each objective the distance of a point's two neighbours, over the range of the front.
     """
-    columns = _points(costs, accuracies)
+    columns = _points(costs, accuracies, third)
     room = np.zeros(len(columns[0]))
     for values in columns:
         if not len(values):
@@ -77,22 +84,26 @@ def crowding(costs: Values, accuracies: Values) -> np.ndarray:
     return room
 
 
-def breeding_order(costs: Values, accuracies: Values, count: int) -> np.ndarray:
+def breeding_order(
+    costs: Values, accuracies: Values, count: int, third: Values | None = None
+) -> np.ndarray:
     """Indices of the `count` points that breed first: by front, then room, then position.
 
     Returns int64 (min(count, n),).
     """
-    costs, accuracies = _points(costs, accuracies)
-    numbers = front_numbers(costs, accuracies, count)
-    room = np.zeros(len(costs))
+    columns = _points(costs, accuracies, third)
+    numbers = front_numbers(costs, accuracies, count, third)
+    room = np.zeros(len(numbers))
     for front in np.unique(numbers):
         members = np.flatnonzero(numbers == front)
-        room[members] = crowding(costs[members], accuracies[members])
-    return np.lexsort((np.arange(len(costs)), -room, numbers))[:count]
+        room[members] = crowding(*(values[members] for values in columns))
+    return np.lexsort((np.arange(len(numbers)), -room, numbers))[:count]
 
 
-def _points(costs: Values, accuracies: Values) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(costs, float), np.asarray(accuracies, float)
-    fine = a.ndim == 1 and a.shape == b.shape
-    check(fine, "Pareto front", (a.shape, b.shape), "two lists of equal length")
-    return a, b
+def _points(costs: Values, accuracies: Values, third: Values | None = None) -> list[np.ndarray]:
+    given = (costs, accuracies) if third is None else (costs, accuracies, third)
+    columns = [np.asarray(values, float) for values in given]
+    shapes = [values.shape for values in columns]
+    fine = columns[0].ndim == 1 and len(set(shapes)) == 1
+    check(fine, "Pareto front", shapes, "lists of equal length")
+    return columns

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from neas_tf.common.errors import check, check_int, unknown_name
+from neas_tf.common.errors import check, check_int, fail, unknown_name
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import Combination, ShrunkSpace
 
@@ -25,6 +25,8 @@ METHODS = ("evolution", "random")
 OBJECTIVES = ("accuracy", "pareto")
 # Costs of `pareto_cost`, and their columns in the cost table.
 PARETO_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ns"}
+# Of `pareto_objectives`.
+ACCURACY, COST, DISAGREEMENT = "accuracy", "cost", "disagreement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class SearchSettings:
     seed: int = 0
     objective: str = "accuracy"
     pareto_cost: str = "macs"
+    pareto_objectives: tuple[str, ...] = (ACCURACY, COST)
 
     def __post_init__(self):
         for field, known in (
@@ -56,6 +59,13 @@ class SearchSettings:
         ):
             if getattr(self, field) not in known:
                 unknown_name(f"search.{field}", getattr(self, field), known)
+        names = {*self.pareto_objectives}
+        fits = len(names) == len(self.pareto_objectives) and {ACCURACY, COST} <= names
+        fits = fits and names <= {ACCURACY, COST, DISAGREEMENT}
+        expected = f"[{ACCURACY}, {COST}], perhaps with {DISAGREEMENT}"
+        check(fits, "search.pareto_objectives", list(self.pareto_objectives), expected)
+        if self.disagreement and self.objective != "pareto":
+            fail("search.pareto_objectives", DISAGREEMENT, "it only with search.objective 'pareto'")
         for field in ("population", "parents", "generations"):
             check_int(f"search.{field}", getattr(self, field), 1)
         check_int("search.seed", self.seed, 0)
@@ -91,9 +101,17 @@ class SearchSettings:
         """The cost that is the second objective, as in the cost table; None where accuracy is all."""
         return PARETO_COSTS[self.pareto_cost] if self.objective == "pareto" else None
 
+    @property
+    def disagreement(self) -> bool:
+        """Whether the disagreement of the paths is the third objective."""
+        return DISAGREEMENT in self.pareto_objectives
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, with crossover and mutation worked out; of one objective, without the other's."""
+        """JSON form, with crossover and mutation worked out; without objectives that do not count."""
         values = dataclasses.asdict(self)
+        objectives = values.pop("pareto_objectives")
+        if self.disagreement:  # else as it was before there were three
+            values["pareto_objectives"] = sorted(objectives)
         if self.cost_metric is None:
             del values["objective"], values["pareto_cost"]
         return {**values, "crossover": self.num_crossover, "mutation": self.num_mutation}

@@ -244,6 +244,8 @@ class EnsembleTask(_ClassificationTask):
     Args:
       params: the registry's key.
       architecture, space, stage: what is trained and how.
+      teacher: normalised images (B, H, W, C) → logits (B, classes) that `stage.distillation` speaks
+        of; None where it has none, or the paths teach each other.
       **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
     """
 
@@ -254,9 +256,11 @@ class EnsembleTask(_ClassificationTask):
         space: SearchSpace,
         stage: RetrainConfig,
         seed: int = 0,
+        teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
         **kwargs: Any,
     ):
         super().__init__(params, stage, architecture.num_paths, **kwargs)
+        self._teacher = teacher
         self.architecture, self.space, self.seed = architecture, space, seed
 
     @classmethod
@@ -284,6 +288,26 @@ class EnsembleTask(_ClassificationTask):
         ]
         return model
 
+    def _distilled(self, loss: tf.Tensor, logits: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+        """(1 − w) · loss + w · T² · Σ_k mean KL(q ‖ p_k), with p = softmax(logits / T), (K, B, classes).
+
+        q are the teacher's, or for each path the mean of the other paths' p, without a gradient
+        (Hinton et al., 2015; Anil et al., 2018).
+        """
+        settings = self.stage.distillation
+        if not settings.teacher:
+            return loss
+        heat, weight = settings.temperature, settings.weight
+        logs = tf.nn.log_softmax(tf.cast(logits, tf.float32) / heat)
+        if self._teacher is None:
+            shares = tf.exp(logs)
+            target = (tf.reduce_sum(shares, 0) - shares) / (self.num_paths - 1)
+        else:
+            target = tf.nn.softmax(self._teacher(images) / heat)[tf.newaxis]
+        target = tf.stop_gradient(tf.maximum(target, 0.0))
+        apart = tf.reduce_sum(tf.math.xlogy(target, target) - target * logs, -1)  # (K, B)
+        return (1 - weight) * loss + weight * heat**2 * tf.reduce_sum(tf.reduce_mean(apart, 1))
+
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
@@ -291,7 +315,7 @@ class EnsembleTask(_ClassificationTask):
         images, labels = inputs
         with tf.GradientTape() as tape:
             logits = tf.transpose(model(images, training=True), [1, 0, 2])
-            loss = self.build_losses(labels, logits)
+            loss = self._distilled(self.build_losses(labels, logits), logits, images)
             replica_loss = self._replica_loss(loss, optimizer)
         variables = model.trainable_variables
         gradients = self._gradients(tape, replica_loss, variables, optimizer)

@@ -149,7 +149,12 @@ def test_tfds(shared_dir, tmp_path):
     assert 0 <= result["ensemble"]["top1"] <= result["ensemble"]["top5"] <= 1
     text = format_text(result)
     assert "cifar10: 200 images at 32×32" in text and "top-5" in text
-    assert text.splitlines()[-1].startswith("  ensemble") and text.count("%") == 6
+    assert [x.split("  ")[1] for x in text.splitlines() if "%" in x] == [
+        "path 1",
+        "path 2",
+        "ensemble",
+    ]
+    assert text.count("%") == 6 and "AUROC of 0." in text.splitlines()[-1]
 
 
 def test_the_runs_own_data_and_changes_to_them(tmp_path):
@@ -231,13 +236,40 @@ def test_the_command(run, tmp_path):
     done = command("--help")
     assert "--model_dir" in done.stdout and "--data" in done.stdout
     root = image_files.folder(tmp_path / "pictures")
+    single = tmp_path / "single"
+    model = build_ensemble(ENSEMBLES["one_path"], space_for(3))
+    randomise(model)
+    save_model(single, model, ENSEMBLES["one_path"], space_for(3), CLASSES, SCALE)
+    data_flag = f"--data=source=image_folder,data_dir={root}"
+    output = tmp_path / "test.json"
     done = command(
-        f"--model_dir={run}", f"--data=source=image_folder,data_dir={root}", "--format=json"
+        f"--model_dir={run}",
+        data_flag,
+        "--format=json",
+        f"--compare={single}",
+        f"--output={output}",
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert json.loads(output.read_text()) == result
+    compared, sure = result["compared"], result["uncertainty"]
+    assert compared["uncertainty"]["disagreement"] is None
+    assert compared["ensemble"]["top1"] == compared["uncertainty"]["ensemble"]["accuracy"]
+    assert [row["accuracy"] for row in [*sure["paths"], sure["ensemble"]]] == [
+        row["top1"] for row in [*result["paths"], result["ensemble"]]
+    ]
+    lines = [x.split("  ")[1] for x in format_text(result).splitlines() if "%" in x]
+    assert lines == ["path 1", "path 2", "ensemble", "compared"]
     assert (result["format"], result["test_examples"]) == ("neas-evaluation/1", 9)
     assert len(result["paths"]) == 2
+    other = tmp_path / "other"
+    save_model(other, build_ensemble(ARCHITECTURE, SPACE), ARCHITECTURE, SPACE, "abcde", SCALE)
+    for wrong, said in ((tmp_path, "of a model."), (other, f"received '{other} of 5 classes'")):
+        done = command(f"--model_dir={run}", data_flag, f"--compare={wrong}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            done.stderr.startswith("neas_tf.evaluate: --compare: received") and said in done.stderr
+        )
     done = command(f"--model_dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("neas_tf.evaluate: ") and done.stderr.count("\n") == 1

@@ -121,6 +121,23 @@ def _matches(file: pathlib.Path, pattern: str) -> bool:
     return len(file.parts) >= depth and pathlib.PurePath(*file.parts[:depth]).match(pattern)
 
 
+def test_uncertainty(tmp_path, quickstart):
+    """The page's commands; the supernet and the search of its training are the quickstart's."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    made, left = (
+        quickstart / "runs" / "digits",
+        shutil.ignore_patterns("retrain", "export", "report"),
+    )
+    shutil.copytree(made, tmp_path / "runs" / "digits")
+    shutil.copytree(made, tmp_path / "runs" / "sure", ignore=left)
+    commands = "".join(blocks("uncertainty.md", "sh"))
+    assert commands.count(SMALLER["bash"][0]) == 1
+    output = run(["bash", "-euo", "pipefail", "-c", commands.replace(*SMALLER["bash"])], tmp_path)
+    assert "finds errors with an AUROC of" in output and "Temperature" in output
+    for name in ("test.json", "sure.tflite", "sure_int8.tflite"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
 def test_an_operator_of_ones_own(tmp_path):
     """The page's file, named in NEAS_OPERATORS, goes through all stages."""
     (code,), (commands,) = blocks("operators.md", "python"), blocks("operators.md", "bash")

@@ -25,6 +25,7 @@ ORDER = (
         "space",
         "cost",
         "ensemble",
+        "uncertainty",
         "applications",
         "supernet",
         "shrinking",
@@ -38,7 +39,15 @@ COMMANDS = {
     *(f"neas_tf.{name}" for name in ("__main__", "train")),
     *(
         f"neas_tf.commands.{name}"
-        for name in ("describe", "doctor", "evaluate", "convert_torch", "measure_latency", "search")
+        for name in (
+            "describe",
+            "doctor",
+            "evaluate",
+            "convert_torch",
+            "measure_latency",
+            "search",
+            "robustness",
+        )
     ),
     *("neas_tf.report.__main__", "neas_tf.study.__main__"),
     *(

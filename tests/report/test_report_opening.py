@@ -66,7 +66,8 @@ def test_first_come_verdict_picture_and_candidates(toy):
     sections = [a["id"] for t, a in page.elements if t == "section"]
     assert links == sections
     assert sections == [
-        f"r0-{n}" for n in ("summary", "test", "search", "training", "shrinks", "facts")
+        f"r0-{n}"
+        for n in ("summary", "test", "uncertainty", "search", "training", "shrinks", "facts")
     ]
     order = [a.get("id") or a.get("class") for _, a in page.elements]
     first = [

@@ -27,6 +27,7 @@ from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet import functional
 from neas_tf.supernet.inheritance import inherited_ensemble
 from neas_tf.supernet.model import Supernet
+from neas_tf.uncertainty.measures import disagreement
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,31 @@ def test_accuracies_are_those_of_the_stand_alone_ensemble(model, evaluator):
         assert result.path_accuracies == pytest.approx(paths, abs=1e-9)
         expected = float(np.mean(logits.mean(1).argmax(-1) == labels))
         assert result.accuracy == pytest.approx(expected, abs=1e-9)
+
+
+def test_disagreement_is_that_of_the_logits_whoever_measures_it(model, evaluator):
+    """Two processes measure a part each; what one has not measured is zero there."""
+    settings = {"calibration_batch": 8, "batch_size": 32, "disagreement": True}
+    images, labels = draw(50, 2)
+    architectures = [FIRST, SECOND, THIRD]
+    found = CandidateEvaluator(model, draw(30, 1)[0], images, labels, **settings)
+    scores = found.evaluate_all(architectures)
+    for architecture, score in zip(architectures, scores, strict=True):
+        logits = evaluator.logits(architecture)
+        expected = disagreement(np.swapaxes(logits, 0, 1)).mean()
+        assert score.disagreement == pytest.approx(expected) and expected > 0
+        assert dataclasses.replace(score, disagreement=None) == evaluator.evaluate(architecture)
+    brought = []
+    for index in range(2):
+        kept = []
+        workers = Workers(2, index, lambda bits, kept=kept: kept.append(bits) or bits)
+        part = CandidateEvaluator(
+            model, draw(30, 1)[0], images, labels, workers=workers, **settings
+        )
+        part.evaluate_all(architectures)
+        brought.append(kept[-1])
+    merged = np.packbits(brought[0] | brought[1]).view(np.float64) / 50
+    assert merged.tolist() == [score.disagreement for score in scores]
 
 
 def numpy_norm(batches, gamma, beta):

@@ -197,3 +197,103 @@ def test_another_objective_is_another_search(tmp_path):
         with pytest.raises(NeasError, match=text):
             search(tmp_path, settings=dataclasses.replace(TWO, **change))
     assert contents(tmp_path) == before
+
+
+triples = st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=12)
+THREE = dataclasses.replace(TWO, pareto_objectives=("accuracy", "cost", "disagreement"))
+
+
+def beats_thrice(a, b):
+    return a[0] <= b[0] and a[1] >= b[1] and a[2] >= b[2] and a != b
+
+
+@given(triples, st.integers(1, 12))
+def test_three_objectives_against_all_pairs(points, count):
+    columns = [[p[i] for p in points] for i in range(3)]
+    expected = [not any(beats_thrice(q, p) for q in points) for p in points]
+    assert unbeaten(*columns).tolist() == expected
+    numbers = front_numbers(*columns[:2], third=columns[2])
+    for i, p in enumerate(points):
+        beaten_by = [numbers[j] for j, q in enumerate(points) if beats_thrice(q, p)]
+        assert numbers[i] == max(beaten_by, default=-1) + 1
+    chosen = breeding_order(*columns[:2], count, columns[2]).tolist()
+    left = set(range(len(points))) - set(chosen)
+    assert len(chosen) == min(count, len(points))
+    assert all(numbers[i] <= numbers[j] for i in chosen for j in left)
+
+
+def test_room_of_three_objectives():
+    room = crowding([1, 2, 5, 9], [1, 3, 4, 5], [7, 7, 7, 7])
+    assert room[1] == 4 / 8 + 3 / 4 + 0 and np.isinf(room[[0, 3]]).all()
+
+
+def evaluate_thrice(architectures):
+    """Scores whose disagreement goes against their accuracy."""
+    return [
+        dataclasses.replace(score, disagreement=round(1 - score.accuracy, 2) + len(a.key) / 1e4)
+        for a, score in zip(architectures, toy_evaluate(architectures), strict=True)
+    ]
+
+
+def test_a_search_with_three_objectives(tmp_path):
+    result = search(tmp_path / "whole", evaluate_thrice, THREE)
+    lines = read_history(tmp_path / "whole" / "history.jsonl")
+    assert lines == list(result.candidates) and all(c.disagreement for c in lines)
+    value = json.loads((tmp_path / "whole" / "pareto.json").read_text())
+    assert value["objectives"] == ["accuracy", "macs", "disagreement"]
+    points = {c.number: (c.macs, c.accuracy, c.disagreement) for c in lines}
+    expected = {
+        n for n, p in points.items() if not any(beats_thrice(q, p) for q in points.values())
+    }
+    assert {row["candidate"] for row in value["front"]} == expected
+    two = {
+        c.number
+        for c in pareto_candidates(
+            [dataclasses.replace(c, disagreement=None) for c in lines], "macs"
+        )
+    }
+    assert two < expected  # the third objective keeps more
+    calls = []
+
+    def crashing(architectures):
+        for score in evaluate_thrice(architectures):
+            if len(calls) == 13:
+                raise Crash
+            calls.append(score)
+            yield score
+
+    with pytest.raises(Crash):
+        search(tmp_path / "cut", crashing, THREE)
+    assert search(tmp_path / "cut", evaluate_thrice, THREE) == result
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    with pytest.raises(NeasError, match="pareto_objectives"):
+        search(tmp_path / "whole", toy_evaluate, TWO)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"pareto_objectives": ("cost", "disagreement")}, r"expected \[accuracy, cost\], perhaps"),
+        ({"pareto_objectives": ("accuracy", "cost", "latency")}, "perhaps with disagreement"),
+        ({"pareto_objectives": ("accuracy", "cost", "cost")}, "perhaps with disagreement"),
+        ({"objective": "accuracy"}, "only with search.objective 'pareto'"),
+    ],
+)
+def test_what_cannot_be_three_objectives(values, text):
+    with pytest.raises(NeasError, match=rf"search\.pareto_objectives: received .*{text}"):
+        dataclasses.replace(THREE, **values)
+
+
+def test_three_objectives_need_a_table_and_two_paths():
+    from neas_tf.config.parse import load_config
+    from neas_tf.run.preflight import search_latency, search_settings
+
+    config = load_config("neas_quickstart")
+    config.search.objective, config.search.pareto_cost = "pareto", "latency"
+    config.search.pareto_objectives = ["accuracy", "cost", "disagreement"]
+    assert search_settings(config).disagreement
+    with pytest.raises(NeasError, match=r"without a search\.latency_table"):
+        search_latency(config, None)
+    config.num_paths = 1
+    with pytest.raises(NeasError, match="'disagreement', expected num_paths of 2 or more"):
+        search_settings(config)

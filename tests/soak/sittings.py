@@ -32,6 +32,7 @@ EQUAL_BYTES = (
     "retrain/metrics.jsonl",
     "retrain/results.json",
     "retrain/pictures.json",
+    "retrain/uncertainty.json",
     "retrain/model/architecture.json",
     "export/model.tflite",
 )

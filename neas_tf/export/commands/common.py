@@ -17,6 +17,7 @@ from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.ensemble.store import LoadedInfo, load_model, load_weights, read_info
 from neas_tf.export.artifacts import check_ending, check_output, read_label_file
 from neas_tf.export.model_card import write_card
+from neas_tf.export.tflite.outputs import check_calibrated, check_outputs
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.zoo import load_architecture
 
@@ -43,6 +44,20 @@ def define_flags(default_output: str, values: flags.FlagValues = FLAGS) -> None:
     number("evaluate", 0, "Measure the accuracy before and after on so many test images.")
     text("evaluation_dataset", help="For --evaluate: 'run' (default), a folder or a TFDS name.")
     text("data_dir", help="Where TFDS data sets lie, when not where TFDS or the run has them.")
+    if not default_output.endswith(".keras"):
+        flags.DEFINE_list(
+            "outputs",
+            None,
+            "Outputs beside the logits: of probabilities (the default, but for int8), disagreement (of "
+            "the paths) and path_logits.",
+            flag_values=values,
+        )
+        flags.DEFINE_bool(
+            "calibrated",
+            False,
+            "Divide the logits by the temperature of a run with retrain.calibrate.",
+            flag_values=values,
+        )
     flags.DEFINE_bool(
         "overwrite", False, "Replace an earlier export at --output.", flag_values=values
     )
@@ -145,7 +160,8 @@ def main(
         info, load = find_model()
         check_ending(output, kind)
         check_output(output, FLAGS.overwrite)
-        arguments = (options(info) if options else {}) | test_images(info)
+        arguments = _outputs(info) if "outputs" in FLAGS else {}
+        arguments |= (options(info) if options else {}) | test_images(info)
         from neas_tf.export import formats  # TensorFlow only now: a mistake is told at once
 
         export: Exporter = getattr(formats, exporter)
@@ -156,6 +172,17 @@ def main(
         print(f"{'model card':<13} {card}")
 
     return command_line.exit_code(f"export.to_{kind}", None, work)
+
+
+def _outputs(info: LoadedInfo) -> dict[str, Any]:
+    """The exporter's arguments `outputs` and `calibrated`, checked as far as the flags go."""
+    if FLAGS.calibrated:
+        check_calibrated(info)
+    arguments: dict[str, Any] = {"calibrated": FLAGS.calibrated}
+    if FLAGS.outputs is not None:
+        ends = (FLAGS.quantize, FLAGS.input_type, FLAGS.output_type) if "quantize" in FLAGS else ()
+        arguments["outputs"] = check_outputs(FLAGS.outputs, info.architecture.num_paths, *ends)
+    return arguments
 
 
 def print_report(output: Path, report: dict[str, Any]) -> None:

@@ -19,6 +19,12 @@ from neas_tf.export.artifacts import labels_text
 from neas_tf.export.serving import deployed_model, write_saved_model
 from neas_tf.export.tflite.inspection import end_details, inspect
 from neas_tf.export.tflite.metadata import classifier_metadata
+from neas_tf.export.tflite.outputs import (
+    DISAGREEMENT,
+    FLOAT_TAIL,
+    PROBABILITIES,
+    needs_paths,
+)
 from neas_tf.export.tflite.quantizing import INTEGER, convert
 
 
@@ -32,6 +38,7 @@ class Conversion:
       quantize: one of `quantizing.QUANTIZATIONS`.
       representative: for int8, (n, h, w, c) in 0..255.
       input_type, output_type: of the integer graph's ends.
+      outputs: beside the logits, of `outputs.OPTIONAL`.
     """
 
     info: LoadedInfo
@@ -40,6 +47,7 @@ class Conversion:
     representative: np.ndarray | None
     input_type: str
     output_type: str
+    outputs: tuple[str, ...] = ()
 
     def content(self, model: Any, network: Any = None) -> bytes:
         """The TFLite file of a model, with its metadata and class names.
@@ -52,21 +60,27 @@ class Conversion:
                 self.info,
                 self.rewrites,
                 batch_size=1,
-                probabilities=self.quantize not in INTEGER,
+                probabilities=PROBABILITIES in self.outputs,
+                paths=needs_paths(self.outputs),
             )
+        elif needs_paths(self.outputs):
+            from neas_tf.export.quantization_aware import with_path_logits
+
+            network = with_path_logits(network)
         with (
             told("TFLite conversion: the temporary folder"),
             tempfile.TemporaryDirectory() as folder,
         ):
             saved = Path(folder) / "model"
             with console.native_noise_off():
-                write_saved_model(network, self.info, saved, 1, gradients=False)
+                write_saved_model(network, self.info, saved, 1, self.outputs, gradients=False)
                 content = convert(
                     saved,
                     self.quantize,
                     images=self.representative,
                     input_type=self.input_type,
                     output_type=self.output_type,
+                    kept=f"{DISAGREEMENT}_of_paths" if DISAGREEMENT in self.outputs else "",
                 )
         return classifier_metadata(content, self.info, labels_text(self.info))
 
@@ -82,6 +96,8 @@ class Conversion:
         found |= {"quantize": self.quantize, "rewrites": self.rewrites.to_dict()}
         islands = found.pop("float_islands")
         if self.quantize in INTEGER:
+            if DISAGREEMENT in self.outputs:  # a few numbers, in float on purpose
+                islands = {name: n for name, n in islands.items() if name not in FLOAT_TAIL}
             if islands:
                 raise NeasError(f"quantize={self.quantize}: the graph has float islands {islands}.")
             found["float_islands"] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,7 @@ class TensorNote:
 def classifier_metadata(content: bytes, info: LoadedInfo, labels: str) -> bytes:
     """A classifier's TFLite file with metadata and class names (`labels`, one a line).
 
-    Its input is `image`, its outputs `logits` and maybe `probabilities`.
+    Its input is `image`, its outputs `logits` and maybe those of `tflite.outputs`.
     """
     space = info.space
     notes = {
@@ -64,6 +65,12 @@ def classifier_metadata(content: bytes, info: LoadedInfo, labels: str) -> bytes:
         "logits": TensorNote(
             "Mean of the paths' logits, one a class: no probabilities, a softmax makes them.",
             labels=AXIS,
+        ),
+        "path_logits": TensorNote("Logits of each path: paths, then classes.", labels=AXIS),
+        "disagreement": TensorNote(
+            "How far the paths are apart, in nats: the mean divergence of their probabilities from "
+            "the mean of these. 0 where they agree; compare it with a threshold to say 'not sure'.",
+            range=(0.0, math.log(info.architecture.num_paths)),
         ),
     }
     name = info.architecture.name or info.architecture.key

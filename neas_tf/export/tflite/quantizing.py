@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def convert(
     images: np.ndarray | None = None,
     input_type: str = "float32",
     output_type: str = "float32",
+    kept: str = "",
 ) -> bytes:
     """The TFLite file of the signature `serving_default` of a SavedModel of batch 1.
 
@@ -56,6 +58,7 @@ def convert(
         `int8_qat`, everything, for a graph with fake quantization.
       images: representative ones for int8, float32 (n, h, w, c) in 0..255.
       input_type, output_type: of the graph's ends; other than float32 only with int8 and int8_qat.
+      kept: with int8, operations whose names hold this stay in float; the ends are float32 then.
 
     Raises:
       NeasError: for a combination that makes no sense, or a graph that the converter cannot make
@@ -79,10 +82,33 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = functools.partial(_examples, images)
     try:
-        return converter.convert()
+        return _partly(converter, kept) if kept and quantize == "int8" else converter.convert()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NeasError(f"quantize={quantize}: the converter failed ({reason}).") from None
+
+
+def _partly(converter: Any, kept: str) -> bytes:
+    """The integer graph but for the operations between tensors whose names hold `kept`."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    debug = tf.lite.experimental
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    options = {"debug_dataset": converter.representative_dataset}
+    debugger = debug.QuantizationDebugger(
+        converter=converter, debug_options=debug.QuantizationDebugOptions(), **options
+    )
+    calibrated = Interpreter(model_content=debugger.calibrated_model)
+    known = {tensor["index"]: tensor["name"] for tensor in calibrated.get_tensor_details()}
+    names = [  # the last one has the name of the graph's output
+        known[int(i)]
+        for op in calibrated._get_ops_details()
+        if any(kept in known.get(int(i), "") for i in (*op["inputs"], *op["outputs"]))
+        for i in op["outputs"]
+    ]
+    debugger.options = debug.QuantizationDebugOptions(denylisted_nodes=names)
+    return debugger.get_nondebug_quantized_model()
 
 
 def _examples(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:

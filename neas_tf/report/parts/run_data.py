@@ -13,6 +13,7 @@ from neas_tf.cost.cost_table import CostTable
 from neas_tf.report import charts, shrinks
 from neas_tf.report import summary as numbers
 from neas_tf.report.parts import opening
+from neas_tf.report.parts.uncertain import risk_chart
 from neas_tf.report.reading import METRICS, RunFiles
 from neas_tf.report.run_files import Shrink, stages
 from neas_tf.report.summary import budget, second_objective, summarise
@@ -52,6 +53,7 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
         "training": part("metrics", lambda: _training(run), {}),
         "confusion": part("confusion", lambda: confusion_data(run), None),
         "pictures": part("pictures", lambda: named(run.pictures), None),
+        "uncertainty": part("uncertainty", lambda: _uncertainty(run), None),
         "missing": summary["missing"],
         "problems": problems,
     }
@@ -172,6 +174,12 @@ def confusion_data(run: RunFiles) -> dict[str, Any] | None:
         return None
     small = value["num_classes"] <= MAX_CLASSES
     return {**value, "chart": charts.confusion_chart(value) if small else None}
+
+
+def _uncertainty(run: RunFiles) -> dict[str, Any] | None:
+    """Content of uncertainty.json, with its chart."""
+    found = run.uncertainty
+    return None if found is None else {**found, "chart": risk_chart(found) | {"width": "container"}}
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from neas_tf import data
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
-from neas_tf.config.resolve import resolve_steps
+from neas_tf.config.resolve import resolve_steps, retrain_part
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.run.cluster import Cluster, exchange
@@ -266,8 +266,9 @@ def choose_start(
     """
     entry = plan.stage("retrain")
     if "init" not in entry:
-        per_epoch = info.sizes["train"] / config.retrain.batch_size
-        recipe = resolve_steps(config.retrain, info.sizes["train"], "retrain").trainer.train_steps
+        images = info.sizes[retrain_part(config.retrain)]
+        per_epoch = images / config.retrain.batch_size
+        recipe = resolve_steps(config.retrain, images, "retrain").trainer.train_steps
         choice, epochs = SCRATCH, recipe / per_epoch
         measured = plan.stages.get("supernet", {}).get("step_seconds")
         if shrunk is not None and measured:

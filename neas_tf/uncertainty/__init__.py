@@ -1,0 +1,1 @@
+"""What an ensemble knows of its own errors: calibration, disagreement, refusing, corruptions."""
