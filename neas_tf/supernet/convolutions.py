@@ -23,10 +23,30 @@ _COLUMNS = 3
 _SMALL = 4
 
 
-@functools.cache
 def cpu_only() -> bool:
-    """Whether there is no accelerator in this process."""
+    """Whether the graph being built runs on the CPU's own operations: no accelerator, no XLA."""
+    return not in_xla() and _no_accelerator()
+
+
+@functools.cache
+def _no_accelerator() -> bool:
     return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
+
+
+def in_xla() -> bool:
+    """Whether the graph being built is compiled by XLA: under `jit_compile=True` or on a TPU.
+
+    TensorFlow has no public word for it; its own control flow asks the same of the graph.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def symmetric_padding(kernel: int, stride: int) -> str | list[list[int]]:
