@@ -17,6 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from neas_tf.supernet.switches import in_xla
+
 # Columns of a kernel whose gradient is taken at once.
 _COLUMNS = 3
 # Width up to which padding beforehand is faster than oneDNN's own.
@@ -31,22 +33,6 @@ def cpu_only() -> bool:
 @functools.cache
 def _no_accelerator() -> bool:
     return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
-
-
-def in_xla() -> bool:
-    """Whether the graph being built is compiled by XLA: under `jit_compile=True` or on a TPU.
-
-    TensorFlow has no public word for it; its own control flow asks the same of the graph.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        context = graph._get_control_flow_context()
-        while context is not None:
-            if context.IsXLAContext():
-                return True
-            context = context.outer_context
-        graph = getattr(graph, "outer_graph", None)
-    return False
 
 
 def symmetric_padding(kernel: int, stride: int) -> str | list[list[int]]:

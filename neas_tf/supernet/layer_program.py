@@ -8,14 +8,14 @@ not taken costs nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from neas_tf.supernet.convolutions import in_xla
 from neas_tf.supernet.operator_passes import Backward, Forward, Kept, KeptSlots
 from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.switches import in_xla, switch
 
 # A graph of its own at run time too: inlined, all calls would be optimised one by one.
 _APART = {"_noinline": True}
@@ -124,28 +124,28 @@ class LayerProgram:
         return tuple(results)
 
     def _run(self, x, row, choice, first, statistics):
-        shape = self.shape
+        shape, training = self.shape, statistics is None
 
-        def kept(stack: Stack | None, values: Kept) -> Kept:
-            return self._slots.fill(stack, values, x) if statistics is None else Kept([], [])
+        def kept(stack: Stack | None, values: Kept, x) -> Kept:
+            return self._slots.fill(stack, values, x) if training else Kept([], [])
 
-        def nothing() -> Kept:
-            return kept(None, Kept([], []))
-
-        def stack(stack: Stack):
-            run = Forward(stack, row, choice.member, statistics)
+        def stack(stack: Stack, x, row, member, _, statistics):
+            run = Forward(stack, row, member, None if training else statistics)
             y = run(x)
             if shape.residual:
                 y = x + y
-            return [y, *self._padded(run.moments)], kept(stack, run.kept)
+            return [y, *self._padded(run.moments)], kept(stack, run.kept, x)
 
-        branches: list[Callable[[], Any]] = [
-            functools.partial(stack, member) for member in shape.stacks
-        ]
-        if shape.has_skip:
-            branches.append(lambda: ([tf.identity(x), *self._padded(())], nothing()))
-        branches.append(lambda: ([tf.identity(value) for value in first], nothing()))
-        return tf.switch_case(choice.branch, branches)
+        def skip(x, *_):
+            return [tf.identity(x), *self._padded(())], kept(None, Kept([], []), x)
+
+        def same(x, row, member, first, _):
+            return [tf.identity(value) for value in first], kept(None, Kept([], []), x)
+
+        branches: list[Callable[..., Any]] = [functools.partial(stack, own) for own in shape.stacks]
+        branches += [skip] * shape.has_skip + [same]
+        inputs = (x, row, choice.member, list(first), statistics or [])
+        return switch(choice.branch, branches, inputs)
 
     def _padded(self, moments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         widths = self.shape.moment_widths
@@ -160,23 +160,23 @@ class LayerProgram:
         # Called eagerly, the tensors have the shapes of the stack that ran.
         kept = Kept(self._loose(kept.maps), self._loose(kept.norms))
 
-        def stack(stack: Stack):
+        def stack(stack: Stack, dy, x, row, member, kept):
             own = self._slots.take(stack, kept, x.shape[0])
-            backward = Backward(stack, row, choice.member, own)
+            backward = Backward(stack, row, member, own)
             dx = backward(dy, x)
             drow = backward.row_gradient(shape.row_width)
             return (dx + dy if shape.residual else dx), drow, tf.zeros_like(dy)
 
-        def nothing(dx, dfirst):
-            return tf.identity(dx), tf.zeros([shape.row_width]), tf.identity(dfirst)
+        def skip(dy, *_):
+            return tf.identity(dy), tf.zeros([shape.row_width]), tf.zeros_like(dy)
 
-        branches: list[Callable[[], Any]] = [
-            functools.partial(stack, member) for member in shape.stacks
-        ]
-        if shape.has_skip:
-            branches.append(lambda: nothing(dy, tf.zeros_like(dy)))
-        branches.append(lambda: nothing(tf.zeros_like(x), dy))
-        dx, drow, dfirst = tf.switch_case(choice.branch, branches)
+        def same(dy, x, *_):
+            return tf.zeros_like(x), tf.zeros([shape.row_width]), tf.identity(dy)
+
+        branches: list[Callable[..., Any]] = [functools.partial(stack, own) for own in shape.stacks]
+        branches += [skip] * shape.has_skip + [same]
+        inputs = (dy, x, row, choice.member, kept)
+        dx, drow, dfirst = switch(choice.branch, branches, inputs)
         dx.set_shape(x.shape)
         drow.set_shape([shape.row_width])
         return dx, drow, dfirst

@@ -14,6 +14,7 @@ from neas_tf.operators import Step, squeeze_width
 from neas_tf.supernet import convolutions, functional
 from neas_tf.supernet.fixed_layers import SQUEEZE
 from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.switches import in_xla, switch
 
 
 class Kept(NamedTuple):
@@ -88,17 +89,22 @@ class KeptSlots:
             none, no_norm = tf.zeros([0], x.dtype), tf.zeros([0])
             return Kept(
                 [maps.get(slot, none) for slot in range(len(self._sizes))],
-                [no_norm if n is None else n for n, _ in zip(norms, self._norm_widths)],
+                [
+                    no_norm if n is None else n
+                    for n, _ in zip(norms, self._norm_widths, strict=False)
+                ],
             )
         batch = tf.shape(x)[0]
         return Kept(
             [
-                _widened(maps[slot], size[-1]) if slot in maps else tf.zeros([batch, *size], x.dtype)
+                _widened(maps[slot], size[-1])
+                if slot in maps
+                else tf.zeros([batch, *size], x.dtype)
                 for slot, size in enumerate(self._sizes)
             ],
             [
                 tf.zeros([width]) if norm is None or not width else _widened(norm, width)
-                for norm, width in zip(norms, self._norm_widths)
+                for norm, width in zip(norms, self._norm_widths, strict=False)
             ],
         )
 
@@ -131,21 +137,62 @@ class _Member:
 
     def weight(self, role: str, number: int = 0) -> tf.Tensor:
         """The weight of a role, shaped as that of the stack's operator `number`."""
-        place, shape = self.stack.places[role], self.stack.shape(number, role)
-        return tf.reshape(self.row[place.offset : place.offset + math.prod(shape)], shape)
+        return _weight(self.stack, self.row, role, number)
 
-    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor], Any]) -> Any:
-        """`run(kernel)` with the kernel of the chosen operator; step is `number`."""
+    def convolved(
+        self, step: Step, number: int, function: Callable[..., Any], x: tf.Tensor, *dy: tf.Tensor
+    ) -> Any:
+        """`function(x, kernel, stride, *dy)` with the kernel of the chosen operator; step is `number`.
+
+        With dy that is (the gradient by x, by the kernel): the second comes back as it lies in the
+        row, flat and filled up with zeros.
+        """
+        role, stride = f"{step.role}/kernel", step.stride
         sizes = [steps[number].kernel for steps in self.stack.steps]
         different = sorted(set(sizes))
 
-        def run_with(size: int) -> Any:
-            return run(self.weight(f"{step.role}/kernel", sizes.index(size)))
+        def kernel(row: tf.Tensor, size: int) -> tf.Tensor:
+            return _weight(self.stack, row, role, sizes.index(size))
+
+        def flat(gradient: tf.Tensor) -> tf.Tensor:
+            return _widened(tf.reshape(gradient, [-1]), self.stack.places[role].size)
+
+        def run_with(size: int, row: tf.Tensor, x: tf.Tensor, *dy: tf.Tensor) -> Any:
+            result = function(x, kernel(row, size), stride, *dy)
+            return (result[0], flat(result[1])) if dy else result
 
         if len(different) == 1:
-            return run_with(different[0])
+            return run_with(different[0], self.row, x, *dy)
         which = tf.gather(tf.constant([different.index(size) for size in sizes]), self.member)
-        return tf.switch_case(which, [functools.partial(run_with, size) for size in different])
+        if not (in_xla() and step.kind == "depthwise"):
+            branches = [functools.partial(run_with, size) for size in different]
+            return switch(which, branches, (self.row, x, *dy))
+        # For XLA every branch is another program to compile: a small depthwise kernel runs as a
+        # large one with zeros around it. A 3×3 kernel among 5×5 ones has a border of 1.
+        borders = [(different[-1] - size) // 2 for size in different]
+        padded = [
+            tf.pad(kernel(self.row, size), [[b, b], [b, b], [0, 0], [0, 0]])
+            for size, b in zip(different, borders, strict=True)
+        ]
+        result = function(x, _select(which, padded), stride, *dy)
+        if not dy:
+            return result
+        dx, dkernel = result
+        side = different[-1]
+        return dx, _select(which, [flat(dkernel[b : side - b, b : side - b]) for b in borders])
+
+
+def _weight(stack: Stack, row: tf.Tensor, role: str, number: int) -> tf.Tensor:
+    place, shape = stack.places[role], stack.shape(number, role)
+    return tf.reshape(row[place.offset : place.offset + math.prod(shape)], shape)
+
+
+def _select(which: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The value number `which` (int32 scalar) of several of one shape."""
+    chosen = values[0]
+    for number, value in enumerate(values[1:], 1):
+        chosen = tf.where(which == number, value, chosen)
+    return chosen
 
 
 class Forward(_Member):
@@ -170,7 +217,7 @@ class Forward(_Member):
         function = (
             convolutions.convolve_channels if step.kind == "depthwise" else convolutions.convolve
         )
-        x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
+        x = self.convolved(step, number, function, x)
         name = f"{step.role}_bn"
         gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
         if self._statistics is not None:
@@ -260,14 +307,7 @@ class Backward(_Member):
             if step.kind == "depthwise"
             else convolutions.convolution_gradients
         )
-        size = self.stack.places[f"{step.role}/kernel"].size
-
-        def gradients(kernel):
-            dx, dkernel = function(x, kernel, step.stride, dy)
-            flat, left = tf.reshape(dkernel, [-1]), size - math.prod(kernel.shape)
-            return dx, tf.pad(flat, [[0, left]]) if left else flat
-
-        dx, dkernel = self.chosen(step, number, gradients)
+        dx, dkernel = self.convolved(step, number, function, x, dy)
         self._add(f"{step.role}/kernel", dkernel)
         return dx
 
