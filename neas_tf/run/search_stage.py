@@ -185,6 +185,7 @@ def make_evaluator(
         settings.batch_size,
         cluster.local_devices,
         Workers(count, index, cluster.any_worker),
+        config.runtime.enable_xla,
     )
 
 

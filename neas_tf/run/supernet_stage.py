@@ -30,8 +30,8 @@ from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.supernet.switches import safe_switches
 from neas_tf.supernet.model import Supernet
+from neas_tf.supernet.switches import safe_switches
 from neas_tf.training import checkpoints
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, train_or_go_back

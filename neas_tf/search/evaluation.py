@@ -82,6 +82,7 @@ class CandidateEvaluator:
       devices: names of this process' devices, among which the candidates are dealt out; None for
         TensorFlow's choice.
       workers: the processes that do so together.
+      xla: whether XLA compiles the functions of the operators.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class CandidateEvaluator:
         batch_size: int = 500,
         devices: Sequence[str | None] = (None,),
         workers: Workers | None = None,
+        xla: bool = False,
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
@@ -105,7 +107,7 @@ class CandidateEvaluator:
         whole = len(calibration) // size * size
         self._calibration = _Batches(calibration, size, whole)
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
-        self._functions = [LayerFunctions(supernet, device) for device in devices]
+        self._functions = [LayerFunctions(supernet, device, xla) for device in devices]
         self._workers = workers or Workers()
         # Of candidates that saw all images in a race: which they were right about, packed.
         self._known: dict[str, np.ndarray] = {}

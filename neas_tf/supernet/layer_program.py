@@ -2,14 +2,15 @@
 
 Layers of equal shape share both graphs, and a graph is built once however often it is called; the
 gradient is written out, so that a step keeps what it needs and nothing else, and a branch that is
-not taken costs nothing.
+not taken costs nothing. Under XLA, where one compiled program serves all draws, all that a branch
+returns has static shapes (`KeptSlots`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -54,7 +55,7 @@ class Choice(NamedTuple):
 
 
 class LayerProgram:
-    """The two graphs of all layers of one shape; see `layer_program`."""
+    """The two graphs of all layers of one shape, for XLA or without it; see `layer_program`."""
 
     def __init__(self, shape: LayerShape, for_xla: bool):
         self.shape, self._for_xla = shape, for_xla

@@ -164,7 +164,8 @@ class _Member:
         if len(different) == 1:
             return run_with(different[0], self.row, x, *dy)
         which = tf.gather(tf.constant([different.index(size) for size in sizes]), self.member)
-        if not (in_xla() and step.kind == "depthwise"):
+        alike = len({size % 2 for size in different}) == 1
+        if not (in_xla() and step.kind == "depthwise" and alike):
             branches = [functools.partial(run_with, size) for size in different]
             return switch(which, branches, (self.row, x, *dy))
         # For XLA every branch is another program to compile: a small depthwise kernel runs as a

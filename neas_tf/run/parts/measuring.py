@@ -47,7 +47,10 @@ def measure(
         for i in range(0, len(images) // size * size, size)
     ]
 
-    @tf.function(autograph=False)
+    # Compiled, one program serves all ensembles.
+    xla = True if config.runtime.enable_xla else None
+
+    @tf.function(autograph=False, jit_compile=xla)
     def moments(x, architecture):
         # Mean and mean square: their means over equal batches are those of all images together.
         both = model(x, architecture).moments
@@ -59,7 +62,7 @@ def measure(
         each = [moments(x, architecture) for x, _ in batches]
         return tf.nest.map_structure(lambda *m: statistics_of(tf.add_n(m), len(m)), *each)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=xla)
     def forward(x, y, architecture, statistics):
         output = model(x, architecture, statistics)
         correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
