@@ -107,7 +107,7 @@ def main(name: str) -> None:
         marks.set("tensorflow")
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        from neas_tf.supernet.grappler import safe_switches
+        from neas_tf.supernet.switches import safe_switches
         from neas_tf.training import tasks  # noqa: F401 (with Model Garden)
 
         marks.set("project")

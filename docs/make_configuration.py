@@ -32,7 +32,7 @@ _RUNTIME = {
     "task_index": "number of this worker",
     "all_reduce_alg": "how gradients are summed, see `tf.distribute`",
     "num_packs": "in how many packs they are",
-    "enable_xla": "compiles with XLA, with GPUs only",
+    "enable_xla": "XLA compiles the steps, the measurements of a shrink and the search: one program each for all draws; with GPUs or one device",
 }
 _TRAINER = {
     "train_steps": "0 takes the stage's `epochs`",

@@ -25,7 +25,7 @@ _PACKAGES = {
     "neas_tf.space": "space=search_space architecture zoo shrunk_space sampling",
     "neas_tf.cost": "cost=cost_table budget budget_sampling latency_table latency_plan",
     "neas_tf.ensemble": "ensemble=model blocks=layers rewrites model_store=store confusion torch_names=torch_weight_names torch_file graph_memory detection.levels=levels",
-    "neas_tf.supernet": "supernet=model searchable_layer supernet_layers=fixed_layers row_layout operator_program=layer_program operator_passes functional convolutions masked_sgd inherit=inheritance grappler",
+    "neas_tf.supernet": "supernet=model searchable_layer supernet_layers=fixed_layers row_layout operator_program=layer_program operator_passes functional convolutions masked_sgd inherit=inheritance grappler=switches",
     "neas_tf.shrinking": "measurements scoring=diversity shrinking=drops shrink_stage=shrink",
     "neas_tf.search": "evolution variation pareto search_state=history evaluation prefix_tree layer_functions racing",
     "neas_tf.config": "config=settings parse_config=parse experiments resolving=resolve",

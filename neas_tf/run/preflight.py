@@ -97,6 +97,7 @@ def check_settings(
         scale,
         "'dynamic' or a number",
     )
+    _check_xla(config, num_replicas)
     for section, fields in _COUNTS.items():
         for field, low in fields.items():
             check_int(f"{section}.{field}", getattr(getattr(config, section), field), low)
@@ -126,6 +127,21 @@ def check_settings(
         except NeasError as error:
             raise NeasError(f"retrain.architecture: {error}") from None
     _check_distillation(config, space)
+
+
+def _check_xla(config: NeasConfig, num_replicas: int) -> None:
+    """`enable_xla` is carried out, or refused: a compiled step cannot leave for the others' gradients."""
+    runtime = config.runtime
+    if runtime.enable_xla and num_replicas > 1 and not runtime.num_gpus and not runtime.tpu:
+        raise NeasError(
+            f"runtime.enable_xla: received true with {num_replicas} CPU devices, expected one "
+            "device, GPUs (runtime.num_gpus) or a TPU."
+        )
+    if runtime.enable_xla and runtime.mixed_precision_dtype == "float16":
+        raise NeasError(
+            "runtime.enable_xla: received true with runtime.mixed_precision_dtype 'float16', "
+            "expected 'bfloat16' or 'float32' (the scale of the loss changes outside of a compiled step)."
+        )
 
 
 def _check_start(retrain: RetrainConfig, images: int) -> None:

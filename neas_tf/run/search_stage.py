@@ -186,6 +186,7 @@ def make_evaluator(
         cluster.local_devices,
         Workers(count, index, cluster.any_worker),
         search_settings(config).disagreement,
+        config.runtime.enable_xla,
     )
 
 

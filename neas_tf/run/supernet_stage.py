@@ -30,8 +30,8 @@ from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.supernet.grappler import safe_switches
 from neas_tf.supernet.model import Supernet
+from neas_tf.supernet.switches import safe_switches
 from neas_tf.training import checkpoints
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, train_or_go_back
@@ -118,7 +118,9 @@ def train_supernet(
         pace.epochs_of(per_epoch)
     diverging = OnDivergence.of(stage, space.num_classes, "supernet")
 
-    functions = functools.cache(forward_functions)  # a model more only after a rollback
+    xla = config.runtime.enable_xla
+    # A model more only after a rollback.
+    functions = functools.cache(functools.partial(forward_functions, xla=xla))
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"

@@ -85,6 +85,7 @@ class CandidateEvaluator:
         TensorFlow's choice.
       workers: the processes that do so together.
       disagreement: whether `evaluate_all` measures the paths' disagreement too.
+      xla: whether XLA compiles the functions of the operators.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class CandidateEvaluator:
         devices: Sequence[str | None] = (None,),
         workers: Workers | None = None,
         disagreement: bool = False,
+        xla: bool = False,
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
@@ -109,7 +111,7 @@ class CandidateEvaluator:
         whole = len(calibration) // size * size
         self._calibration = _Batches(calibration, size, whole)
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
-        self._functions = [LayerFunctions(supernet, device) for device in devices]
+        self._functions = [LayerFunctions(supernet, device, xla) for device in devices]
         self._workers, self._disagreement = workers or Workers(), disagreement
         self._costs = CostTable(supernet.space)
         # Of candidates that saw all images in a race: which they were right about, packed.

@@ -65,10 +65,11 @@ class LayerFunctions:
       supernet: only read; the weights of an operator are copied to the device when it is first
         needed, so that later training needs a new object.
       device: its name; None for TensorFlow's choice.
+      xla: whether XLA compiles the functions, once each for every size of batch.
     """
 
-    def __init__(self, supernet: Supernet, device: str | None = None):
-        self._supernet, self._device = supernet, device
+    def __init__(self, supernet: Supernet, device: str | None = None, xla: bool = False):
+        self._supernet, self._device, self._xla = supernet, device, xla
         self._traced: dict[Any, tuple[Callable, Callable]] = {}
         self._parts: dict[Any, Part] = {}
 
@@ -140,7 +141,7 @@ class LayerFunctions:
         def run(x, own, statistics):
             return _with_residual(operator.build(_WeightsMaker(own, statistics), x, spec), x, spec)
 
-        return _compiled(recalculate, signature), _compiled(run, signature)
+        return self._compiled(recalculate, signature), self._compiled(run, signature)
 
     def _fixed(self, layer: FixedLayer, spec: tf.TensorSpec) -> Part:
         """A part without a choice: the layer itself, on its own variables."""
@@ -160,21 +161,24 @@ class LayerFunctions:
             parts = dict(zip(norms, tf.split(statistics, widths, axis=1), strict=True))
             return layer(tf.cast(x, dtype), parts)[0]
 
-        return Part(
-            _compiled(recalculate, signature), _compiled(run, signature), widths, tuple(norms)
-        )
+        made = self._compiled(recalculate, signature), self._compiled(run, signature)
+        return Part(*made, widths, tuple(norms))
 
+    def _compiled(self, function: Callable, signature: tuple[Any, ...]) -> Callable:
+        """A traced function, traced when it is first called."""
 
-def _compiled(function: Callable, signature: tuple[Any, ...]) -> Callable:
-    """A traced function, traced when it is first called."""
+        @functools.cache
+        def traced():
+            # A concrete function: calls are cheaper, and TensorFlow does not warn of many traces.
+            made = tf.function(
+                function,
+                input_signature=signature,
+                autograph=False,
+                jit_compile=True if self._xla else None,
+            )
+            return made.get_concrete_function()
 
-    @functools.cache
-    def traced():
-        # A concrete function: calls are cheaper, and TensorFlow does not warn of many traces.
-        made = tf.function(function, input_signature=signature, autograph=False)
-        return made.get_concrete_function()
-
-    return lambda *arguments: traced()(*arguments)
+        return lambda *arguments: traced()(*arguments)
 
 
 def _with_residual(y: tf.Tensor, x: tf.Tensor, spec: LayerSpec) -> tf.Tensor:

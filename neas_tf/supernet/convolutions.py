@@ -17,15 +17,21 @@ from typing import Any
 
 import tensorflow as tf
 
+from neas_tf.supernet.switches import in_xla
+
 # Columns of a kernel whose gradient is taken at once.
 _COLUMNS = 3
 # Width up to which padding beforehand is faster than oneDNN's own.
 _SMALL = 4
 
 
-@functools.cache
 def cpu_only() -> bool:
-    """Whether there is no accelerator in this process."""
+    """Whether the graph being built runs on the CPU's own operations: no accelerator, no XLA."""
+    return not in_xla() and _no_accelerator()
+
+
+@functools.cache
+def _no_accelerator() -> bool:
     return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
 
 

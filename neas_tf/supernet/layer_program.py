@@ -2,7 +2,8 @@
 
 Layers of equal shape share both graphs, and a graph is built once however often it is called; the
 gradient is written out, so that a step keeps what it needs and nothing else, and a branch that is
-not taken costs nothing.
+not taken costs nothing. Under XLA, where one compiled program serves all draws, all that a branch
+returns has static shapes (`KeptSlots`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from neas_tf.supernet.operator_passes import Backward, Forward, Kept, count_kept
+from neas_tf.supernet.operator_passes import Backward, Forward, Kept, KeptSlots
 from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.switches import in_xla, switch
 
 # A graph of its own at run time too: inlined, all calls would be optimised one by one.
 _APART = {"_noinline": True}
@@ -53,17 +55,15 @@ class Choice(NamedTuple):
 
 
 class LayerProgram:
-    """The two graphs of all layers of one shape; see `layer_program`."""
+    """The two graphs of all layers of one shape, for XLA or without it; see `layer_program`."""
 
-    def __init__(self, shape: LayerShape):
-        self.shape = shape
+    def __init__(self, shape: LayerShape, for_xla: bool):
+        self.shape, self._for_xla = shape, for_xla
         settings = {"experimental_attributes": _APART, "autograph": False}
         self._forward = tf.function(self._run, **settings)
         self._backward = tf.function(self._run_back, **settings)
         self._norms = len(shape.moment_widths)
-        # Tensors that a forward pass keeps, see `Kept`.
-        counts = [count_kept(stack.steps[0]) for stack in shape.stacks]
-        self._most_maps, self._most_norms = map(max, zip(*counts, strict=True))
+        self._slots = KeptSlots(shape.stacks, static=for_xla)
 
     def __call__(
         self,
@@ -87,14 +87,14 @@ class LayerProgram:
         """
         shared = first is not None
         if first is None:
-            first = [tf.zeros([0] * 4, x.dtype)] + [tf.zeros([0, 0])] * self._norms
+            first = self._no_first(x)
         if statistics is not None:
-            results, _ = self._forward(x, row, choice, _any_shape(first), list(statistics))
+            results, _ = self._forward(x, row, choice, self._loose(first), list(statistics))
             return self._shaped(x, results)
 
         @tf.custom_gradient
         def differentiable(x, row, *first):
-            outputs, kept = self._forward(x, row, choice, _any_shape(first), None)
+            outputs, kept = self._forward(x, row, choice, self._loose(first), None)
 
             def gradient(dy, *_):
                 dx, drow, dfirst = self._backward(dy, x, row, choice, kept)
@@ -105,6 +105,19 @@ class LayerProgram:
 
         return differentiable(x, row, *first)
 
+    def _no_first(self, x) -> list[tf.Tensor]:
+        """What stands for `first` where there is none."""
+        if not self._for_xla:
+            return [tf.zeros([0] * 4, x.dtype)] + [tf.zeros([0, 0])] * self._norms
+        return [tf.zeros([tf.shape(x)[0], *self.shape.out_shape], x.dtype), *self._padded(())]
+
+    def _loose(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The values without their static shapes, for one graph to serve whatever they hold."""
+        if self._for_xla:
+            return list(values)
+        unknown = tf.TensorShape(None)
+        return [tf.raw_ops.PlaceholderWithDefault(input=v, shape=unknown) for v in values]
+
     def _shaped(self, x, results) -> tuple[tf.Tensor, ...]:
         results[0].set_shape([x.shape[0], *self.shape.out_shape])
         for value, width in zip(results[1:], self.shape.moment_widths, strict=True):
@@ -112,35 +125,28 @@ class LayerProgram:
         return tuple(results)
 
     def _run(self, x, row, choice, first, statistics):
-        shape = self.shape
+        shape, training = self.shape, statistics is None
 
-        def nothing() -> Kept:
-            return self._filled(Kept([], []), x.dtype, statistics is None)
+        def kept(stack: Stack | None, values: Kept, x) -> Kept:
+            return self._slots.fill(stack, values, x) if training else Kept([], [])
 
-        def stack(stack: Stack):
-            run = Forward(stack, row, choice.member, statistics)
+        def stack(stack: Stack, x, row, member, _, statistics):
+            run = Forward(stack, row, member, None if training else statistics)
             y = run(x)
             if shape.residual:
                 y = x + y
-            return [y, *self._padded(run.moments)], self._filled(
-                run.kept, x.dtype, statistics is None
-            )
+            return [y, *self._padded(run.moments)], kept(stack, run.kept, x)
 
-        branches: list[Callable[[], Any]] = [
-            functools.partial(stack, member) for member in shape.stacks
-        ]
-        if shape.has_skip:
-            branches.append(lambda: ([tf.identity(x), *self._padded(())], nothing()))
-        branches.append(lambda: ([tf.identity(value) for value in first], nothing()))
-        return tf.switch_case(choice.branch, branches)
+        def skip(x, *_):
+            return [tf.identity(x), *self._padded(())], kept(None, Kept([], []), x)
 
-    def _filled(self, kept: Kept, dtype: tf.DType, wanted: bool) -> Kept:
-        """What is kept, filled up to the number of tensors that any stack keeps."""
-        if not wanted:
-            return Kept([], [])
-        maps = kept.maps + [tf.zeros([0], dtype)] * (self._most_maps - len(kept.maps))
-        norms = kept.norms + [tf.zeros([0])] * (self._most_norms - len(kept.norms))
-        return Kept(maps, norms)
+        def same(x, row, member, first, _):
+            return [tf.identity(value) for value in first], kept(None, Kept([], []), x)
+
+        branches: list[Callable[..., Any]] = [functools.partial(stack, own) for own in shape.stacks]
+        branches += [skip] * shape.has_skip + [same]
+        inputs = (x, row, choice.member, list(first), statistics or [])
+        return switch(choice.branch, branches, inputs)
 
     def _padded(self, moments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         widths = self.shape.moment_widths
@@ -153,36 +159,35 @@ class LayerProgram:
     def _run_back(self, dy, x, row, choice, kept):
         shape = self.shape
         # Called eagerly, the tensors have the shapes of the stack that ran.
-        kept = Kept(_any_shape(kept.maps), _any_shape(kept.norms))
+        kept = Kept(self._loose(kept.maps), self._loose(kept.norms))
 
-        def stack(stack: Stack):
-            backward = Backward(stack, row, choice.member, kept)
+        def stack(stack: Stack, dy, x, row, member, kept):
+            own = self._slots.take(stack, kept, x.shape[0])
+            backward = Backward(stack, row, member, own)
             dx = backward(dy, x)
             drow = backward.row_gradient(shape.row_width)
             return (dx + dy if shape.residual else dx), drow, tf.zeros_like(dy)
 
-        def nothing(dx, dfirst):
-            return tf.identity(dx), tf.zeros([shape.row_width]), tf.identity(dfirst)
+        def skip(dy, *_):
+            return tf.identity(dy), tf.zeros([shape.row_width]), tf.zeros_like(dy)
 
-        branches: list[Callable[[], Any]] = [
-            functools.partial(stack, member) for member in shape.stacks
-        ]
-        if shape.has_skip:
-            branches.append(lambda: nothing(dy, tf.zeros_like(dy)))
-        branches.append(lambda: nothing(tf.zeros_like(x), dy))
-        dx, drow, dfirst = tf.switch_case(choice.branch, branches)
+        def same(dy, x, *_):
+            return tf.zeros_like(x), tf.zeros([shape.row_width]), tf.identity(dy)
+
+        branches: list[Callable[..., Any]] = [functools.partial(stack, own) for own in shape.stacks]
+        branches += [skip] * shape.has_skip + [same]
+        inputs = (dy, x, row, choice.member, kept)
+        dx, drow, dfirst = switch(choice.branch, branches, inputs)
         dx.set_shape(x.shape)
         drow.set_shape([shape.row_width])
         return dx, drow, dfirst
 
 
-@functools.lru_cache(maxsize=256)
 def layer_program(shape: LayerShape) -> LayerProgram:
-    """The program of all layers of a shape."""
-    return LayerProgram(shape)
+    """The program of all layers of a shape, in the form of the graph that is being built."""
+    return _program(shape, in_xla())
 
 
-def _any_shape(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The values without their static shapes, for one graph to serve whatever they hold."""
-    unknown = tf.TensorShape(None)
-    return [tf.raw_ops.PlaceholderWithDefault(input=v, shape=unknown) for v in values]
+@functools.lru_cache(maxsize=256)
+def _program(shape: LayerShape, for_xla: bool) -> LayerProgram:
+    return LayerProgram(shape, for_xla)

@@ -92,15 +92,16 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
     def _update(self, rate, grad, var, slot, rule, drawn):
         """Moves the drawn rows; equal ones are written with equal values, in any order."""
-        value, velocity = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
+        # XLA wants as many rows in every step. Where no path has one, row 0 is written as it was.
+        before = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
         reach = tf.gather(tf.constant(rule.decayed, tf.int32), drawn.row)[:, None]
-        decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, value, 0.0)
-        value, velocity = self._step(rate, grad, value, velocity, decayed)
-        count = tf.shape(drawn.row)[0] * tf.reduce_max(drawn.first)
-        row = drawn.row[:count]
+        decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, before[0], 0.0)
+        after = self._step(rate, grad, *before, decayed)
+        moves = tf.reduce_max(drawn.first) > 0
+        value, velocity = (tf.where(moves, *pair) for pair in zip(after, before, strict=True))
         return tf.group(
-            slot.scatter_update(tf.IndexedSlices(velocity[:count], row)),
-            var.scatter_update(tf.IndexedSlices(value[:count], row)),
+            slot.scatter_update(tf.IndexedSlices(velocity, drawn.row)),
+            var.scatter_update(tf.IndexedSlices(value, drawn.row)),
         )
 
     def _update_in_place(self, rate, grad, var, slot, rule, drawn):
@@ -161,10 +162,11 @@ class _Drawn(NamedTuple):
 
 def _drawn(rule: UpdateRule, architecture: tf.Tensor, num_layers: int) -> _Drawn:
     operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
-    hit = tf.equal(tf.constant(rule.rows, tf.int32)[None, :], operators[:, None])  # (K, rows)
-    has_row = tf.reduce_any(hit, 1)
-    row = tf.argmax(tf.cast(hit, tf.int32), 1, tf.int32)
-    row = tf.where(has_row, row, row[tf.argmax(tf.cast(has_row, tf.int32), 0)])
+    rows = np.full(max(rule.rows) + 2, -1, np.int32)  # by operator; the last one: without a row
+    rows[list(rule.rows)] = np.arange(len(rule.rows))
+    own = tf.gather(tf.constant(rows), tf.minimum(operators, len(rows) - 1))
+    has_row = own >= 0
+    row = tf.where(has_row, own, tf.maximum(tf.reduce_max(own), 0))
     same = tf.equal(row[:, None], row[None, :])
     shares = tf.cast(same & has_row[None, :], tf.float32)
     shares *= rule.gradient_scale(architecture, operators.shape[0])

@@ -14,6 +14,7 @@ from neas_tf.operators import Step, squeeze_width
 from neas_tf.supernet import convolutions, functional
 from neas_tf.supernet.fixed_layers import SQUEEZE
 from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.switches import in_xla, switch
 
 
 class Kept(NamedTuple):
@@ -33,11 +34,99 @@ class Kept(NamedTuple):
     norms: list[tf.Tensor]
 
 
-def count_kept(steps: Sequence[Step]) -> tuple[int, int]:
-    """How many maps and how many values of normalisations are kept of some steps."""
-    norms = sum(step.has_batch_norm for step in steps)
-    swishes = sum(step.activation == "swish" for step in steps)
-    return 2 * norms + swishes + 4 * (len(steps) - norms), 3 * norms
+def kept_sizes(step: Step) -> list[tuple[int, ...]]:
+    """Sizes of the maps that are kept of a step, without the batch: (H, W, C) or (C,)."""
+    full = (*step.out_size, step.c_out)
+    if step.kind == "squeeze_excite":
+        return [(step.c_out,), (squeeze_width(step.c_out),), (step.c_out,), full]
+    return [full] * (3 if step.activation == "swish" else 2)
+
+
+class KeptSlots:
+    """Places for what the branches of a layer's switch keep, the same places for all of them.
+
+    XLA wants equal static shapes of all branches: there a slot is as wide as the widest tensor that a
+    stack keeps in it, and narrower ones are filled up with zeros. Without XLA a slot takes any
+    tensor, and an empty one where a stack has none.
+
+    Stacks of expansion 4 and 6 on 8 channels keep three maps of their expansions (conv, gate, out),
+    (B, H, W, 32) and (B, H, W, 48): three slots, which XLA sees with 48 channels.
+
+    Args:
+      stacks: those of the layer.
+      static: whether the graph is for XLA.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], static: bool):
+        self._static = static
+        self._sizes: list[tuple[int, ...]] = []
+        self._of: dict[str, list[tuple[int, tuple[int, ...]]]] = {}  # slot and size of each map
+        for stack in stacks:
+            taken: set[int] = set()
+            own = self._of[stack.name] = []
+            for size in (size for step in stack.steps[0] for size in kept_sizes(step)):
+                slot = self._free(size, taken)
+                taken.add(slot)
+                own.append((slot, size))
+        widths = itertools.zip_longest(*(stack.norm_widths for stack in stacks), fillvalue=0)
+        self._norm_widths = [width for most in map(max, widths) for width in (most, most, 0)]
+
+    def _free(self, size: tuple[int, ...], taken: set[int]) -> int:
+        """The first free slot of a map's height and width, widened where it must be."""
+        for slot, found in enumerate(self._sizes):
+            if slot not in taken and found[:-1] == size[:-1]:
+                self._sizes[slot] = max(found, size)
+                return slot
+        self._sizes.append(size)
+        return len(self._sizes) - 1
+
+    def fill(self, stack: Stack | None, kept: Kept, x: tf.Tensor) -> Kept:
+        """The slots with what a stack's pass over x (B, …) kept; without a stack, empty ones."""
+        places = [slot for slot, _ in self._of[stack.name]] if stack else []
+        maps = dict(zip(places, kept.maps, strict=True))
+        norms = itertools.chain(kept.norms, itertools.repeat(None))
+        if not self._static:
+            none, no_norm = tf.zeros([0], x.dtype), tf.zeros([0])
+            return Kept(
+                [maps.get(slot, none) for slot in range(len(self._sizes))],
+                [
+                    no_norm if n is None else n
+                    for n, _ in zip(norms, self._norm_widths, strict=False)
+                ],
+            )
+        batch = tf.shape(x)[0]
+        return Kept(
+            [
+                _widened(maps[slot], size[-1])
+                if slot in maps
+                else tf.zeros([batch, *size], x.dtype)
+                for slot, size in enumerate(self._sizes)
+            ],
+            [
+                tf.zeros([width]) if norm is None or not width else _widened(norm, width)
+                for norm, width in zip(norms, self._norm_widths, strict=False)
+            ],
+        )
+
+    def take(self, stack: Stack, kept: Kept, batch: int | None) -> Kept:
+        """What a stack kept, out of the slots, with its static shapes."""
+        maps = []
+        for slot, size in self._of[stack.name]:
+            value = kept.maps[slot]
+            value = value[..., : size[-1]] if self._static else tf.identity(value)
+            value.set_shape([batch, *size])
+            maps.append(value)
+        widths = [width for most in stack.norm_widths for width in (most, most, 0)]
+        norms = list(kept.norms[: len(widths)])
+        if self._static:
+            norms = [norm[:width] for norm, width in zip(norms, widths, strict=True)]
+        return Kept(maps, norms)
+
+
+def _widened(value: tf.Tensor, channels: int) -> tf.Tensor:
+    """The tensor with zeros behind its last axis, to so many channels."""
+    left = channels - value.shape[-1]
+    return tf.pad(value, [[0, 0]] * (value.shape.rank - 1) + [[0, left]]) if left else value
 
 
 class _Member:
@@ -48,21 +137,63 @@ class _Member:
 
     def weight(self, role: str, number: int = 0) -> tf.Tensor:
         """The weight of a role, shaped as that of the stack's operator `number`."""
-        place, shape = self.stack.places[role], self.stack.shape(number, role)
-        return tf.reshape(self.row[place.offset : place.offset + math.prod(shape)], shape)
+        return _weight(self.stack, self.row, role, number)
 
-    def chosen(self, step: Step, number: int, run: Callable[[tf.Tensor], Any]) -> Any:
-        """`run(kernel)` with the kernel of the chosen operator; step is `number`."""
+    def convolved(
+        self, step: Step, number: int, function: Callable[..., Any], x: tf.Tensor, *dy: tf.Tensor
+    ) -> Any:
+        """`function(x, kernel, stride, *dy)` with the kernel of the chosen operator; step is `number`.
+
+        With dy that is (the gradient by x, by the kernel): the second comes back as it lies in the
+        row, flat and filled up with zeros.
+        """
+        role, stride = f"{step.role}/kernel", step.stride
         sizes = [steps[number].kernel for steps in self.stack.steps]
         different = sorted(set(sizes))
 
-        def run_with(size: int) -> Any:
-            return run(self.weight(f"{step.role}/kernel", sizes.index(size)))
+        def kernel(row: tf.Tensor, size: int) -> tf.Tensor:
+            return _weight(self.stack, row, role, sizes.index(size))
+
+        def flat(gradient: tf.Tensor) -> tf.Tensor:
+            return _widened(tf.reshape(gradient, [-1]), self.stack.places[role].size)
+
+        def run_with(size: int, row: tf.Tensor, x: tf.Tensor, *dy: tf.Tensor) -> Any:
+            result = function(x, kernel(row, size), stride, *dy)
+            return (result[0], flat(result[1])) if dy else result
 
         if len(different) == 1:
-            return run_with(different[0])
+            return run_with(different[0], self.row, x, *dy)
         which = tf.gather(tf.constant([different.index(size) for size in sizes]), self.member)
-        return tf.switch_case(which, [functools.partial(run_with, size) for size in different])
+        alike = len({size % 2 for size in different}) == 1
+        if not (in_xla() and step.kind == "depthwise" and alike):
+            branches = [functools.partial(run_with, size) for size in different]
+            return switch(which, branches, (self.row, x, *dy))
+        # For XLA every branch is another program to compile: a small depthwise kernel runs as a
+        # large one with zeros around it. A 3×3 kernel among 5×5 ones has a border of 1.
+        borders = [(different[-1] - size) // 2 for size in different]
+        padded = [
+            tf.pad(kernel(self.row, size), [[b, b], [b, b], [0, 0], [0, 0]])
+            for size, b in zip(different, borders, strict=True)
+        ]
+        result = function(x, _select(which, padded), stride, *dy)
+        if not dy:
+            return result
+        dx, dkernel = result
+        side = different[-1]
+        return dx, _select(which, [flat(dkernel[b : side - b, b : side - b]) for b in borders])
+
+
+def _weight(stack: Stack, row: tf.Tensor, role: str, number: int) -> tf.Tensor:
+    place, shape = stack.places[role], stack.shape(number, role)
+    return tf.reshape(row[place.offset : place.offset + math.prod(shape)], shape)
+
+
+def _select(which: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The value number `which` (int32 scalar) of several of one shape."""
+    chosen = values[0]
+    for number, value in enumerate(values[1:], 1):
+        chosen = tf.where(which == number, value, chosen)
+    return chosen
 
 
 class Forward(_Member):
@@ -87,7 +218,7 @@ class Forward(_Member):
         function = (
             convolutions.convolve_channels if step.kind == "depthwise" else convolutions.convolve
         )
-        x = self.chosen(step, number, lambda kernel: function(x, kernel, step.stride))
+        x = self.convolved(step, number, function, x)
         name = f"{step.role}_bn"
         gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
         if self._statistics is not None:
@@ -126,8 +257,7 @@ class Backward(_Member):
         steps, inputs, groups = self.stack.steps[0], [x], []
         maps, norms = iter(self._kept.maps), iter(self._kept.norms)
         for step in steps:
-            count, _ = count_kept([step])
-            own = _with_shapes(step, list(itertools.islice(maps, count)), x.shape[0])
+            own = list(itertools.islice(maps, len(kept_sizes(step))))
             reserve = list(itertools.islice(norms, 3)) if step.has_batch_norm else []
             groups.append((own, reserve))
             inputs.append(own[-1])
@@ -178,14 +308,7 @@ class Backward(_Member):
             if step.kind == "depthwise"
             else convolutions.convolution_gradients
         )
-        size = self.stack.places[f"{step.role}/kernel"].size
-
-        def gradients(kernel):
-            dx, dkernel = function(x, kernel, step.stride, dy)
-            flat, left = tf.reshape(dkernel, [-1]), size - math.prod(kernel.shape)
-            return dx, tf.pad(flat, [[0, left]]) if left else flat
-
-        dx, dkernel = self.chosen(step, number, gradients)
+        dx, dkernel = self.convolved(step, number, function, x, dy)
         self._add(f"{step.role}/kernel", dkernel)
         return dx
 
@@ -204,16 +327,3 @@ class Backward(_Member):
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
         return dy * functional.gate(linear) + (dmean / pixels)[:, None, None, :]
-
-
-def _with_shapes(step: Step, maps: list[tf.Tensor], batch: int | None) -> list[tf.Tensor]:
-    """The maps kept of a step with their static shapes, which a switch of several stacks forgets."""
-    shaped = [tf.identity(value) for value in maps]
-    map_size, inside = (*step.out_size, step.c_out), (squeeze_width(step.c_out),)
-    if step.kind == "squeeze_excite":
-        sizes = [(step.c_out,), inside, (step.c_out,), map_size]
-    else:
-        sizes = [map_size] * len(shaped)
-    for value, size in zip(shaped, sizes, strict=True):
-        value.set_shape([batch, *size])
-    return shaped

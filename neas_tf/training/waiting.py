@@ -33,7 +33,7 @@ class WaitingTrainer(base_trainer.Trainer):
 
     def next_train_inputs(self, iterator: Any) -> Any:
         """The next batch; notes how long it took to come."""
-        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+        if self._on_tpu():
             return super().next_train_inputs(iterator)  # the loop runs on the device
         before = tf.timestamp()
         with tf.control_dependencies([before]):
@@ -42,6 +42,29 @@ class WaitingTrainer(base_trainer.Trainer):
             after = tf.timestamp()
         self._waited.assign_add(after - before)
         return inputs
+
+    def train_step(self, iterator: Any) -> None:
+        """A step; with `runtime.enable_xla` compiled on whatever device there is.
+
+        Model Garden's own compiles on GPUs only.
+        """
+        runtime = self.config.runtime
+        if not runtime.enable_xla or runtime.num_gpus or self._on_tpu():
+            super().train_step(iterator)
+            return
+
+        def step(inputs: Any) -> None:
+            compiled = tf.function(self.task.train_step, jit_compile=True, autograph=False)
+            logs = compiled(
+                inputs, model=self.model, optimizer=self.optimizer, metrics=self.train_metrics
+            )
+            self._train_loss.update_state(logs[self.task.loss])
+            self.global_step.assign_add(1)
+
+        self.strategy.run(step, args=(self.next_train_inputs(iterator),))
+
+    def _on_tpu(self) -> bool:
+        return isinstance(self.strategy, tf.distribute.TPUStrategy)
 
     def train_loop_begin(self) -> None:
         """Starts the clock of a loop of steps."""

@@ -27,21 +27,27 @@ def training_part(config: NeasConfig) -> str:
     return "supernet" if config.data.search_fraction else "train"
 
 
-def forward_functions(model: Supernet) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def forward_functions(
+    model: Supernet, xla: bool = False
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What `measure` runs of a supernet; all shrinks take the same, which are traced once.
+
+    With `xla` they are compiled, one program each for all ensembles.
 
     Returns:
       From images and an architecture's code to the moments of the batch, as mean and mean square;
       from images, labels (b,), code and statistics to the distances (K, K) and accuracies (K,).
     """
 
-    @tf.function(autograph=False)
+    compiled = True if xla else None
+
+    @tf.function(autograph=False, jit_compile=compiled)
     def moments(x, architecture):
         # Mean and mean square: their means over equal batches are those of all images together.
         both = model(x, architecture).moments
         return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=compiled)
     def forward(x, y, architecture, statistics):
         output = model(x, architecture, statistics)
         correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])

@@ -11,7 +11,7 @@ from tiny_training import SPACE, batch, make_task
 
 from neas_tf.space.sampling import draws_for_steps
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.supernet.grappler import safe_switches
+from neas_tf.supernet.switches import safe_switches
 
 STEPS = 6
 
