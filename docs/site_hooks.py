@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 f"docs/{file.src_uri}", str(ROOT), config.site_dir, config.use_directory_urls
             )
         result.append(file)
+    for file in [file for file in result if file.src_uri.endswith(".ipynb")]:
+        name = file.src_uri.removesuffix("ipynb") + "md"
+        result.append(File.generated(config, name, content=_notebook(file.content_string)))
     for name in BESIDE:
         result.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
     for page in list(result.documentation_pages()):
@@ -157,6 +161,14 @@ def _reference() -> dict[str, str]:
                 text += f"\n::: {module}\n"
         pages[name] = text
     return pages
+
+
+def _notebook(content: str) -> str:
+    """A notebook as a page: its text, and its code as blocks."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(content)["cells"]]
+    return "\n\n".join(
+        f"```python\n{source}\n```" if kind == "code" else source for kind, source in cells
+    )
 
 
 def _diagram(source: str, *_: Any, **__: Any) -> str:
