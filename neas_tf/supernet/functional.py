@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from neas_tf.supernet import convolutions
@@ -57,8 +58,12 @@ def normalise_batch(
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=EPSILON, is_training=True
     )
     # The op returns the unbiased variance n/(n-1)·v; for one value a channel v itself.
-    count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    variance = variance * tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
+    known = x.shape[:3].num_elements()
+    if known is not None:  # mostly: a number in the graph instead of eight operations
+        variance = variance * (np.float32(known - 1) / np.float32(known) if known > 1 else 1.0)
+    else:
+        count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+        variance = variance * tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
     return y, tf.stack([mean, variance]), tuple(reserve)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from neas_tf.supernet.convolutions import cpu_only
 from neas_tf.supernet.model import UpdateRule
 
 
@@ -49,6 +48,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         self._rules: dict[str, UpdateRule] = {}
         self._architecture: Callable[[], tf.Tensor] | None = None
         self._num_layers = 0
+        self._tables = np.zeros([0, 1], np.int32)
 
     def watch(
         self,
@@ -63,6 +63,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         """
         self._rules = {_key(v): rule for v, rule in zip(variables, rules, strict=True)}
         self._architecture, self._num_layers = architecture, num_layers
+        self._tables = _row_tables(rules, num_layers)
         self._create_all_weights(variables)
 
     def _create_slots(self, var_list):
@@ -72,7 +73,10 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
     def _prepare_local(self, var_device, var_dtype, apply_state):
         super()._prepare_local(var_device, var_dtype, apply_state)
         if self._architecture is not None:
-            apply_state[(var_device, var_dtype)]["architecture"] = self._architecture()
+            architecture, state = self._architecture(), apply_state[(var_device, var_dtype)]
+            state["architecture"] = architecture
+            # Of all layers at once: 20 layers are 20 times as many small operations one by one.
+            state["drawn"] = _drawn(self._tables, architecture, self._num_layers)
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         state = apply_state[(var.device, var.dtype.base_dtype)]
@@ -84,47 +88,24 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             decayed = value if len(var.shape) > 1 else 0.0
             value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
             return tf.group(slot.assign(velocity), var.assign(value))
-        drawn = _drawn(rule, state["architecture"], self._num_layers)
-        if grad.shape[0] != 1:
-            grad = tf.linalg.matmul(drawn.shares, grad)
-        update = self._update_in_place if cpu_only() else self._update
-        return update(state["lr_t"], grad, var, slot, rule, drawn)
+        return self._update(state["lr_t"], grad, var, slot, rule, state["drawn"][rule.layer - 1])
 
     def _update(self, rate, grad, var, slot, rule, drawn):
         """Moves the drawn rows; equal ones are written with equal values, in any order."""
-        # XLA wants as many rows in every step. Where no path has one, row 0 is written as it was.
+        if grad.shape[0] != 1:
+            grad = tf.linalg.matmul(drawn.shares, grad)
         before = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
         reach = tf.gather(tf.constant(rule.decayed, tf.int32), drawn.row)[:, None]
         decayed = tf.where(tf.range(var.shape[1])[None, :] < reach, before[0], 0.0)
         after = self._step(rate, grad, *before, decayed)
-        moves = tf.reduce_max(drawn.first) > 0
-        value, velocity = (tf.where(moves, *pair) for pair in zip(after, before, strict=True))
+        if (self._tables[rule.layer - 1] < 0).any():
+            # Where no path has a row, row 0 is written as it was.
+            after = [tf.where(drawn.moves, *pair) for pair in zip(after, before, strict=True)]
+        value, velocity = after
         return tf.group(
             slot.scatter_update(tf.IndexedSlices(velocity, drawn.row)),
             var.scatter_update(tf.IndexedSlices(value, drawn.row)),
         )
-
-    def _update_in_place(self, rate, grad, var, slot, rule, drawn):
-        """The same in one pass over each drawn row, by an operation that TPUs do not have."""
-        updates = []
-        for k, own in enumerate(tf.unstack(grad)):
-            row, count = drawn.row[k], drawn.first[k]
-            if self.weight_decay:
-                reach = tf.gather(tf.constant(rule.decayed, tf.int32), row)
-                decay = self.weight_decay * tf.gather(var, row)[:reach]
-                own = tf.concat([own[:reach] + decay, own[reach:]], 0)
-            updates.append(
-                tf.raw_ops.ResourceSparseApplyKerasMomentum(
-                    var=var.handle,
-                    accum=slot.handle,
-                    lr=rate,
-                    grad=own[None][:count],
-                    indices=row[None][:count],
-                    momentum=self.momentum,
-                    use_nesterov=self.nesterov,
-                )
-            )
-        return tf.group(updates)
 
     def _step(self, rate, grad, value, velocity, decayed):
         """New weights and momentum."""
@@ -139,40 +120,51 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
 
 class _Drawn(NamedTuple):
-    """Which rows a step moves.
+    """Which rows of a layer a step moves.
 
     Attributes:
       row: int32 (K,), the row of each path, that of another path where its operator has none (skip).
-      first: int32 (K,), 1 where no path before has the same row; all 0 where no path has a row.
+      moves: bool, whether any path has a row.
       shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
         with the same operator, divided by K in the trunk.
 
     With K = 2 and rows for the operators 0, 1, 2:
-      both paths draw 1 in the trunk: row (1, 1), first (1, 0), shares [[½, ½], [½, ½]]: row 1 moves
-        once, by half the sum of both gradients.
-      they draw 0 and 2 after the split: row (0, 2), first (1, 1), shares the identity.
-      they draw 0 and skip: row (0, 0), first (1, 0), shares [[1, 0], [1, 0]]: row 0 moves once, by
-        the first path's gradient; the second path has none and only fills the shape.
+      both paths draw 1 in the trunk: row (1, 1), shares [[½, ½], [½, ½]]: row 1 moves by half the
+        sum of both gradients, and is written twice with the same value.
+      they draw 0 and 2 after the split: row (0, 2), shares the identity.
+      they draw 0 and skip: row (0, 0), shares [[1, 0], [1, 0]]: row 0 moves by the first path's
+        gradient; the second path has none and only fills the shape.
     """
 
     row: tf.Tensor
-    first: tf.Tensor
+    moves: tf.Tensor
     shares: tf.Tensor
 
 
-def _drawn(rule: UpdateRule, architecture: tf.Tensor, num_layers: int) -> _Drawn:
-    operators = tf.reshape(architecture[1:], [-1, num_layers])[:, rule.layer - 1]
-    rows = np.full(max(rule.rows) + 2, -1, np.int32)  # by operator; the last one: without a row
-    rows[list(rule.rows)] = np.arange(len(rule.rows))
-    own = tf.gather(tf.constant(rows), tf.minimum(operators, len(rows) - 1))
+def _row_tables(rules: Sequence[UpdateRule], num_layers: int) -> np.ndarray:
+    """int32 (d, N): the row of each operator in each layer, -1 where it has none."""
+    rows = {rule.layer: rule.rows for rule in rules if rule.rows}
+    tables = np.full([num_layers, max(map(max, rows.values()), default=0) + 2], -1, np.int32)
+    for layer, own in rows.items():
+        tables[layer - 1, list(own)] = np.arange(len(own))
+    return tables
+
+
+def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list[_Drawn]:
+    """Of each layer, from `_row_tables`."""
+    operators = tf.transpose(tf.reshape(architecture[1:], [-1, num_layers]))  # (d, K)
+    operators = tf.minimum(operators, tables.shape[1] - 1)  # the last one: without a row
+    own = tf.gather(tf.constant(tables), operators, axis=1, batch_dims=1)
     has_row = own >= 0
-    row = tf.where(has_row, own, tf.maximum(tf.reduce_max(own), 0))
-    same = tf.equal(row[:, None], row[None, :])
-    shares = tf.cast(same & has_row[None, :], tf.float32)
-    shares *= rule.gradient_scale(architecture, operators.shape[0])
-    before = tf.reduce_any(same & np.tri(row.shape[0], k=-1, dtype=bool), 1)
-    first = tf.cast(~before & tf.reduce_any(has_row), tf.int32)
-    return _Drawn(row, first, shares)
+    row = tf.where(has_row, own, tf.maximum(tf.reduce_max(own, 1, keepdims=True), 0))
+    same = tf.equal(row[:, :, None], row[:, None, :])
+    shares = tf.cast(same & has_row[:, None, :], tf.float32)
+    if (num_paths := row.shape[1]) != 1:
+        trunk = tf.range(1, num_layers + 1) <= architecture[0]
+        shares *= tf.where(trunk, 1.0 / num_paths, 1.0)[:, None, None]
+    moves = tf.reduce_any(has_row, 1)
+    parts = zip(*(tf.unstack(part, num_layers) for part in (row, moves, shares)), strict=True)
+    return [_Drawn(*part) for part in parts]
 
 
 def _key(var) -> str:

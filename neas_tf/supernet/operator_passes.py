@@ -325,5 +325,5 @@ class Backward(_Member):
         self._add("se_reduce/kernel", tf.linalg.matmul(mean, dhidden, transpose_a=True))
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
-        pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:3]), x.dtype)
+        pixels = tf.constant(x.shape[1] * x.shape[2], x.dtype)
         return dy * functional.gate(linear) + (dmean / pixels)[:, None, None, :]
