@@ -62,6 +62,7 @@ class LayerProgram:
         settings = {"experimental_attributes": _APART, "autograph": False}
         self._forward = tf.function(self._run, **settings)
         self._backward = tf.function(self._run_back, **settings)
+        self._backward_eager = tf.function(self._run_back_eager, **settings)
         self._norms = len(shape.moment_widths)
         self._slots = KeptSlots(shape.stacks, static=for_xla)
 
@@ -97,7 +98,8 @@ class LayerProgram:
             outputs, kept = self._forward(x, row, choice, self._loose(first), None)
 
             def gradient(dy, *_):
-                dx, drow, dfirst = self._backward(dy, x, row, choice, kept)
+                backward = self._backward if tf.inside_function() else self._backward_eager
+                dx, drow, dfirst = backward(dy, x, row, choice, kept)
                 # Nothing is derived from moments.
                 return dx, drow, dfirst if shared else None, *[None] * self._norms
 
@@ -156,10 +158,13 @@ class LayerProgram:
         ]
         return padded + [tf.zeros([2, width]) for width in widths[len(padded) :]]
 
-    def _run_back(self, dy, x, row, choice, kept):
-        shape = self.shape
+    def _run_back_eager(self, dy, x, row, choice, kept):
         # Called eagerly, the tensors have the shapes of the stack that ran.
         kept = Kept(self._loose(kept.maps), self._loose(kept.norms))
+        return self._run_back(dy, x, row, choice, kept)
+
+    def _run_back(self, dy, x, row, choice, kept):
+        shape = self.shape
 
         def stack(stack: Stack, dy, x, row, member, kept):
             own = self._slots.take(stack, kept, x.shape[0])

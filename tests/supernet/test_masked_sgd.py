@@ -10,6 +10,7 @@ from tiny_training import FIRST, SECOND, SPACE, THIRD, codes
 
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
+from neas_tf.supernet import masked_sgd
 from neas_tf.supernet.masked_sgd import MaskedSGD
 from neas_tf.supernet.model import Supernet, update_rules
 
@@ -80,9 +81,11 @@ def test_equals_stock_sgd_where_everything_is_drawn(nesterov, decay):
         np.testing.assert_allclose(slots[0].numpy(), slots[1].numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_rows_follow_their_own_steps_only(nesterov):
+def test_rows_follow_their_own_steps_only(nesterov, in_place, monkeypatch):
     """Each row against a NumPy optimizer that sees the steps in which the row was drawn."""
+    monkeypatch.setattr(masked_sgd, "cpu_only", lambda: in_place)
     model = Supernet(SPACE, 2, seed=1, name="supernet")
     variables, rules = model.trainable_variables, update_rules(model)
     draws = [FIRST, SECOND, THIRD, FIRST, SECOND]
@@ -119,7 +122,9 @@ def test_rows_follow_their_own_steps_only(nesterov):
         np.testing.assert_allclose(slot, velocity, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_decay_alone_moves_kernels_of_drawn_rows_only():
+@pytest.mark.parametrize("in_place", [False, True])
+def test_weight_decay_alone_moves_kernels_of_drawn_rows_only(in_place, monkeypatch):
+    monkeypatch.setattr(masked_sgd, "cpu_only", lambda: in_place)
     model = Supernet(SPACE, 2, seed=1, name="supernet")
     variables, rules = model.trainable_variables, update_rules(model)
     code = tf.constant(codes(FIRST)[0])
