@@ -16,9 +16,10 @@ from neas_tf.export.tflite.quantizing import INTEGER
 
 DISAGREEMENT, PROBABILITIES = "disagreement", "probabilities"
 OPTIONAL = (PROBABILITIES, DISAGREEMENT, PATH_LOGITS)
-# Operations of TFLite that disagreement is made of, which stay in float in an integer graph.
+# Operations of TFLite that disagreement is made of, which stay in float in an integer graph, and
+# the one that leads there.
 FLOAT_TAIL = frozenset(
-    ("LOG_SOFTMAX", "SOFTMAX", "EXP", "LOG", "MAXIMUM", "MEAN", "SUB", "MUL", "SUM")
+    ("DEQUANTIZE", "LOG_SOFTMAX", "SOFTMAX", "EXP", "LOG", "MAXIMUM", "MEAN", "SUB", "MUL", "SUM")
 )
 
 
