@@ -33,7 +33,7 @@ def main(name: str) -> None:
             os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_dump_hlo_as_text"]).strip()
         import tensorflow as tf
 
-        from neas_tf.supernet.grappler import safe_switches
+        from neas_tf.supernet.switches import safe_switches
 
         strategy = _strategy(tf, kind)
         safe_switches().__enter__()  # for as long as the process lives, as in the stage
