@@ -55,7 +55,7 @@ def main(name: str) -> None:
 
     def compilations() -> dict[str, int]:
         """Traces of the step's function, and modules that XLA has compiled for it."""
-        modules = glob.glob(f"{dumps}/*__inference_*before_optimizations.txt")
+        modules = glob.glob(f"{dumps}/*XlaMustCompile*before_optimizations.txt")
         return {"traces": state["traced"].experimental_get_tracing_count(), "xla": len(modules)}
 
     def generation(candidates: int) -> dict[str, Any]:
