@@ -120,6 +120,10 @@ def strategy() -> tf.distribute.Strategy:
             "runtime: ",
         ),
         ("runtime.loss_scale=automatic", "expected 'dynamic' or a number"),
+        (
+            "runtime.enable_xla=true,runtime.mixed_precision_dtype=float16",
+            "runtime.enable_xla: received true with runtime.mixed_precision_dtype 'float16'",
+        ),
         ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
         ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
