@@ -137,6 +137,7 @@ def test_the_report_writes_them_without_tensorflow(toy, tmp_path):
     report = opened(tmp_path / FOLDER).Tags()["images"]
     assert {tag for tag in report if tag.startswith("report/")} == {
         "report/architecture",
+        "report/risk coverage",
         "report/search scatter",
         "report/alive operators",
         "report/similarity",
