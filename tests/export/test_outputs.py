@@ -76,9 +76,11 @@ def test_quantized_files_have_them_too(quantize, digits, tmp_path):
     within = (0.5 if quantize == "float16" else 12) * step
     assert np.abs(found[ALL]["path_logits"] - paths).max() < within
     assert np.abs(found[ALL]["logits"] - paths.mean(1)).max() < within
-    # In float from the file's own integers: nothing of it is rounded again.
+    # In float from the file's own integers: nothing of it is rounded again. Quantization-aware
+    # graphs round `path_logits` once more than what disagreement is taken of.
     own = disagreement(found[ALL]["path_logits"])
-    np.testing.assert_allclose(found[ALL]["disagreement"], own, atol=1e-5)
+    atol = 0.02 if quantize == "int8_qat" else 1e-5
+    np.testing.assert_allclose(found[ALL]["disagreement"], own, atol=atol)
     both = [found[outputs]["logits"].argmax(-1) for outputs in ((), ALL)]
     assert np.mean(both[0] == both[1]) > 0.95
     assert report["accuracy"]["agreement"] > 0.95
