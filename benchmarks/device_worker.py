@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.supernet_cases import batch, find_case
+from benchmarks.supernet_cases import CASES, batch
 from benchmarks.supernet_worker import make_step
 from benchmarks.workers import peak_memory_gb, serve
 
@@ -23,7 +23,7 @@ _CALIBRATION, _VALIDATION = 64, 128  # images of the search
 
 def main(name: str) -> None:
     """Serves the steps of a case."""
-    case, state = find_case(name), dict[str, Any]()
+    case, state = CASES[name], dict[str, Any]()
     dumps = tempfile.mkdtemp(prefix="neas_device_check_")
 
     def setup(codes: list[list[int]], kind: str, xla: bool) -> dict[str, Any]:

@@ -82,33 +82,6 @@ CASES = {
     )
 }
 
-
-def grown(layers: int, operators: int, num_paths: int) -> Case:
-    """A space of so many layers of 24 channels on maps of 8², with so many of the paper's operators."""
-    space = SearchSpace(
-        name="grown",
-        input_size=(16, 16),
-        num_classes=10,
-        stem_channels=16,
-        block_channels=16,
-        stages=(Stage(24, layers, 1),),
-        operators=SearchSpace().operators[:operators],
-        min_split=1,
-        max_split=layers,
-        head_channels=64,
-        feature_channels=64,
-    )
-    name = f"grown_{layers}_{operators}_{num_paths}"
-    return Case(
-        name, f"{layers} layers, {operators} operators, K = {num_paths}", space, num_paths, 16
-    )
-
-
-def find_case(name: str) -> Case:
-    """One of `CASES`, or grown_LAYERS_OPERATORS_PATHS."""
-    return CASES[name] if name in CASES else grown(*map(int, name.split("_")[1:]))
-
-
 # A rate at which fresh weights do not diverge without a warm-up.
 WEIGHT_DECAY, MOMENTUM, LEARNING_RATE = 4e-5, 0.9, 0.01
 

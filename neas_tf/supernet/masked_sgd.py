@@ -16,7 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from neas_tf.supernet.convolutions import cpu_only
-from neas_tf.supernet.model import UpdateRule
+from neas_tf.supernet.model import UpdateRule, trunk_scale
 
 
 class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
@@ -99,11 +99,9 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         """Moves the drawn rows; equal ones are written with equal values, in any order."""
         before = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
         after = self._step(rate, grad, *before, _decayed(before[0], drawn.row, rule))
-        if (self._tables[rule.layer - 1] < 0).any():
-            # Where no path has a row, row 0 is written as it was.
-            moves = tf.reduce_any(drawn.first)
-            after = [tf.where(moves, *pair) for pair in zip(after, before, strict=True)]
-        value, velocity = after
+        # Where no path has a row, row 0 is written as it was.
+        moves = tf.reduce_any(drawn.first)
+        value, velocity = (tf.where(moves, *pair) for pair in zip(after, before, strict=True))
         return tf.group(
             slot.scatter_update(tf.IndexedSlices(velocity, drawn.row)),
             var.scatter_update(tf.IndexedSlices(value, drawn.row)),
@@ -179,8 +177,8 @@ def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list
     shares = tf.cast(same & has_row[:, None, :], tf.float32)
     num_paths = row.shape[1]
     if num_paths != 1:
-        trunk = tf.range(1, num_layers + 1) <= architecture[0]
-        shares *= tf.where(trunk, 1.0 / num_paths, 1.0)[:, None, None]
+        scale = trunk_scale(tf.range(1, num_layers + 1), architecture, num_paths)
+        shares *= scale[:, None, None]
     earlier = np.tri(num_paths, k=-1, dtype=bool) & has_row[:, None, :]
     first = has_row & ~tf.reduce_any(same & earlier, 2)
     parts = zip(*(tf.unstack(part, num_layers) for part in (row, first, shares)), strict=True)
