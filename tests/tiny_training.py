@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
@@ -256,3 +257,22 @@ def draw(count, seed, size=8):
     rng = np.random.default_rng(seed)
     images = rng.normal(0.3, 2.0, (count, size, size, 3)).astype(np.float32)
     return images, rng.integers(0, 4, count)
+
+
+class Killed(Exception):
+    """What ends a training in `stopped_after`."""
+
+
+@contextlib.contextmanager
+def stopped_after(step: int) -> Iterator[None]:
+    """Within it a training ends once it has done more than so many steps, and it must get there."""
+    progress = TrainingLoop._progress
+
+    def fail_later(self: TrainingLoop, output: Any) -> Any:
+        if self.step > step:
+            raise Killed
+        return progress(self, output)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(TrainingLoop, "_progress", fail_later)
+        yield

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_run import TINY
+from tiny_training import stopped_after
 
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import write_json_atomic
@@ -20,7 +21,6 @@ from neas_tf.run.search_stage import make_evaluator
 from neas_tf.run.supernet_stage import check_supernet, load_supernet
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
-from neas_tf.training.training_loop import TrainingLoop
 
 KEY = Architecture(1, (("k3e1", "k5e1", "k3e2"), ("k3e1", "k3e1", "skip"))).key
 
@@ -60,10 +60,6 @@ SHORT = {
 }
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs that start from the same supernet; the second one was interrupted at step 3."""
@@ -74,17 +70,8 @@ def runs(tmp_path_factory):
         check_retrain(*run.inputs, alone=True)
     with whole.writing():
         retrain(*whole.inputs)
-    progress = TrainingLoop._progress
-
-    def fail_later(self, output):
-        if self.step > 3:
-            raise Killed
-        progress(self, output)
-
-    with pytest.MonkeyPatch.context() as patch, cut.writing():
-        patch.setattr(TrainingLoop, "_progress", fail_later)
-        with pytest.raises(Killed):
-            retrain(*cut.inputs)
+    with cut.writing(), stopped_after(3):
+        retrain(*cut.inputs)
     return base, whole, cut
 
 
