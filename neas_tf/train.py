@@ -60,8 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
+    command_line.flags_only(argv)
     if not _MODEL_DIR.value:
         raise NeasError("model_dir: received nothing, expected --model_dir=FOLDER.")
     if ray := ray_engine.from_flags():

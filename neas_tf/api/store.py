@@ -273,14 +273,19 @@ def _classes(
     else:
         offset = 1 if numbers[0] == 1 and (not names or numbers[-1] == len(names)) else 0
         if offset:
-            console.say("Labels count from 1; 1 is taken off.")
+            console.say(
+                "Labels count from 1: 1 is taken off, and the classes keep their numbers as names."
+                if not names
+                else "Labels count from 1; 1 is taken off."
+            )
         count = len(names) or numbers[-1] + 1 - offset
         if numbers[-1] - offset >= count:
             fail("data labels", numbers[-1], f"0 to {count - 1}, for {count} class_names")
         if len(numbers) < count and count > 2 * len(numbers) + 8:
             few = ", ".join(map(str, numbers[:5]))
             fail("data labels", f"{few}, … up to {numbers[-1]}", "class numbers from 0, or names")
-        known = check_class_names(names or tuple(str(i) for i in range(count)), "class_names")
+        own = tuple(str(number + offset) for number in range(count))
+        known = check_class_names(names or own, "class_names")
         index = {number: number - offset for number in numbers}
     if len(labels) < 2:
         raise NeasError(

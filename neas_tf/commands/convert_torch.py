@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
-from neas_tf.common import command_line
-from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common import command_line, console
+from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import temporary_folder, told
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.common.paths import check_local_path, resolve_user_path
@@ -253,15 +253,13 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.WARNING)
+    console.quiet_libraries()
     return command_line.exit_code("neas_tf.convert_torch", None, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    if argv[1:]:
-        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    command_line.flags_only(argv)
     check(bool(values.arch), "arch", values.arch, "neas_s, neas_m or neas_l")
     for name in ("torch_checkpoint", "output"):
         check(bool(values[name].value), name, values[name].value, "a path")

@@ -240,8 +240,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    if len(argv) > 1:
-        fail("arguments", " ".join(argv[1:]), "flags only, such as --arch=neas_s")
+    command_line.flags_only(argv)
     if not values.arch:
         fail("arch", values.arch, "a zoo name, JSON file, official list or canonical key")
     space = load_space(values.space) if values.space else SearchSpace()

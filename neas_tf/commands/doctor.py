@@ -26,7 +26,6 @@ from absl import flags
 
 import neas_tf
 from neas_tf.common import command_line, console, keras_settings
-from neas_tf.common.errors import fail
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -376,8 +375,7 @@ def main(argv: Sequence[str]) -> int:
     found: dict[str, Any] = {}
 
     def work() -> None:
-        if len(argv) > 1:
-            fail("arguments", " ".join(argv[1:]), "flags only, such as --json")
+        command_line.flags_only(argv)
         console.say("Loading TensorFlow …")
         found.update(examine())
         as_json = flags.FLAGS["json"].value

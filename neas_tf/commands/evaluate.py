@@ -8,13 +8,12 @@ python -m neas_tf.evaluate --model=FOLDER --data=source=tfds,name=imagenet2012,t
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.common import command_line, console
 from neas_tf.common.class_names import compare_classes
@@ -286,25 +285,17 @@ def _output(path: str | None) -> Path | None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    logging.set_verbosity(logging.WARNING)
     return command_line.exit_code("neas_tf.evaluate", None, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    if argv[1:]:
-        fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
+    command_line.flags_only(argv)
     folder = model_folder(values.model_dir, values.model)
     info = read_info(folder)
     run = Path(resolve_user_path(values.model_dir)) if values.model_dir else None
     other, output = compared_folder(values.compare, info), _output(values.output)
-    print("Starting TensorFlow …", file=sys.stderr, flush=True)
-    if values.threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(values.threads)
+    command_line.start_tensorflow(values.threads)
     config = data_config(info, run, values.config_file, values.data)
     own = None if values.config_file or values.data else run
     result = evaluate_folder(folder, config, values.batch_size, own)

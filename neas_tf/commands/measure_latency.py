@@ -199,8 +199,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str], values: flags.FlagValues) -> None:
-    if argv[1:]:
-        fail("arguments", " ".join(argv[1:]), "flags only, such as --output=lut.json")
+    command_line.flags_only(argv)
     with told("latency table"):
         _make(values)
 

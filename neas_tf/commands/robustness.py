@@ -9,18 +9,17 @@ Needs the extra: pip install neas-tf[robustness].
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.commands import evaluate
 from neas_tf.common import command_line, console
-from neas_tf.common.errors import NeasError, check, check_int, fail
+from neas_tf.common.errors import NeasError, check, check_int
 from neas_tf.common.files import (
     check_writable,
     write_bytes_atomic,
@@ -198,15 +197,12 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.WARNING)
     return command_line.exit_code("neas robustness", None, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    if argv[1:]:
-        fail("arguments", " ".join(argv[1:]), "flags only, such as --model_dir=RUN")
+    command_line.flags_only(argv)
     folder = evaluate.model_folder(values.model_dir, values.model)
     info = read_info(folder)
     check_size(*info.space.input_size, info.space.input_channels)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 
 from neas_tf.common import console, keras_settings
-from neas_tf.common.errors import NeasError, WorkerLost
+from neas_tf.common.errors import NeasError, WorkerLost, fail
 from neas_tf.common.files import system_fault
 
 # What a folder or its disk is to blame for, in the middle of a run as well.
@@ -164,6 +164,16 @@ def flags_parser(name: str) -> Callable[[Sequence[str]], list[str]]:
             sys.exit(2)
 
     return parse
+
+
+def flags_only(argv: Sequence[str]) -> None:
+    """Refuses words that are no flags.
+
+    Raises:
+      NeasError: for anything behind the program's name.
+    """
+    if argv[1:]:
+        fail("arguments", " ".join(argv[1:]), "flags only (see --help)")
 
 
 def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int:

@@ -51,8 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     values = flags.FLAGS
-    if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
+    command_line.flags_only(argv)
     if values.list and not values.study:
         for name in NAMES:
             console.show(name)

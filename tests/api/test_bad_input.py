@@ -85,8 +85,8 @@ def test_what_is_recognised_is_said(tmp_path, capsys):
     assert "data labels are one-hot; class numbers are taken." in said
     assert config.data.input_size == [8, 8] and config.data.label_offset == 0
     config, _ = planned(tmp_path / "from_one", (PIXELS, np.arange(24) // 20 + 1))
-    assert "Labels count from 1; 1 is taken off." in capsys.readouterr().err
-    assert config.data.label_offset == 1
+    assert "Labels count from 1: 1 is taken off" in capsys.readouterr().err
+    assert config.data.label_offset == 1 and config.data.class_names == ["1", "2"]
     planned(tmp_path / "uneven", (PIXELS, np.where(np.arange(24) < 3, 1, 0)))
     assert "Warning: classes have 2 to 17 training images" in capsys.readouterr().err
 

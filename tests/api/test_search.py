@@ -243,7 +243,7 @@ def test_labels_that_are_no_classes(tmp_path, labels, said):
 def test_labels_from_one_and_names_by_number(tmp_path, capsys):
     data = pictures(30)[0], np.array([1, 2, 3] * 10)
     config, _ = prepare(data, None, None, tmp_path / "run", given_settings({}))
-    assert config.data.label_offset == 1 and config.data.class_names == ["0", "1", "2"]
+    assert config.data.label_offset == 1 and config.data.class_names == ["1", "2", "3"]
     assert "Labels count from 1" in capsys.readouterr().err
     given = given_settings({"class_names": ["x", "y", "z"]})
     config, _ = prepare(data, None, None, tmp_path / "named", given)

@@ -162,5 +162,5 @@ def test_arguments_are_refused(site):
     done = call(site, "now")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "neas_tf.doctor: arguments: received 'now', expected flags only, such as --json.\n"
+        "neas_tf.doctor: arguments: received 'now', expected flags only (see --help).\n"
     )

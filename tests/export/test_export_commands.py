@@ -95,7 +95,7 @@ def test_to_saved_model_as_a_module_writes_into_the_model_dir(model_dir):
         (["--model_dir=MODEL_DIR", "--output=/proc/x/y.tflite"], "takes files"),
         (["--model_dir=MODEL_DIR", "--output=x.keras"], "export/to_keras.py"),
         (["--model_dir=MODEL_DIR", "--output=MODEL_DIR/retrain/model"], "is not an export of ours"),
-        (["stray", "--output=x"], "Unexpected arguments: stray"),
+        (["stray", "--output=x"], "arguments: received 'stray', expected flags only"),
         ([*MODEL, "--quantize=int4"], "quantize"),
         ([*MODEL, "--quantize=int8"], "representative_dataset"),
         ([*MODEL, "--representative_dataset=run"], "--representative_dataset"),

@@ -149,7 +149,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
+    command_line.flags_only(argv)
     for name in ("model", "images", "annotations"):
         check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
     model = Path(resolve_user_path(FLAGS.model))

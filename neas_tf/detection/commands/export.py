@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    check(not argv[1:], "arguments", " ".join(argv[1:]), "flags only (see --help)")
+    command_line.flags_only(argv)
     for name in ("model_dir", "output"):
         check(bool(FLAGS[name].value), name, FLAGS[name].value, "a path")
     check_local_path("output", FLAGS.output)

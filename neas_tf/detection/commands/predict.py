@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags, logging
 
 from neas_tf.common import command_line
-from neas_tf.common.errors import NeasError, check, fail
+from neas_tf.common.errors import NeasError, check
 from neas_tf.common.paths import check_local_path, resolve_user_path
 from neas_tf.data.reading.pictures import head, orientation
 from neas_tf.detection.deployment.running import class_names, finder
@@ -50,8 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    if argv[1:]:
-        fail("arguments", " ".join(argv[1:]), "flags only (see --help)")
+    command_line.flags_only(argv)
     if bool(FLAGS.model) == bool(FLAGS.model_dir):
         raise NeasError("Give either --model or --model_dir.")
     for name in ("image", "output"):

@@ -47,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise NeasError(f"received {argv[1]!r}, expected flags only (see --help).")
+    command_line.flags_only(argv)
     for name in ("experiment", "mode", "model_dir"):
         if not FLAGS[name].value:
             raise NeasError(f"{name}: received nothing, expected --{name}=… (see --help).")

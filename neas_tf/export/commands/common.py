@@ -154,8 +154,7 @@ def main(
     kind = exporter.removeprefix("export_")
 
     def work() -> None:
-        if argv[1:]:
-            raise NeasError(f"Unexpected arguments: {' '.join(argv[1:])}.")
+        command_line.flags_only(argv)
         output = find_output(default_output)
         info, load = find_model()
         check_ending(output, kind)
