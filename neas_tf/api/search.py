@@ -78,22 +78,23 @@ def search(
     text = os.fspath(model_dir)
     check_local_path("model_dir", text)
     folder = Path(resolve_user_path(text)).absolute()
-    config, plan = prepare(data, test, validation, folder, given)
-    from neas_tf.run.pipeline import run_pipeline
+    with console.without_repeats():
+        config, plan = prepare(data, test, validation, folder, given)
+        from neas_tf.run.pipeline import run_pipeline
 
-    with told(f"model_dir {str(folder)!r}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(
-            folder / "plan.json",
-            {
-                "format": FORMAT,
-                "reasons": [list(pair) for pair in plan.reasons],
-                "warnings": plan.warnings,
-                "settings": plan.settings,
-                "given": given,
-            },
-        )
-    run_pipeline(config, str(folder), began=began)
+        with told(f"model_dir {str(folder)!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(
+                folder / "plan.json",
+                {
+                    "format": FORMAT,
+                    "reasons": [list(pair) for pair in plan.reasons],
+                    "warnings": plan.warnings,
+                    "settings": plan.settings,
+                    "given": given,
+                },
+            )
+        run_pipeline(config, str(folder), began=began)
     return Result(folder)
 
 

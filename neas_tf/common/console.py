@@ -271,6 +271,24 @@ def quiet_libraries() -> None:
         warnings.simplefilter("ignore")
 
 
+@contextlib.contextmanager
+def without_repeats() -> Iterator[None]:
+    """Within it a warning is told once: what plans a run and the run itself read the same data."""
+    told: set[str] = set()
+
+    def is_new(record: standard_logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in told
+        told.add(text)
+        return record.levelno != standard_logging.WARNING or not known
+
+    logging.get_absl_logger().addFilter(is_new)
+    try:
+        yield
+    finally:
+        logging.get_absl_logger().removeFilter(is_new)
+
+
 class _AboveBars(standard_logging.Handler):
     """Shows log records as plain lines that do not tear the bars."""
 

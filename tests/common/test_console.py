@@ -116,6 +116,16 @@ except OSError:
 """
 
 
+def test_warnings_of_one_call_are_told_once(caplog):
+    with console.without_repeats():
+        for count in (1, 1, 2):
+            logging.warning("%d pictures are not read", count)
+            logging.info("looked again")
+    logging.warning("%d pictures are not read", 1)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [f"{count} pictures are not read" for count in (1, 2, 1)]
+
+
 def test_native_noise_off():
     result = subprocess.run(
         [sys.executable, "-c", _NATIVE], capture_output=True, text=True, check=True
