@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import yaml
+from mixed_space import MIXED
 
 from benchmarks import ensembles
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.space.zoo import load_space
-from tests.mixed_space import MIXED
 
 MOBILE = project_file("configs", "spaces", "mobile.yaml")
 

@@ -13,7 +13,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.space.search_space import SearchSpace
 
-TINY, ECHO = CASES["tiny"], "tests.echo_worker"
+TINY, ECHO = CASES["tiny"], "tests.support.echo_worker"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
 

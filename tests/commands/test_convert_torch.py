@@ -66,7 +66,7 @@ def command(module, *arguments, **options):
 
 def reference(*arguments):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    script = pathlib.Path(__file__).with_name("torch_reference.py")
+    script = pathlib.Path(__file__).parents[1] / "support" / "torch_reference.py"
     done = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
         capture_output=True,

@@ -12,7 +12,7 @@ import warm
 
 
 def test_two_replicas_with_the_same_pictures_have_the_same_loss(tmp_path):
-    script = Path(__file__).parents[1] / "detection_devices.py"
+    script = Path(__file__).parents[1] / "support" / "detection_devices.py"
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

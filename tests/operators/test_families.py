@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mixed_space import MIXED
 
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable, operator_amounts
@@ -17,7 +18,6 @@ from neas_tf.ensemble.model import build_ensemble, model_slots
 from neas_tf.operators import Operator, base, batch_norms, bottleneck_width, operator_steps
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import LayerSpec, SearchSpace, Stage
-from tests.mixed_space import MIXED
 
 
 def layer(c_in=16, c_out=16, stride=1, size=(8, 6)) -> LayerSpec:

@@ -21,7 +21,7 @@ import warm
 
 def run(folder: Path, replicas: int) -> dict:
     """What device_runs.py found, in a process of its own."""
-    script = Path(__file__).parents[1] / "device_runs.py"
+    script = Path(__file__).parents[1] / "support" / "device_runs.py"
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

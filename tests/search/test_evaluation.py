@@ -266,7 +266,7 @@ def test_devices_share_the_candidates():
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    script = Path(__file__).parents[1] / "evaluation_devices.py"
+    script = Path(__file__).parents[1] / "support" / "evaluation_devices.py"
     done = subprocess.run(
         [warm.python(), str(script)], env=environment, capture_output=True, text=True, timeout=600
     )

@@ -213,8 +213,8 @@ t.search(sys.argv[1], slow)
 
 
 def test_kill_9(tmp_path, undisturbed):
-    here = Path(__file__).resolve().parents[1]
-    code = CHILD.format(paths=[str(here), str(here.parent)])
+    tests = Path(__file__).resolve().parents[1]
+    code = CHILD.format(paths=[str(tests / "support"), str(tests.parent)])
     history = tmp_path / "history.jsonl"
     for lines in (3, 9):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])

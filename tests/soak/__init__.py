@@ -23,10 +23,9 @@ load TensorFlow, for --help and --list to be quick.
 import pathlib
 import sys
 
-# Modules beside this package, whoever imports it.
-_TESTS = str(pathlib.Path(__file__).resolve().parents[1])
-if _TESTS not in sys.path:
-    sys.path.append(_TESTS)
+# The package as `soak`, and what tests share, whoever imports it.
+_TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path += [str(path) for path in (_TESTS, _TESTS / "support") if str(path) not in sys.path]
 
 # Minutes that each may take; less than two hours in all, with what was begun before they were up.
 PARTS = {"crashes": 55.0, "devices": 22.0, "parsers": 28.0}

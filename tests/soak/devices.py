@@ -2,7 +2,7 @@
 
 First the whole pipeline runs on one device, on 2 and 4 logical CPUs (`mirrored`), and in 2 and 3
 processes over loopback (`multi_worker_mirrored`), all on equal global batches of whole copies (see
-tests/cluster_runs.py), and what they leave is compared with what one device left. Then workers die,
+tests/support/cluster_runs.py), and what they leave is compared with what one device left. Then workers die,
 stand still, fail by themselves or do not come, in every stage; all must end within a bounded time
 with a sentence, and the same command must then end as if nothing had happened.
 """
@@ -21,11 +21,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-_TESTS = str(pathlib.Path(__file__).resolve().parents[1])
-if _TESTS not in sys.path:
-    sys.path.append(_TESTS)
-
-from cluster_runs import COPIES, KILLED, Cluster, said  # noqa: E402
+from cluster_runs import COPIES, KILLED, Cluster, said
 
 TITLE = "equality over devices and processes, death of a worker in every stage"
 # (logical CPUs, processes).

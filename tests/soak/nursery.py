@@ -70,7 +70,7 @@ def sit(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")]
     load()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

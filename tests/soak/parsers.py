@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # run as a module, this file finds the tests' own
+# Run as a module, this file finds the tests' own.
+sys.path[:0] = [str(TESTS), str(TESTS / "support"), str(TESTS.parent)]
 
 TITLE = "inputs made by machine for every parser"
 PARTS = ("pure", "tensorflow")

@@ -22,7 +22,7 @@ def found(tmp_path_factory):
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(xla_worker.__file__).parents[1],
+        cwd=Path(xla_worker.__file__).parents[2],
         env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert made.returncode == 0, made.stderr[-3000:]

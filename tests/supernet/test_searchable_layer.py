@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from mixed_space import MIXED
 from reference_evaluation import supernet_logits, supernet_statistics
 from tiny_training import shaken
 
@@ -19,7 +20,6 @@ from neas_tf.supernet.layer_program import layer_program
 from neas_tf.supernet.model import Supernet
 from neas_tf.supernet.row_layout import Stack
 from neas_tf.supernet.searchable_layer import SearchableLayer
-from tests.mixed_space import MIXED
 
 
 def images(count=8, seed=0):

@@ -1,4 +1,4 @@
-"""A worker of `benchmarks.workers` without any library: python -m tests.echo_worker."""
+"""A worker of `benchmarks.workers` without any library: python -m tests.support.echo_worker."""
 
 import os
 import sys

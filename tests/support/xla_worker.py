@@ -1,6 +1,6 @@
 """What XLA compiles when the supernet trains, is measured and is searched; prints it as JSON.
 
-    XLA_FLAGS=--xla_dump_to=FOLDER python tests/xla_worker.py FOLDER
+    XLA_FLAGS=--xla_dump_to=FOLDER python tests/support/xla_worker.py FOLDER
 
 A process of its own: XLA reads where to write its programs once, before the first one. Each file
 `*before_optimizations.txt` in FOLDER is one compilation.

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KILLED = -99
 # A batch of 4 images, 12 times: 1, 2, 3, 4 and 6 replicas get whole copies.
 COPIES = 12
@@ -300,5 +300,5 @@ def _install(fault: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")]
     _serve()

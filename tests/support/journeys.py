@@ -1,6 +1,6 @@
 """A stranger's first hour, outside the checkout and from the installed package; prints a line each.
 
-python tests/journeys.py --work=FOLDER
+python tests/support/journeys.py --work=FOLDER
 
 Each journey runs in a process of its own in an empty folder. It is no part of the suite: in all it
 takes some twenty minutes of two cores.
