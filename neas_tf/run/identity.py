@@ -33,7 +33,7 @@ _STORED = "stored weights"
 _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
 # What settings were before they existed: a record that lacks them means these.
 _BEFORE: dict[str, dict[str, Any]] = {
-    "supernet": {"init": ""},
+    "supernet": {"init": "", "zero_init_residual": False},
     "retrain": {
         "init": SCRATCH,
         "freeze_epochs": 0.0,

@@ -9,9 +9,9 @@ from official.modeling import optimization
 
 from neas_tf.common.errors import NeasError, check, check_int, check_share, fail, unknown_name
 from neas_tf.config.distillation import PATHS
+from neas_tf.config.export_settings import ExportConfig
 from neas_tf.config.resolve import resolve_steps, retrain_part, with_augmentation
 from neas_tf.config.settings import (
-    ExportConfig,
     NeasConfig,
     RetrainConfig,
     StageConfig,

@@ -38,7 +38,7 @@ class Supernet(tf_keras.Model):
     """One weight set per (layer, operator), K heads.
 
     `heterogeneous` says whether a combination must hold K different operators, `momentum` is that of the
-    running BN statistics.
+    running BN statistics, `zero_init_residual` is for `SearchableLayer`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Supernet(tf_keras.Model):
         heterogeneous: bool = True,
         momentum: float = 0.9,
         seed: int = 0,
+        zero_init_residual: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -60,6 +61,7 @@ class Supernet(tf_keras.Model):
                 num_paths,
                 can_share=layer.number <= space.max_split,
                 can_split=layer.number > space.min_split,
+                zero_init_residual=zero_init_residual,
                 seed=seed,
                 name=f"layer{layer.number:02d}",
             )

@@ -180,6 +180,7 @@ class SupernetTask(_ClassificationTask):
             heterogeneous=self.heterogeneous,
             momentum=self.stage.batch_norm_momentum,
             seed=self.seed,
+            zero_init_residual=self.stage.zero_init_residual,
             name="supernet",
         )
         self._rules = update_rules(model)
