@@ -13,7 +13,7 @@ from official.core import config_definitions as cfg
 from official.modeling import hyperparams, optimization
 
 from neas_tf.common.errors import check
-from neas_tf.config.distillation import DistillationConfig
+from neas_tf.config.distillation import DistillationConfig, SupernetDistillationConfig
 from neas_tf.config.export_settings import ExportConfig
 from neas_tf.data.data_config import DataConfig
 from neas_tf.search.variation import SearchSettings
@@ -146,6 +146,10 @@ class SupernetConfig(StageConfig):
       batch_norm_momentum: of the running statistics (the search recalculates its own).
       zero_init_residual: whether the gamma of an operator's last batch normalisation begins at 0
         where a residual connection passes the operator, which then begins as the identity.
+      draws_per_step: D, ensembles that a step trains on the same images before one update, every
+        operator of a layer equally often; their gradients are added up. A step costs D times as much.
+      sandwich: whether the first two of them are the widest and the narrowest ensemble alive.
+      distillation: what they learn from each other.
     """
 
     init: str = ""
@@ -154,6 +158,11 @@ class SupernetConfig(StageConfig):
     weight_decay: float = 4e-5
     batch_norm_momentum: float = 0.9
     zero_init_residual: bool = False
+    draws_per_step: int = 1
+    sandwich: bool = False
+    distillation: SupernetDistillationConfig = dataclasses.field(
+        default_factory=SupernetDistillationConfig
+    )
     trainer: StageTrainerConfig = dataclasses.field(
         default_factory=lambda: StageTrainerConfig(optimizer_config=_sgd(0.5))
     )

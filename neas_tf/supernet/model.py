@@ -166,12 +166,12 @@ class UpdateRule(NamedTuple):
             return 1.0
         if self.layer == 0:
             return 1.0 / num_paths
-        return trunk_scale(self.layer, architecture, num_paths)
+        return trunk_scale(self.layer, architecture[0], num_paths)
 
 
-def trunk_scale(layer: int | tf.Tensor, architecture: tf.Tensor, num_paths: int) -> tf.Tensor:
-    """1/K for searchable layers (1-based, one or a tensor of them) before the split, 1 behind it."""
-    return tf.where(layer <= architecture[0], 1.0 / num_paths, 1.0)
+def trunk_scale(layer: int | np.ndarray, split: tf.Tensor, num_paths: int) -> tf.Tensor:
+    """1/K for searchable layers (1-based, one or several) before the split point, 1 after it."""
+    return tf.where(layer <= split, 1.0 / num_paths, 1.0)
 
 
 def update_rules(supernet: Supernet) -> list[UpdateRule]:
