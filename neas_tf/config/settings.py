@@ -148,7 +148,8 @@ class SupernetConfig(StageConfig):
         where a residual connection passes the operator, which then begins as the identity.
       draws_per_step: D, ensembles that a step trains on the same images before one update, every
         operator of a layer equally often; their gradients are added up. A step costs D times as much.
-      sandwich: whether the first two of them are the widest and the narrowest ensemble alive.
+      sandwich: whether the first two of them, of 3 or more, are the widest and the narrowest ensemble
+        alive.
       distillation: what they learn from each other.
     """
 

@@ -63,7 +63,7 @@ _COUNTS = {
         "fine_tune_batch": 1,
     },
 }
-_MOST_DRAWS = 256  # of a step
+_MOST_DRAWS = 64  # of a step
 _TRAINER_COUNTS = {
     "train_steps": 0,
     "steps_per_loop": 0,
@@ -179,8 +179,8 @@ def _check_draws(config: NeasConfig) -> None:
     """How many ensembles a step of the supernet trains, and what they learn from each other."""
     stage, where = config.supernet, "supernet.distillation"
     check_int("supernet.draws_per_step", stage.draws_per_step, 1, _MOST_DRAWS)
-    if stage.sandwich and stage.draws_per_step < 2:
-        wanted = "2 or more with supernet.sandwich: the widest ensemble and the narrowest"
+    if stage.sandwich and stage.draws_per_step < 3:
+        wanted = "3 or more with supernet.sandwich: the widest, the narrowest and random ones"
         fail("supernet.draws_per_step", stage.draws_per_step, wanted)
     lessons = stage.distillation
     _check_lessons(lessons, where)

@@ -183,7 +183,8 @@ def supernet_loop(
     """The supernet's training, at the newest checkpoint of its folder."""
     part, total = training_part(config), stage.trainer.train_steps
     weights = data.class_weights(info, part)
-    task = _task(config, stage, space, min(total, _MAX_DRAWS), class_weights=weights)
+    capacity = min(total, _MAX_DRAWS // stage.draws_per_step)
+    task = _task(config, stage, space, capacity, class_weights=weights)
     model = task.build_model()
     if stage.init and not latest_step(folder):
         stored = read_weights(stage.init, "supernet.init")

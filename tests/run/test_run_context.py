@@ -112,7 +112,7 @@ def strategy() -> tf.distribute.Strategy:
         ("supernet.draws_per_step=0", "supernet.draws_per_step: received 0, expected"),
         (
             "supernet.sandwich=true",
-            "supernet.draws_per_step: received 1, expected 2 or more with supernet.sandwich",
+            "supernet.draws_per_step: received 1, expected 3 or more with supernet.sandwich",
         ),
         (
             "supernet.distillation.teacher=paths",
