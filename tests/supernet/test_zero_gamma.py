@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from mixed_space import MIXED
 from official.core import config_definitions as cfg
 from tiny_training import FIRST, batch, codes, make_task, supernet_stage
 
 from neas_tf.operators import Operator, operator_steps
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
-from tests.mixed_space import MIXED
 
 # Layers of the space that keep their shape; every family is in one of them.
 KEEPING = (1, 2, 4, 5)
