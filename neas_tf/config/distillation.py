@@ -7,6 +7,7 @@ import dataclasses
 from official.modeling import hyperparams
 
 PATHS = "paths"  # as a teacher: each path's are the others
+ENSEMBLE, WIDEST = "ensemble", "widest"  # as teachers of a supernet
 
 
 @dataclasses.dataclass
@@ -23,3 +24,15 @@ class DistillationConfig(hyperparams.Config):
     teacher: str = ""
     weight: float = 0.5
     temperature: float = 2.0
+
+
+@dataclasses.dataclass
+class SupernetDistillationConfig(DistillationConfig):
+    """What a supernet's draws learn from each other in a step (docs/method.md, Supernet training).
+
+    Attributes:
+      teacher: empty for none; `ensemble`, the paths of a draw learn from the mean of their logits; or
+        `widest`, the other draws of a step learn from that mean of the widest one, which
+        learns from the labels alone (needs `sandwich`).
+      weight: of the teacher's answers in the loss, 0 to 1; the labels have the rest.
+    """

@@ -13,7 +13,8 @@ from official.core import config_definitions as cfg
 from official.modeling import hyperparams, optimization
 
 from neas_tf.common.errors import check
-from neas_tf.config.distillation import DistillationConfig
+from neas_tf.config.distillation import DistillationConfig, SupernetDistillationConfig
+from neas_tf.config.export_settings import ExportConfig
 from neas_tf.data.data_config import DataConfig
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
@@ -143,6 +144,13 @@ class SupernetConfig(StageConfig):
       init: empty for fresh weights, or a stored ensemble to start from, as a path (a model folder,
         the output of `neas convert` or a `.keras` file), as far as its operators fit the space.
       batch_norm_momentum: of the running statistics (the search recalculates its own).
+      zero_init_residual: whether the gamma of an operator's last batch normalisation begins at 0
+        where a residual connection passes the operator, which then begins as the identity.
+      draws_per_step: D, ensembles that a step trains on the same images before one update, every
+        operator of a layer equally often; their gradients are added up. A step costs D times as much.
+      sandwich: whether the first two of them, of 3 or more, are the widest and the narrowest ensemble
+        alive.
+      distillation: what they learn from each other.
     """
 
     init: str = ""
@@ -150,6 +158,12 @@ class SupernetConfig(StageConfig):
     batch_size: int = 1024
     weight_decay: float = 4e-5
     batch_norm_momentum: float = 0.9
+    zero_init_residual: bool = False
+    draws_per_step: int = 1
+    sandwich: bool = False
+    distillation: SupernetDistillationConfig = dataclasses.field(
+        default_factory=SupernetDistillationConfig
+    )
     trainer: StageTrainerConfig = dataclasses.field(
         default_factory=lambda: StageTrainerConfig(optimizer_config=_sgd(0.5))
     )
@@ -319,33 +333,6 @@ class RetrainConfig(StageConfig):
             )
         )
     )
-
-
-@dataclasses.dataclass
-class ExportConfig(hyperparams.Config):
-    """The deployable files that the last stage writes.
-
-    Attributes:
-      formats: of tflite, tflite_float16, tflite_dynamic, tflite_int8, tflite_int8_qat,
-        tflite_pruned, saved_model, keras.
-      parity_examples: training images on which an export is compared with the Keras model.
-      calibration_images: training images that int8 ranges are measured on.
-      test_examples: test images for the accuracy before and after; 0 leaves it out.
-      fine_tune_epochs: of tflite_int8_qat and of tflite_pruned, passes over the training images.
-      fine_tune_rate: learning rate at their beginning (Adam, cosine); 0 takes 0.00002 for
-        tflite_int8_qat and 0.001 for tflite_pruned.
-      fine_tune_batch: images a step of theirs.
-      sparsity: share of zeros in each pruned kernel of tflite_pruned.
-    """
-
-    formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
-    parity_examples: int = 64
-    calibration_images: int = 256
-    test_examples: int = 0
-    fine_tune_epochs: float = 2.0
-    fine_tune_rate: float = 0.0
-    fine_tune_batch: int = 128
-    sparsity: float = 0.5
 
 
 @dataclasses.dataclass

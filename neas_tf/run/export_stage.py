@@ -12,8 +12,9 @@ import tf_keras
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import difference, listed, read_json
+from neas_tf.config.export_settings import ExportConfig
 from neas_tf.config.resolve import with_augmentation
-from neas_tf.config.settings import ExportConfig, NeasConfig
+from neas_tf.config.settings import NeasConfig
 from neas_tf.data import DatasetInfo
 from neas_tf.ensemble import store as model_store
 from neas_tf.export import formats as exporting

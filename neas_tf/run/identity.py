@@ -10,7 +10,7 @@ from typing import Any
 from neas_tf import data
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, read_json, write_json_atomic
-from neas_tf.config.distillation import PATHS, DistillationConfig
+from neas_tf.config.distillation import PATHS, DistillationConfig, SupernetDistillationConfig
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.constraint_functions import parse
 from neas_tf.cost.cost_table import CostTable
@@ -33,7 +33,13 @@ _STORED = "stored weights"
 _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_loss"}
 # What settings were before they existed: a record that lacks them means these.
 _BEFORE: dict[str, dict[str, Any]] = {
-    "supernet": {"init": ""},
+    "supernet": {
+        "init": "",
+        "zero_init_residual": False,
+        "draws_per_step": 1,
+        "sandwich": False,
+        "distillation": SupernetDistillationConfig().as_dict(),
+    },
     "retrain": {
         "init": SCRATCH,
         "freeze_epochs": 0.0,

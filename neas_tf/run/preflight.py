@@ -8,10 +8,10 @@ from typing import Any
 from official.modeling import optimization
 
 from neas_tf.common.errors import NeasError, check, check_int, check_share, fail, unknown_name
-from neas_tf.config.distillation import PATHS
+from neas_tf.config.distillation import ENSEMBLE, PATHS, WIDEST, DistillationConfig
+from neas_tf.config.export_settings import ExportConfig
 from neas_tf.config.resolve import resolve_steps, retrain_part, with_augmentation
 from neas_tf.config.settings import (
-    ExportConfig,
     NeasConfig,
     RetrainConfig,
     StageConfig,
@@ -29,9 +29,8 @@ from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.training.initial_weights import AUTO, SCRATCH
-from neas_tf.training.optimizers import check_trunk_factor
+from neas_tf.training.optimizers import check_supernet_optimizer, check_trunk_factor
 from neas_tf.training.rollbacks import OnDivergence
-from neas_tf.training.tasks import check_supernet_optimizer
 from neas_tf.uncertainty.temperature import check_examples
 
 EXPORT_FORMATS = (
@@ -64,6 +63,7 @@ _COUNTS = {
         "fine_tune_batch": 1,
     },
 }
+_MOST_DRAWS = 64  # of a step
 _TRAINER_COUNTS = {
     "train_steps": 0,
     "steps_per_loop": 0,
@@ -114,6 +114,7 @@ def check_settings(
         except NeasError as error:
             raise NeasError(f"{name}: {error}") from None
     check_supernet_optimizer(config.supernet.trainer.optimizer_config)
+    _check_draws(config)
     _check_start(config.retrain, images)
     every = config.shrink.every_epochs
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
@@ -174,12 +175,34 @@ def _check_start(retrain: RetrainConfig, images: int) -> None:
     )
 
 
-def _check_distillation(config: NeasConfig, space: SearchSpace) -> None:
-    """Numbers of a teacher's part; what a teacher is, the retraining's check says."""
-    lessons, where = config.retrain.distillation, "retrain.distillation"
+def _check_draws(config: NeasConfig) -> None:
+    """How many ensembles a step of the supernet trains, and what they learn from each other."""
+    stage, where = config.supernet, "supernet.distillation"
+    check_int("supernet.draws_per_step", stage.draws_per_step, 1, _MOST_DRAWS)
+    if stage.sandwich and stage.draws_per_step < 3:
+        wanted = "3 or more with supernet.sandwich: the widest, the narrowest and random ones"
+        fail("supernet.draws_per_step", stage.draws_per_step, wanted)
+    lessons = stage.distillation
+    _check_lessons(lessons, where)
+    if lessons.teacher not in ("", ENSEMBLE, WIDEST):
+        fail(f"{where}.teacher", lessons.teacher, f"'{ENSEMBLE}', '{WIDEST}' or nothing")
+    if lessons.teacher == ENSEMBLE and config.num_paths < 2:
+        fail(f"{where}.teacher", ENSEMBLE, "num_paths of 2 or more, whose mean can teach")
+    if lessons.teacher == WIDEST and not stage.sandwich:
+        fail(f"{where}.teacher", WIDEST, "supernet.sandwich, which draws the widest ensemble")
+
+
+def _check_lessons(lessons: DistillationConfig, where: str) -> None:
+    """Numbers of a teacher's part."""
     check(0 <= lessons.weight <= 1, f"{where}.weight", lessons.weight, "a number from 0 to 1")
     heat = lessons.temperature
     check(0 < heat < 1e6, f"{where}.temperature", heat, "a number above 0")
+
+
+def _check_distillation(config: NeasConfig, space: SearchSpace) -> None:
+    """Numbers of a teacher's part; what a teacher is, the retraining's check says."""
+    lessons, where = config.retrain.distillation, "retrain.distillation"
+    _check_lessons(lessons, where)
     paths, named = config.num_paths, config.retrain.architecture
     if named:
         paths = zoo.load_architecture(named, space).num_paths

@@ -18,16 +18,15 @@ from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.common.paths import literal_path
 from neas_tf.config.resolve import resolve_steps, shrink_boundaries, with_augmentation
 from neas_tf.config.settings import NeasConfig, SupernetConfig
-from neas_tf.run.cluster import Cluster, agree_on_draws
+from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity, bounds_of
 from neas_tf.run.parts.measuring import forward_functions, measure, training_part
 from neas_tf.run.parts.pacing import SupernetPace
+from neas_tf.run.parts.spans import drawn, train_paced, train_span
 from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_costs, shrink_settings
 from neas_tf.run.record import timed
 from neas_tf.shrinking.shrink import shrink
-from neas_tf.space import sampling
-from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
@@ -36,6 +35,7 @@ from neas_tf.training import checkpoints
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.divergence import Watch, train_or_go_back
 from neas_tf.training.initial_weights import digest_of_stored, read_weights, start_supernet
+from neas_tf.training.optimizers import averages_in_place, take_averages
 from neas_tf.training.paced import planned_rate
 from neas_tf.training.rollbacks import OnDivergence, Rollback
 from neas_tf.training.tasks import SupernetTask, SupernetTaskConfig
@@ -147,7 +147,7 @@ def train_supernet(
 
     def train(rollbacks: tuple[Rollback, ...]) -> ShrunkSpace:
         with cluster.strategy.scope(), safe_switches():
-            loop = _loop(config, stage, info, space, folder, diverging, rollbacks, pace)
+            loop = supernet_loop(config, stage, info, space, folder, diverging, rollbacks, pace)
             try:
                 return _train(loop, boundaries, config.seed, next_space, pace)
             finally:
@@ -170,7 +170,7 @@ def _started_from(config: NeasConfig, identity: Identity, finished: bool = False
     return digest_of_stored(config.supernet.init, "supernet.init", identity.path)
 
 
-def _loop(
+def supernet_loop(
     config: NeasConfig,
     stage: SupernetConfig,
     info: data.DatasetInfo,
@@ -182,16 +182,9 @@ def _loop(
 ) -> TrainingLoop:
     """The supernet's training, at the newest checkpoint of its folder."""
     part, total = training_part(config), stage.trainer.train_steps
-    task = SupernetTask(
-        SupernetTaskConfig(),
-        space,
-        config.num_paths,
-        stage,
-        capacity=min(total, _MAX_DRAWS),
-        heterogeneous=config.heterogeneous,
-        seed=config.seed,
-        class_weights=data.class_weights(info, part),
-    )
+    weights = data.class_weights(info, part)
+    capacity = min(total, _MAX_DRAWS // stage.draws_per_step)
+    task = _task(config, stage, space, capacity, class_weights=weights)
     model = task.build_model()
     if stage.init and not latest_step(folder):
         stored = read_weights(stage.init, "supernet.init")
@@ -225,8 +218,23 @@ def _loop(
         folder,
         info.sizes[part] / stage.batch_size,
         "supernet",
-        Watch(diverging, lambda step: _drawn(task, step)),
+        Watch(diverging, lambda step: drawn(task, step)),
         pace.note if pace else str,
+    )
+
+
+def _task(
+    config: NeasConfig, stage: SupernetConfig, space: SearchSpace, capacity: int, **kwargs: Any
+) -> SupernetTask:
+    return SupernetTask(
+        SupernetTaskConfig(),
+        space,
+        config.num_paths,
+        stage,
+        capacity=capacity,
+        heterogeneous=config.heterogeneous,
+        seed=config.seed,
+        **kwargs,
     )
 
 
@@ -244,22 +252,17 @@ def _train(
         if (pace.step_of(boundary) if pace else boundary) < loop.first_step:
             continue
         if pace:
-            _train_paced(loop, task, shrunk, functools.partial(pace.step_of, boundary), seed, pace)
+            train_paced(loop, task, shrunk, functools.partial(pace.step_of, boundary), seed, pace)
         else:
-            _train_span(loop, task, shrunk, boundary, seed)
-        shrunk = next_space(index, loop.step, model, shrunk)
+            train_span(loop, task, shrunk, boundary, seed)
+        with averages_in_place(loop.optimizer):
+            shrunk = next_space(index, loop.step, model, shrunk)
         model.set_shrunk(shrunk)
     if pace:
-        _train_paced(loop, task, shrunk, lambda: pace.course.total, seed, pace)
+        train_paced(loop, task, shrunk, lambda: pace.course.total, seed, pace)
     else:
-        _train_span(loop, task, shrunk, loop.total, seed)
+        train_span(loop, task, shrunk, loop.total, seed)
     return shrunk
-
-
-def _drawn(task: SupernetTask, step: int) -> str:
-    """The architecture that a step (0-based) of the draw table trains."""
-    row = task.draws.rows[step - int(task.draws.first.numpy())]
-    return Architecture.from_array(row.numpy(), task.space).key
 
 
 def _announce(
@@ -299,6 +302,8 @@ def load_shrunk(model_dir: Path, space: SearchSpace) -> ShrunkSpace:
 def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Supernet:
     """The trained supernet of a run's folder, on this process' default device.
 
+    It has the averages of the weights, where the training kept some.
+
     Raises:
       NeasError: when the stage has not finished.
     """
@@ -307,9 +312,15 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
     if path is None or not (model_dir / FINAL).exists():
         raise _unfinished(model_dir)
     # Not in the strategy's scope, where other workers would have to take part.
-    model = _fresh(config, space)
+    parts: dict[str, Any] = {"model": _fresh(config, space)}
+    if config.supernet.trainer.optimizer_config.ema is not None:
+        task = _task(config, config.supernet, space, 1)
+        parts["model"] = model = task.build_model()
+        parts["optimizer"] = task.create_masked_optimizer(
+            model, config.supernet.trainer.optimizer_config, config.runtime
+        )
     try:
-        status = tf.train.Checkpoint(model=model).restore(path)
+        status = tf.train.Checkpoint(**parts).restore(path)
     except tf.errors.OpError as error:
         raise NeasError(
             f"checkpoint {str(folder / Path(path).name)!r}: is damaged "
@@ -317,7 +328,9 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
             "one that is whole."
         ) from None
     status.expect_partial().assert_existing_objects_matched()
-    return model
+    if "optimizer" in parts:
+        take_averages(parts["optimizer"])
+    return parts["model"]
 
 
 def _fresh(config: NeasConfig, space: SearchSpace) -> Supernet:
@@ -335,35 +348,6 @@ def _unfinished(model_dir: Path) -> NeasError:
     return NeasError(
         f"stage: {str(model_dir)!r} holds no finished supernet; run --stage=supernet first."
     )
-
-
-def _train_span(loop: TrainingLoop, task: SupernetTask, shrunk: ShrunkSpace, end: int, seed: int):
-    """Trains to a step; the architectures of the steps are drawn beforehand, as a table."""
-    capacity = task.draws.capacity
-    while (first := loop.step) < end:
-        # Whole multiples, so that a resumed run has its logging intervals where they were.
-        stop = min(end, (first // capacity + 1) * capacity)
-        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
-        agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
-        loop.train_to(stop, save=stop == end)
-
-
-def _train_paced(
-    loop: TrainingLoop,
-    task: SupernetTask,
-    shrunk: ShrunkSpace,
-    end: Callable[[], int],
-    seed: int,
-    pace: SupernetPace,
-) -> None:
-    """The same to a step that moves while it trains, as the plan does."""
-    capacity = task.draws.capacity
-    while (first := loop.step) < end():
-        stop = min(first + 2 * (end() - first), (first // capacity + 1) * capacity)
-        task.draws.fill(first, sampling.draws_for_steps(shrunk, seed, first, stop - first))
-        agree_on_draws(tf.distribute.get_strategy(), task.draws.rows, first)
-        pace.train(loop, lambda stop=stop: min(stop, end()))  # type: ignore[misc]
-    loop.save()
 
 
 def _is_due(config: NeasConfig, shrunk: ShrunkSpace) -> bool:

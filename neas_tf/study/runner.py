@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from neas_tf.latency.models import ensemble_model
 from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
 from neas_tf.run.context import Run, open_run
 from neas_tf.run.identity import essential_settings, plain
+from neas_tf.run.parts.step_times import epoch_seconds
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.run.record import digest_of
 from neas_tf.run.retrain_stage import retrain
@@ -121,6 +123,13 @@ class Runner:
             "shrinks": [{name: report[name] for name in names} for report in shrinks],
             "training": json.loads(lines[-1]) if lines else {},
         }
+
+    def _pace(self, unit: units.Pace) -> dict[str, Any]:
+        base = units.Pace(unit.seed)
+        blocks = epoch_seconds([self._run(one).inputs for one in (base, unit)])
+        seconds = [statistics.median(side) for side in zip(*blocks, strict=True)]
+        ratio = statistics.median(own / other for other, own in blocks)
+        return {"ratio": ratio, "epoch_seconds": seconds, "machine": describe_machine()}
 
     def _with_supernet(
         self, unit: units.Scores | units.Search, search: Mapping[str, Any], budget: bool

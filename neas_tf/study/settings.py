@@ -33,6 +33,9 @@ class StudySettings:
       resamples: of the bootstrap.
       images: of the t-SNE.
       shrinks: settings of `shrink` that `diversity` tries, by name.
+      recipes: settings of the run that `recipes` tries for supernets, by name, such as
+        `{zero gamma: {supernet: {zero_init_residual: true}}}`; how long they train follows from
+        the base's CPU time.
       rivals: names of the published networks of `frontier`.
       rival_depth: multiple of their layers; their width follows from the budget.
       mobile_space: settings of `space` for the second searched space of `frontier`; empty leaves it
@@ -55,6 +58,7 @@ class StudySettings:
     resamples: int = 2000
     images: int = 500
     shrinks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     rivals: tuple[str, ...] = ("mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "efficientnet_b0")
     rival_depth: float = 1.0
     mobile_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -89,6 +93,14 @@ class StudySettings:
         for name, values in self.shrinks.items():
             if not isinstance(values, Mapping):
                 fail(f"study.shrinks.{name}", values, "a mapping of settings of shrink")
+        for name, values in self.recipes.items():
+            if not isinstance(values, Mapping) or not set(values) <= {"supernet", "shrink"}:
+                wanted = "a mapping with settings of supernet, of shrink or both"
+                fail(f"study.recipes.{name}", values, wanted)
+            for section, key in (("supernet", "epochs"), ("shrink", "every_epochs")):
+                if key in values.get(section, {}):
+                    given = f"{section}.{key}"
+                    fail(f"study.recipes.{name}", given, "others: it follows from the CPU time")
 
     @classmethod
     def from_dict(cls, value: Any) -> StudySettings:

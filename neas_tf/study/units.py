@@ -112,6 +112,53 @@ class Supernet(Unit):
 
 
 @dataclasses.dataclass(frozen=True)
+class Pace(Unit):
+    """What a step of supernet training takes beside a step under the base settings.
+
+    Result: `ratio` of the CPU seconds of an epoch, and `epoch_seconds`, both sides' (base, own);
+    `machine`. A measurement: it is not the same twice.
+    """
+
+    kind: ClassVar[str] = "pace"
+
+
+@dataclasses.dataclass(frozen=True)
+class PacedSupernet(Supernet):
+    """A supernet that trains as many epochs as take the CPU time of the base's; then it is an ordinary one.
+
+    Attributes:
+      pace: of its settings.
+      epochs: the base's.
+      every_epochs: between the base's shrinks; here as many shrinks are as far apart.
+    """
+
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    epochs: float = 0.0
+    every_epochs: float = 0.0
+
+    def resolve(self, lookup: Lookup) -> Any:
+        """The supernet with its epochs, None before the pace is measured."""
+        measured = found(self.pace, lookup)
+        if measured is None:
+            return None
+        epochs = self.epochs_at(measured["ratio"])
+        settings = json.loads(self.settings)
+        settings["supernet"] = settings.get("supernet", {}) | {"epochs": epochs}
+        every = self.every_epochs * epochs / self.epochs
+        settings["shrink"] = settings.get("shrink", {}) | {"every_epochs": every}
+        return Supernet(self.seed, settings_text(settings))
+
+    def epochs_at(self, ratio: float) -> float:
+        """Whole epochs, one at least, of `ratio` times the base's seconds each."""
+        return float(max(1, round(self.epochs / ratio)))
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        return f"{super().title}, in the base's CPU time"
+
+
+@dataclasses.dataclass(frozen=True)
 class Scores(Unit):
     """Accuracy of given ensembles with a supernet's weights, on held-out training images.
 

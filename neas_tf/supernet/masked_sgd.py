@@ -24,7 +24,8 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
 
     m ← μ·m − lr·(g + wd·w) and w ← w + m (Nesterov: w + μ·m − lr·(g + wd·w)); rows that were not
     drawn keep weights and momentum bit by bit. The gradient of a variable with rows holds those of
-    the drawn rows only, (K, row width), in the order of the paths. The trunk's gradients are divided by K here.
+    the drawn rows only, (K, row width), in the order of the paths; where a step draws D ensembles, those
+    of all their paths, (D·K, row width), which are added up. The trunk's gradients are divided by K here.
 
     Args:
       learning_rate: a float or a schedule of the step.
@@ -83,7 +84,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         state = apply_state[(var.device, var.dtype.base_dtype)]
         rule, slot = self._rules[_key(var)], self.get_slot(var, "momentum")
         if not rule.rows:
-            paths = (state["architecture"].shape[0] - 1) // self._num_layers
+            paths = (state["architecture"].shape[-1] - 1) // self._num_layers
             grad = rule.scaled(grad, state["architecture"], paths)
             value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
             decayed = value if len(var.shape) > 1 else 0.0
@@ -139,10 +140,11 @@ class _Drawn(NamedTuple):
     """Which rows of a layer a step moves.
 
     Attributes:
-      row: int32 (K,), the row of each path, that of another path where its operator has none (skip).
+      row: int32 (K,), the row of each path, that of another path where its operator has none (skip);
+        of D ensembles (D·K,), all their paths.
       first: bool (K,), whether the path has a row and no path before has the same.
       shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
-        with the same operator, divided by K in the trunk.
+        with the same operator, divided by K where layer is in the trunk of path j's ensemble.
 
     With K = 2 and rows for the operators 0, 1, 2:
       both paths draw 1 in the trunk: row (1, 1), first (yes, no), shares [[½, ½], [½, ½]]: row 1
@@ -168,18 +170,20 @@ def _row_tables(rules: Sequence[UpdateRule], num_layers: int) -> np.ndarray:
 
 def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list[_Drawn]:
     """Of each layer, from `_row_tables`."""
-    operators = tf.transpose(tf.reshape(architecture[1:], [-1, num_layers]))  # (d, K)
+    draws = tf.reshape(architecture, [-1, architecture.shape[-1]])  # (D, 1 + K·d)
+    operators = tf.transpose(tf.reshape(draws[:, 1:], [-1, num_layers]))  # (d, D·K)
     operators = tf.minimum(operators, tables.shape[1] - 1)  # the last one: without a row
     own = tf.gather(tf.constant(tables), operators, axis=1, batch_dims=1)
     has_row = own >= 0
     row = tf.where(has_row, own, tf.maximum(tf.reduce_max(own, 1, keepdims=True), 0))
     same = tf.equal(row[:, :, None], row[:, None, :])
     shares = tf.cast(same & has_row[:, None, :], tf.float32)
-    num_paths = row.shape[1]
+    num_paths = (draws.shape[1] - 1) // num_layers
     if num_paths != 1:
-        scale = trunk_scale(tf.range(1, num_layers + 1), architecture, num_paths)
-        shares *= scale[:, None, None]
-    earlier = np.tri(num_paths, k=-1, dtype=bool) & has_row[:, None, :]
+        splits = tf.repeat(draws[:, 0], num_paths)  # (D·K,)
+        layers = np.arange(1, num_layers + 1, dtype=np.int32)[:, None, None]
+        shares *= trunk_scale(layers, splits, num_paths)  # that of path j, in all rows i
+    earlier = np.tri(row.shape[1], k=-1, dtype=bool) & has_row[:, None, :]
     first = has_row & ~tf.reduce_any(same & earlier, 2)
     parts = zip(*(tf.unstack(part, num_layers) for part in (row, first, shares)), strict=True)
     return [_Drawn(*part) for part in parts]

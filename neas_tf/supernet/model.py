@@ -38,7 +38,7 @@ class Supernet(tf_keras.Model):
     """One weight set per (layer, operator), K heads.
 
     `heterogeneous` says whether a combination must hold K different operators, `momentum` is that of the
-    running BN statistics.
+    running BN statistics, `zero_init_residual` is for `SearchableLayer`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Supernet(tf_keras.Model):
         heterogeneous: bool = True,
         momentum: float = 0.9,
         seed: int = 0,
+        zero_init_residual: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -60,6 +61,7 @@ class Supernet(tf_keras.Model):
                 num_paths,
                 can_share=layer.number <= space.max_split,
                 can_split=layer.number > space.min_split,
+                zero_init_residual=zero_init_residual,
                 seed=seed,
                 name=f"layer{layer.number:02d}",
             )
@@ -164,12 +166,12 @@ class UpdateRule(NamedTuple):
             return 1.0
         if self.layer == 0:
             return 1.0 / num_paths
-        return trunk_scale(self.layer, architecture, num_paths)
+        return trunk_scale(self.layer, architecture[0], num_paths)
 
 
-def trunk_scale(layer: int | tf.Tensor, architecture: tf.Tensor, num_paths: int) -> tf.Tensor:
-    """1/K for searchable layers (1-based, one or a tensor of them) before the split, 1 behind it."""
-    return tf.where(layer <= architecture[0], 1.0 / num_paths, 1.0)
+def trunk_scale(layer: int | np.ndarray, split: tf.Tensor, num_paths: int) -> tf.Tensor:
+    """1/K for searchable layers (1-based, one or several) before the split point, 1 after it."""
+    return tf.where(layer <= split, 1.0 / num_paths, 1.0)
 
 
 def update_rules(supernet: Supernet) -> list[UpdateRule]:

@@ -80,6 +80,11 @@ class Stack:
         return batch_norms(self.steps[0])
 
     @property
+    def last_gamma(self) -> str:
+        """Role of the last batch normalisation's gamma."""
+        return f"{self.batch_norms[-1]}/gamma"
+
+    @property
     def norm_widths(self) -> tuple[int, ...]:
         """Channels of each batch normalisation."""
         return tuple(step.c_out for step in self.steps[0] if step.has_batch_norm)

@@ -28,6 +28,8 @@ class SearchableLayer(FixedLayer):
       operators: all operators of the space, which the index tensors refer to.
       num_paths: K.
       can_share, can_split: whether the layer may lie before / after a split point.
+      zero_init_residual: whether operators with a residual connection begin as the identity: the
+        gamma of their last batch normalisation is 0 at first.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class SearchableLayer(FixedLayer):
         num_paths: int,
         can_share: bool,
         can_split: bool,
+        zero_init_residual: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.zero_init_residual = zero_init_residual
         self.spec, self.operators, self.num_paths = layer, tuple(operators), num_paths
         self.can_share, self.can_split = can_share, can_split
         members: dict[str, dict[int, Operator]] = {}
@@ -80,7 +84,9 @@ class SearchableLayer(FixedLayer):
                     shape = stack.shape(member, role)
                     if name not in drawn:
                         full = f"{self.name}/{name}"
-                        drawn[name] = initial_value(self.seed, full, shape, place.kind, count)
+                        passed = self.zero_init_residual and self.shape.residual
+                        kind = "zeros" if passed and role == stack.last_gamma else place.kind
+                        drawn[name] = initial_value(self.seed, full, shape, kind, count)
                     value = drawn[name][member if count > 1 else 0].ravel()
                     row = rows[self.members.index(index)]
                     row[place.offset : place.offset + value.size] = value

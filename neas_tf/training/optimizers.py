@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +13,7 @@ from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 from official.modeling.optimization import ema_optimizer
 
-from neas_tf.common.errors import NeasError
+from neas_tf.common.errors import NeasError, check
 
 _CLASSIFIER = re.compile(r"(?:.*/)?path\d+_classifier/")
 
@@ -58,8 +59,7 @@ def create_optimizer(
         averaged = isinstance(optimizer, optimization.ExponentialMovingAverage)
         _scale_trunk(optimizer._optimizer if averaged else optimizer, trunk_factor)
     if isinstance(optimizer, optimization.ExponentialMovingAverage):
-        settings = {k: v for k, v in config.ema.as_dict().items() if k != "name"}
-        optimizer = MovingAverage(optimizer._optimizer, **settings)
+        optimizer = _averaging(optimizer._optimizer, config.ema)
     if runtime is None:
         return optimizer
     return performance.configure_optimizer(
@@ -67,6 +67,21 @@ def create_optimizer(
         use_float16=runtime.mixed_precision_dtype == "float16",
         loss_scale=runtime.loss_scale,
     )
+
+
+def with_averages(
+    optimizer: Any, config: optimization.EMAConfig | None, model: tf_keras.Model
+) -> Any:
+    """The optimizer with averages of a model's weights beside it; itself without a config."""
+    if config is None:
+        return optimizer
+    averaging = _averaging(optimizer, config)
+    averaging.shadow_copy(model)
+    return averaging
+
+
+def _averaging(optimizer: Any, config: optimization.EMAConfig) -> MovingAverage:
+    return MovingAverage(optimizer, **{k: v for k, v in config.as_dict().items() if k != "name"})
 
 
 def _scale_trunk(optimizer: Any, factor: Callable[[tf.Tensor], tf.Tensor]) -> None:
@@ -105,6 +120,22 @@ def check_trunk_factor(config: optimization.OptimizationConfig, field: str) -> N
         )
 
 
+def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
+    """Raises unless the optimizer can keep still what was not drawn: SGD, averages beside it."""
+    field = "supernet.trainer.optimizer_config"
+    if config.optimizer.type != "sgd":
+        raise NeasError(
+            f"{field}.optimizer.type: received {config.optimizer.type!r}, expected 'sgd' "
+            "(only what was drawn may move)."
+        )
+    if config.ema is None:
+        return
+    decay, whole = config.ema.average_decay, config.ema.trainable_weights_only
+    check(0 < decay < 1, f"{field}.ema.average_decay", decay, "a number between 0 and 1")
+    only = "true: running statistics are recalculated for every ensemble"
+    check(whole, f"{field}.ema.trainable_weights_only", whole, only)
+
+
 def create_slots(optimizer: Any, model: tf_keras.Model) -> None:
     """Makes an optimizer's slots before the first trace: several replicas need that."""
     inner = unscaled(optimizer)
@@ -124,6 +155,28 @@ def take_averages(optimizer: Any) -> None:
     # Its arithmetic, rounding included, without its graph, which takes seconds to trace.
     for average, weight in zip(inner._average_weights, inner._model_weights, strict=True):
         weight.assign((average + weight) - weight)
+
+
+@contextlib.contextmanager
+def averages_in_place(optimizer: Any) -> Iterator[None]:
+    """Within it the model holds the averages, where the optimizer has some; after it its weights, to the bit.
+
+    Needs a strategy's scope. Swapping, as Model Garden does, would round the weights.
+    """
+    inner = unscaled(optimizer)
+    if not isinstance(inner, optimization.ExponentialMovingAverage):
+        yield
+        return
+    local = tf.distribute.get_strategy().experimental_local_results
+    weights, averages = inner._model_weights, inner._average_weights
+    before = [local(weight)[0].numpy() for weight in weights]
+    try:
+        for weight, average in zip(weights, averages, strict=True):
+            weight.assign(local(average)[0].numpy())
+        yield
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
 
 
 def unscaled(optimizer: Any) -> Any:

@@ -14,6 +14,7 @@ from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 
 from neas_tf.common.errors import NeasError
+from neas_tf.config.distillation import ENSEMBLE, WIDEST
 from neas_tf.config.settings import RetrainConfig, SupernetConfig
 from neas_tf.ensemble.model import build_ensemble, trunk_variables
 from neas_tf.space.architecture import Architecture
@@ -22,21 +23,8 @@ from neas_tf.supernet.masked_sgd import MaskedSGD
 from neas_tf.supernet.model import Supernet, update_rules
 from neas_tf.training import optimizers as averaging
 from neas_tf.training.divergence import reduced_rate
+from neas_tf.training.parts.lessons import distilled
 from neas_tf.training.rollbacks import Rollback
-
-
-def check_supernet_optimizer(config: optimization.OptimizationConfig) -> None:
-    """Raises unless the optimizer can keep still what was not drawn: SGD without averaging."""
-    field = "supernet.trainer.optimizer_config"
-    if config.optimizer.type != "sgd":
-        raise NeasError(
-            f"{field}.optimizer.type: received {config.optimizer.type!r}, expected 'sgd' "
-            "(only what was drawn may move)."
-        )
-    if config.ema is not None:
-        raise NeasError(
-            f"{field}.ema: expected null, for an average would move operators that were not drawn."
-        )
 
 
 @dataclasses.dataclass
@@ -59,24 +47,26 @@ class DrawTable(tf.Module):
     Args:
       capacity: steps that the table holds.
       width: 1 + K·d.
+      draws: D, ensembles a step; what a step has is (D, width) then, or (width,) where D is 1.
     """
 
-    def __init__(self, capacity: int, width: int):
+    def __init__(self, capacity: int, width: int, draws: int = 1):
         super().__init__()
         self.capacity = capacity
+        shape = [capacity, width] if draws == 1 else [capacity, draws, width]
         # int64: GPUs have no int32 variables.
-        self.rows = tf.Variable(tf.zeros([capacity, width], tf.int64), trainable=False)
+        self.rows = tf.Variable(tf.zeros(shape, tf.int64), trainable=False)
         self.first = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def fill(self, first_step: int, draws: np.ndarray) -> None:
-        """Holds the draws (n ≤ capacity, width) of the steps from `first_step` on."""
+        """Holds the draws (n ≤ capacity, …) of the steps from `first_step` on."""
         rows = np.zeros(self.rows.shape, np.int64)
         rows[: len(draws)] = draws
         self.rows.assign(rows)
         self.first.assign(first_step)
 
     def at(self, step: tf.Tensor) -> tf.Tensor:
-        """int32 (width,): the architecture of a step."""
+        """int32 (width,) or (D, width): what a step trains."""
         index = tf.cast(step, tf.int64) - tf.convert_to_tensor(self.first)
         return tf.cast(tf.gather(tf.convert_to_tensor(self.rows), index), tf.int32)
 
@@ -170,7 +160,8 @@ class SupernetTask(_ClassificationTask):
     ):
         super().__init__(params, stage, num_paths, **kwargs)
         self.space, self.heterogeneous, self.seed = space, heterogeneous, seed
-        self.draws = DrawTable(capacity, 1 + num_paths * space.num_layers)
+        width = 1 + num_paths * space.num_layers
+        self.draws = DrawTable(capacity, width, stage.draws_per_step)
 
     def build_model(self) -> Supernet:
         """The supernet with fresh weights."""
@@ -180,6 +171,7 @@ class SupernetTask(_ClassificationTask):
             heterogeneous=self.heterogeneous,
             momentum=self.stage.batch_norm_momentum,
             seed=self.seed,
+            zero_init_residual=self.stage.zero_init_residual,
             name="supernet",
         )
         self._rules = update_rules(model)
@@ -195,9 +187,12 @@ class SupernetTask(_ClassificationTask):
     ) -> tf_keras.optimizers.legacy.Optimizer:
         """Masked SGD with Model Garden's learning-rate schedule, lower after rollbacks; has slots.
 
+        With `ema` an average of all weights goes beside it. That of an operator that waits moves as
+        well, towards its weight, which does not: all averages are means over the same last steps.
+
         `adjust` may put another rate, number or schedule, in the place of the config's.
         """
-        check_supernet_optimizer(config)
+        averaging.check_supernet_optimizer(config)
         sgd = config.optimizer.get()
         rate = optimization.OptimizerFactory(config).build_learning_rate()
         rate = reduced_rate(adjust(rate), rollbacks)
@@ -209,7 +204,7 @@ class SupernetTask(_ClassificationTask):
             self.space.num_layers,
         )
         return performance.configure_optimizer(
-            optimizer,
+            averaging.with_averages(optimizer, config.ema, model),
             use_float16=runtime.mixed_precision_dtype == "float16",
             loss_scale=runtime.loss_scale,
         )
@@ -219,22 +214,92 @@ class SupernetTask(_ClassificationTask):
     def train_step(self, inputs, model, optimizer, metrics=None):
         """One step on (images (B, H, W, C), labels (B,)) of this replica."""
         images, labels = inputs
-        architecture = self.draws.at(optimizer.iterations)
+        drawn = self.draws.at(optimizer.iterations)
+        if self.stage.draws_per_step == 1:
+            loss, output, gradients = self._one_draw(images, labels, drawn, model, optimizer)
+            logits = output.logits
+        else:
+            loss, logits, gradients = self._all_draws(images, labels, drawn, model, optimizer)
+            labels = tf.tile(labels, [self.stage.draws_per_step])
+        optimizer.apply_gradients(list(zip(gradients, model.trainable_variables, strict=True)))
+        if self.stage.draws_per_step == 1:
+            model.update_moving(output.moments, drawn)
+        if metrics:
+            self.process_metrics(metrics, labels, logits)
+        return {self.loss: loss / self.num_paths}
+
+    def _one_draw(self, images, labels, architecture, model, optimizer, widest=None):
+        """Loss, output, and gradients by the variables, of those with rows by the drawn rows.
+
+        `widest`, with that teacher: what the first draw of the step answers, (B, classes), and
+        whether this draw learns from it, 1.0 or 0.0.
+        """
         rows = model.drawn_rows(architecture)
         with tf.GradientTape() as tape:
             tape.watch(rows)
             output = model(images, architecture, rows=rows)
-            loss = self.build_losses(labels, output.logits)
+            loss = self._with_lessons(labels, output.logits, widest)
             replica_loss = self._replica_loss(loss, optimizer)
-        variables = model.trainable_variables
         drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
-        sources = [drawn.get(id(v), v) for v in variables]
-        gradients = self._gradients(tape, replica_loss, sources, optimizer)
-        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
-        model.update_moving(output.moments, architecture)
-        if metrics:
-            self.process_metrics(metrics, labels, output.logits)
-        return {self.loss: loss / self.num_paths}
+        sources = [drawn.get(id(v), v) for v in model.trainable_variables]
+        return loss, output, self._gradients(tape, replica_loss, sources, optimizer)
+
+    def _with_lessons(self, labels, logits, widest) -> tf.Tensor:
+        loss, settings = self.build_losses(labels, logits), self.stage.distillation
+        if settings.teacher == ENSEMBLE:
+            return distilled(loss, logits, self._answer(logits), settings)
+        if settings.teacher == WIDEST:
+            return distilled(loss, logits, widest[0], settings, widest[1])
+        return loss
+
+    def _answer(self, logits: tf.Tensor) -> tf.Tensor:
+        """softmax(ensemble / T) of logits (K, B, classes): what a draw's ensemble teaches, (B, classes)."""
+        return tf.nn.softmax(tf.reduce_mean(logits, 0) / self.stage.distillation.temperature)
+
+    def _all_draws(self, images, labels, drawn, model, optimizer):
+        """D draws (D, 1 + K·d) one after the other, so that the memory and the graph are those of one.
+
+        Returns:
+          Mean loss of the draws; logits (K, D·B, classes); gradients added up, of the variables with
+          rows those of all rows that were drawn, (D·K, row width).
+        """
+        count, variables = self.stage.draws_per_step, model.trainable_variables
+        with_rows = [bool(rule.rows) for rule in self._rules]
+        batch = images.shape[0] or tf.shape(images)[0]
+        classes = self.space.num_classes
+        # One array for each variable with rows, and one for the logits.
+        shapes = [
+            [self.num_paths, v.shape[1]] for v, own in zip(variables, with_rows, strict=True) if own
+        ]
+        shapes.append([self.num_paths, images.shape[0], classes])
+        arrays = [tf.TensorArray(tf.float32, count, element_shape=shape) for shape in shapes]
+        sums = [tf.zeros_like(v) for v, own in zip(variables, with_rows, strict=True) if not own]
+
+        def draw(i, total, answer, sums, arrays):
+            architecture = tf.gather(drawn, i)
+            learns = tf.cast(i > 0, tf.float32)
+            loss, output, gradients = self._one_draw(
+                images, labels, architecture, model, optimizer, (answer, learns)
+            )
+            model.update_moving(output.moments, architecture)
+            answer = tf.where(i > 0, answer, self._answer(output.logits))
+            whole = [g for g, own in zip(gradients, with_rows, strict=True) if not own]
+            found = [g for g, own in zip(gradients, with_rows, strict=True) if own]
+            sums = [a + b for a, b in zip(sums, whole, strict=True)]
+            found.append(output.logits)
+            arrays = [array.write(i, own) for array, own in zip(arrays, found, strict=True)]
+            return i + 1, total + loss, answer, sums, arrays
+
+        state = (tf.constant(0), tf.constant(0.0), tf.zeros([batch, classes]), sums, arrays)
+        _, total, _, sums, arrays = tf.while_loop(
+            lambda i, *_: i < count, draw, state, parallel_iterations=1, maximum_iterations=count
+        )
+        *rows, logits = [array.stack() for array in arrays]
+        flat = iter([tf.reshape(g, [-1, g.shape[-1]]) for g in rows])
+        whole = iter(sums)
+        gradients = [next(flat if own else whole) for own in with_rows]
+        logits = tf.reshape(tf.transpose(logits, [1, 0, 2, 3]), [self.num_paths, -1, classes])
+        return total / count, logits, gradients
 
 
 @task_factory.register_task_cls(EnsembleTaskConfig)
@@ -289,24 +354,20 @@ class EnsembleTask(_ClassificationTask):
         return model
 
     def _distilled(self, loss: tf.Tensor, logits: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        """(1 − w) · loss + w · T² · Σ_k mean KL(q ‖ p_k), with p = softmax(logits / T), (K, B, classes).
+        """`distilled` towards the teacher, or for each path the mean of the other paths' softmax(logits / T).
 
-        q are the teacher's, or for each path the mean of the other paths' p, without a gradient
-        (Hinton et al., 2015; Anil et al., 2018).
+        Hinton et al., 2015; Anil et al., 2018.
         """
         settings = self.stage.distillation
         if not settings.teacher:
             return loss
-        heat, weight = settings.temperature, settings.weight
-        logs = tf.nn.log_softmax(tf.cast(logits, tf.float32) / heat)
+        heat = settings.temperature
         if self._teacher is None:
-            shares = tf.exp(logs)
+            shares = tf.exp(tf.nn.log_softmax(tf.cast(logits, tf.float32) / heat))
             target = (tf.reduce_sum(shares, 0) - shares) / (self.num_paths - 1)
         else:
-            target = tf.nn.softmax(self._teacher(images) / heat)[tf.newaxis]
-        target = tf.stop_gradient(tf.maximum(target, 0.0))
-        apart = tf.reduce_sum(tf.math.xlogy(target, target) - target * logs, -1)  # (K, B)
-        return (1 - weight) * loss + weight * heat**2 * tf.reduce_sum(tf.reduce_mean(apart, 1))
+            target = tf.nn.softmax(self._teacher(images) / heat)
+        return distilled(loss, logits, target, settings)
 
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert

@@ -61,6 +61,12 @@ def test_only_what_was_drawn_moves_on_two_devices(two):
     assert min(two["curve"]["rows_that_rested"]) > 10
 
 
+def test_steps_of_several_draws_on_two_devices(two):
+    one, both = two["several_draws"]
+    assert len(one) == 3 and max(one) - min(one) > 0.001
+    np.testing.assert_allclose(both, one, atol=1e-4)
+
+
 def test_checkpoint_of_two_devices_goes_on_on_one(two):
     restored = two["restored"]
     assert restored["step"] == 5

@@ -105,7 +105,28 @@ def strategy() -> tf.distribute.Strategy:
         ("supernet.trainer.max_to_keep=0", "supernet.trainer.max_to_keep"),
         ("retrain.trainer.summary_interval=7", "a multiple of steps_per_loop = 3"),
         ("supernet.trainer.optimizer_config.optimizer.type=adam", "expected 'sgd'"),
-        ("supernet.trainer.optimizer_config.ema.average_decay=0.9", "ema: expected null"),
+        (
+            "supernet.trainer.optimizer_config.ema.average_decay=1.5",
+            "ema.average_decay: received 1.5, expected a number between 0 and 1",
+        ),
+        ("supernet.draws_per_step=0", "supernet.draws_per_step: received 0, expected"),
+        (
+            "supernet.sandwich=true",
+            "supernet.draws_per_step: received 1, expected 3 or more with supernet.sandwich",
+        ),
+        (
+            "supernet.distillation.teacher=paths",
+            "teacher: received 'paths', expected 'ensemble', 'widest' or nothing",
+        ),
+        (
+            "supernet.distillation.teacher=widest,supernet.draws_per_step=3",
+            "supernet.distillation.teacher: received 'widest', expected supernet.sandwich",
+        ),
+        (
+            "num_paths=1,supernet.distillation.teacher=ensemble",
+            "supernet.distillation.teacher: received 'ensemble', expected num_paths of 2 or more",
+        ),
+        ("supernet.distillation.weight=2", "supernet.distillation.weight: received 2"),
         ("retrain.trainer.optimizer_config.optimizer.type=null", "optimizer.type: received None"),
         (
             "retrain.trainer.optimizer_config.learning_rate.type=stepwise",

@@ -142,6 +142,29 @@ def test_a_record_of_before_means_scratch(runs, tmp_path):
         check_retrain(*other.inputs, alone=True)
 
 
+def test_a_supernets_record_of_before_means_the_recipe_of_before(tmp_path):
+    def with_recipe(change):
+        config = settings(tmp_path, {"retrain": {"architecture": KEY}, "supernet": change})
+        return open_run(config, str(tmp_path / "run"), tf.distribute.OneDeviceStrategy("CPU:0"))
+
+    run = with_recipe({})
+    give_trained_supernet(run)
+    path = run.folder("supernet", "identity.json")
+    value = json.loads(path.read_text())
+    for name in ("zero_init_residual", "draws_per_step", "sandwich", "distillation"):
+        del value["supernet"][name]
+    path.write_text(json.dumps(value))
+    check_supernet(*run.inputs)
+    for change, words in (
+        ({"zero_init_residual": True}, "zero_init_residual: was false, is true"),
+        ({"draws_per_step": 2}, "draws_per_step: was 1, is 2"),
+        ({"distillation": {"teacher": "ensemble"}}, "teacher: was"),
+        ({"trainer": {"optimizer_config": {"ema": {"average_decay": 0.9}}}}, "ema"),
+    ):
+        with pytest.raises(NeasError, match=words):
+            check_supernet(*with_recipe(change).inputs)
+
+
 @pytest.mark.parametrize(
     "override, stage, words",
     [

@@ -9,6 +9,7 @@ from tiny_training import SPACE, shaken
 from neas_tf.run import supernet_stage
 from neas_tf.search.evaluation import CandidateEvaluator
 from neas_tf.shrinking.drops import ShrinkSettings
+from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
 
@@ -47,7 +48,7 @@ def test_recalculated_statistics_are_those_of_the_search(model, measured):
     found = measured.measure(batch_norm="recalculated")
     evaluator = CandidateEvaluator(model, measured.images, measured.images, measured.labels, 8, 16)
     for code, accuracies in zip(found.architectures, found.accuracies, strict=True):
-        architecture = supernet_stage.Architecture.from_array(code, SPACE)
+        architecture = Architecture.from_array(code, SPACE)
         expected = evaluator.evaluate(architecture).path_accuracies
         assert accuracies == pytest.approx(expected, abs=1e-6)
 

@@ -13,6 +13,7 @@ from neas_tf.report import page
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.study import reporting
+from neas_tf.study.learning import recipes
 from neas_tf.study.rivals import RIVALS, fitted, scaled, space_settings
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.statistics import Mean
@@ -310,3 +311,76 @@ def test_settings_are_read():
     settings = StudySettings.from_dict({"seeds": [4], "paths": [2, 3], "rival_depth": 2})
     assert settings.seeds == (4,) and settings.paths == (2, 3)
     assert settings.metrics == ("none", "accuracy", "diversity") and settings.rival_depth == 2
+
+
+def test_recipes_train_for_the_cpu_time_of_the_base():
+    """Half the base's seconds an epoch make twice the epochs, with as many shrinks."""
+    plan = toy_plan(seeds=(3, 4))
+    (settings,) = plan.settings.recipes.values()
+    first, second = (plan.paced_supernet(seed, settings) for seed in plan.seeds)
+    assert plan.paced_supernet(3, {}) == plan.supernet(3)
+    assert first.pace == second.pace and first.needs == (first.pace,)
+    assert first.resolve(lambda unit: None) is None
+    resolved = first.resolve(pretend)
+    assert type(resolved) is Supernet and resolved.seed == 3
+    assert json.loads(resolved.settings) == {
+        "supernet": {"zero_init_residual": True, "epochs": 2.0},
+        "shrink": {"every_epochs": 2.0},
+    }
+    slow = {"ratio": 40.0}
+    assert json.loads(first.resolve(lambda unit: slow).settings)["supernet"]["epochs"] == 1.0
+    scores = plan.scores(first).resolve(pretend)
+    assert scores.supernet == resolved and scores.needs == (resolved,)
+
+
+def test_recipes_by_hand():
+    """Scores of the recipe are the truth's and 10 points above the base's, whose order is the reverse."""
+    plan = toy_plan(seeds=(0,), resamples=50)
+    keys = plan.random_ensembles()
+    ranks = {key: i / 100 for i, key in enumerate(keys)}
+    macs = {key: 1000 * ((3 * i) % 8) for i, key in enumerate(keys)}
+
+    def lookup(unit):
+        if isinstance(unit, Scores):
+            zero = "zero_init" in unit.supernet.settings
+            values = [0.3 + ranks[k] if zero else 0.27 - ranks[k] for k in unit.ensembles]
+            return {"accuracies": values, "path_accuracies": []}
+        result = pretend(unit)
+        if isinstance(unit, Training) and unit.ensemble in macs:
+            result |= {"ensemble_accuracy": ranks[unit.ensemble], "macs": macs[unit.ensemble]}
+        return result
+
+    made = recipes.report(plan, lookup)
+    base, own = (made.values["recipes"][name] for name in ("base", "zero gamma"))
+    assert own["epochs"] == 2.0 and base["epochs"] == 1.0
+    assert own["score"].mean == pytest.approx(0.335) and base["score"].mean == pytest.approx(0.235)
+    assert own["kendall"].mean == pytest.approx(1.0) and base["kendall"].mean == pytest.approx(-1.0)
+    assert own["partial"].mean == pytest.approx(1.0) and base["partial"].mean == pytest.approx(-1.0)
+    less = own["less_base"]
+    assert less["score"]["value"] == pytest.approx(0.1)
+    assert [less["kendall"][end] for end in ("value", "low", "high")] == pytest.approx([2.0] * 3)
+    assert less["partial"]["value"] == pytest.approx(2.0)
+    score, partial = (
+        [f"{factor * less[key][end]:+.2f}" for end in ("value", "low", "high")]
+        for key, factor in (("score", 100), ("partial", 1))
+    )
+    (sentence,) = made.sentences
+    assert sentence == (
+        f"zero gamma against the base in the same CPU time: {score[0]} points of mean accuracy (95 % "
+        f"interval over the ensembles {score[1]} to {score[2]}), {partial[0]} partial τ (95 % interval "
+        f"over the ensembles {partial[1]} to {partial[2]}); one seed."
+    )
+    assert "+10.00 points" in sentence and "+2.00 partial" in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"a": 1}, "study.recipes.a: received 1, expected a mapping with settings of supernet"),
+        ({"a": {"search": {}}}, "expected a mapping with settings of supernet, of shrink or both"),
+        ({"a": {"supernet": {"epochs": 3}}}, "received 'supernet.epochs', expected others: it"),
+    ],
+)
+def test_recipes_are_checked(value, words):
+    with pytest.raises(NeasError, match=f"study.recipes.a: .*{words.split(': ')[-1]}"):
+        StudySettings(recipes=value)

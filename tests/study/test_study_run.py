@@ -31,6 +31,7 @@ from neas_tf.study.units import (
     Found,
     Latency,
     LatencyTable,
+    Pace,
     Scores,
     Search,
     Supernet,
@@ -161,6 +162,8 @@ def test_the_other_kinds_of_units(config_file, whole):
     found = runner(Embedding(0, "{}", training, 20))
     assert np.shape(found["points"]) == (2, 20, 2) and len(found["labels"]) == 20
     assert runner(Latency(0, "{}", training))["milliseconds"] > 0
+    pace = runner(Pace(0, '{"supernet":{"draws_per_step":4}}'))
+    assert 1.1 < pace["ratio"] < 10 and min(pace["epoch_seconds"]) > 0
     # A search under latency, with a table that is made up where measuring takes minutes.
     run = runner.base_run()
     made_up = made_up_table(run.space)
@@ -230,3 +233,4 @@ def test_the_projects_files_are_read(name):
     assert len(settings.seeds) >= 3 and settings.ensembles >= 30
     assert config.search.max_macs in settings.budgets
     assert settings.experiment in ("neas_cifar10", "neas_imagenet")
+    assert not config.supernet.zero_init_residual  # the stored units are without

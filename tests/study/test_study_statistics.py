@@ -8,7 +8,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
-from neas_tf.study.statistics import Mean, bootstrap, kendall, linear_cka, ranking_words, spearman
+from neas_tf.study.statistics import (
+    Mean,
+    bootstrap,
+    kendall,
+    linear_cka,
+    partial_kendall,
+    ranking_words,
+    spearman,
+    without_quadratic,
+)
 
 # Integers, so that a monotone function of them keeps their order and their ties exactly.
 values = st.integers(-50, 50)
@@ -149,3 +158,16 @@ def means(**values: tuple[float, ...]) -> dict[str, Mean]:
 )
 def test_sentences_follow_from_the_values(values, words):
     assert ranking_words(values, ("a", "b"), "x") == words
+
+
+def test_partial_kendall_by_hand():
+    """x and y are both the cost's square plus what is left: 1, −1, 1, … in x, of the other sign in y."""
+    cost = np.arange(8.0)
+    left = np.array([1, -3, 2, 1, -1, -2, 3, -1.0])  # not a quadratic
+    x, y = cost**2 + left, 5 - 3 * cost + 2 * cost**2 - left
+    assert kendall(x, y) > 0.5
+    assert partial_kendall(x, y, cost) == pytest.approx(-1.0)
+    assert partial_kendall(x, x, cost) == pytest.approx(1.0)
+    assert np.isnan(partial_kendall(np.ones(8), y, cost))
+    fit = np.polynomial.Polynomial.fit(cost, x, 2)
+    np.testing.assert_allclose(without_quadratic(x, cost), x - fit(cost), atol=1e-9)

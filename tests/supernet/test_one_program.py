@@ -29,7 +29,9 @@ def found(tmp_path_factory):
     return json.loads(made.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["one path", "mixed families", "three paths", "bfloat16"])
+@pytest.mark.parametrize(
+    "case", ["one path", "mixed families", "three paths", "bfloat16", "several draws"]
+)
 def test_training_compiles_once_for_all_draws(found, case):
     own = found[case]
     assert own["programs"] == 1

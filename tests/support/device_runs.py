@@ -82,6 +82,20 @@ def supernet_curve(folder: Path, replicas: int) -> dict:
     return {"losses": losses(folder), "rows_that_rested": still}
 
 
+def several_draws(folder: Path, replicas: int) -> list[float]:
+    """Losses of steps of three draws that learn from the first, with averages of the weights."""
+    stage = tiny.supernet_stage()
+    stage.draws_per_step, stage.distillation.teacher = 3, "widest"
+    stage.trainer.optimizer_config.override({"ema": {"average_decay": 0.9}})
+    draws = np.stack([np.roll(DRAWS[:3], step, 0) for step in range(6)])
+    with supernet(folder, mirrored(replicas), stage=stage, draws=draws) as (loop, model):
+        loop.train_to(3, save=False)
+        for v in (*model.trainable_variables, *loop.optimizer._average_weights):
+            copies = mirrored(replicas).experimental_local_results(v)
+            assert len({value.numpy().tobytes() for value in copies}) == 1, "replicas differ"
+    return losses(folder)
+
+
 def restored(folder: Path) -> dict:
     """Two replicas' checkpoint on one device: the same state, and the same next step."""
     saved = dict(np.load(folder / "state.npz"))
@@ -146,6 +160,7 @@ def main(folder: Path, replicas: int) -> None:
     results = {"curve": supernet_curve(folder / "curve", replicas)}
     if replicas == 2:
         results["one_device"] = supernet_curve(folder / "one_device", 1)
+        results["several_draws"] = [several_draws(folder / f"several{n}", n) for n in (1, 2)]
         results["restored"] = restored(folder / "curve")
         results["float16"] = float16(folder / "float16")
         results["ensemble_resume"] = ensemble_resume(folder / "ensemble")

@@ -42,6 +42,7 @@ BASE = {
 def toy_plan(**settings) -> Plan:
     values = {"seeds": (0, 1), "ensembles": 8, "budgets": (200_000, 300_000), "paths": (1, 2, 3)}
     values |= {"top": 5, "resamples": 20, "shrinks": {"p4": {"quality_power": 4.0}}}
+    values["recipes"] = {"zero gamma": {"supernet": {"zero_init_residual": True}}}
     values |= {"rival_depth": 0.3, "images": 10, "latency_shares": (0.5,)}
     return Plan(StudySettings(**(values | settings)), BASE, SPACE)
 
@@ -66,6 +67,8 @@ def pretend(unit: units.Unit) -> dict:
         }
     if isinstance(unit, units.Scores):
         return {"accuracies": rng.random(len(unit.ensembles)).tolist(), "path_accuracies": []}
+    if isinstance(unit, units.Pace):
+        return {"ratio": 0.5, "epoch_seconds": [2.0, 1.0], "machine": "none"}
     if isinstance(unit, units.LatencyTable):
         return {"table": {}}
     if isinstance(unit, units.Search):

@@ -21,6 +21,7 @@ from neas_tf.config.settings import SupernetConfig
 from neas_tf.search.evaluation import CandidateEvaluator
 from neas_tf.shrinking.diversity import path_distances
 from neas_tf.space.architecture import Architecture
+from neas_tf.space.balanced_draws import balanced_draws
 from neas_tf.space.sampling import draws_for_steps
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -71,12 +72,18 @@ class Programs:
         return found - before
 
 
-def train(operators: list[str], num_paths: int, precision: str, how: str) -> dict[str, list]:
-    """Losses of the draws' steps; `how` is plain, compiled, or compiled in a loop of a strategy."""
+def train(
+    operators: list[str], num_paths: int, precision: str, how: str, draws: int = 1
+) -> dict[str, list]:
+    """Losses of the steps; `how` is plain, compiled, or compiled in a loop of a strategy."""
     tf_keras.mixed_precision.set_global_policy(precision)
     space = space_of(operators)
-    codes = draws_for_steps(ShrunkSpace.full(space, num_paths), 0, 0, DRAWS)
-    stage = SupernetConfig()
+    full, stage = ShrunkSpace.full(space, num_paths), SupernetConfig()
+    stage.draws_per_step = draws
+    codes = draws_for_steps(full, 0, 0, DRAWS)
+    if draws > 1:
+        codes = balanced_draws(full, 0, 0, DRAWS, draws)
+        stage.zero_init_residual, stage.distillation.teacher = True, "widest"
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope():
         task = SupernetTask(SupernetTaskConfig(), space, num_paths, stage, DRAWS)
@@ -152,12 +159,13 @@ def main(folder: str) -> None:
         "mixed families": (MIXED, 2, "float32", "compiled"),
         "three paths": (MBCONV, 3, "float32", "loop"),
         "bfloat16": (MBCONV, 2, "mixed_bfloat16", "compiled"),
+        "several draws": (MBCONV, 2, "float32", "compiled", 3),
     }
     with safe_switches():
-        for name, (operators, num_paths, precision, how) in cases.items():
-            plain = train(operators, num_paths, precision, "plain")
+        for name, (operators, num_paths, precision, how, *draws) in cases.items():
+            plain = train(operators, num_paths, precision, "plain", *draws)
             look.new()
-            compiled = train(operators, num_paths, precision, how)
+            compiled = train(operators, num_paths, precision, how, *draws)
             result[name] = {"plain": plain, "compiled": compiled, "programs": look.new()}
         plain = measured(None)
         look.new()

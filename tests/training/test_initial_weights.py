@@ -121,11 +121,14 @@ def test_what_does_not_fit_is_one_sentence(name, architecture, space, words, sto
     assert all(word in text for word in words), text
 
 
-def test_a_supernet_takes_what_fits(stored):
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_supernet_takes_what_fits(stored, zero):
+    """Gammas too: where a supernet starts from weights, none of those is set to 0."""
     # Layer 3 of the space has no k5e6; its last layer is wider.
     space = dataclasses.replace(SPACE, num_classes=7)
-    supernet = Supernet(space, 2, seed=3, name="supernet")
-    fresh = Supernet(space, 2, seed=3, name="supernet")
+    supernet, fresh = (
+        Supernet(space, 2, seed=3, zero_init_residual=zero, name="supernet") for _ in range(2)
+    )
     told = start_supernet(supernet, read(stored, "run"), tuple("abcdefg"))
     assert "starts from " in told and "2 of 2 heads" in told and "stem" in told
     taken = {(s.layer, s.operator) for s in stored.slots if s.part == "layer"}

@@ -109,9 +109,13 @@ def test_running_statistics_move_towards_the_moments():
 
 @pytest.mark.parametrize(
     ("replace", "message"),
-    [({"ema": {"average_decay": 0.9}}, "ema"), ({"optimizer": {"type": "adam"}}, "'sgd'")],
+    [
+        ({"ema": {"average_decay": 1.0}}, r"ema.average_decay: received 1.0, expected .* 0 and 1"),
+        ({"ema": {"average_decay": 0.9, "trainable_weights_only": False}}, "expected true"),
+        ({"optimizer": {"type": "adam"}}, "'sgd'"),
+    ],
 )
-def test_optimizers_that_move_everything_are_refused(replace, message):
+def test_optimizers_that_a_supernet_cannot_have(replace, message):
     stage = supernet_stage()
     stage.trainer.optimizer_config.override(replace)
     task = make_task(stage)

@@ -19,7 +19,7 @@ from tiny_training import (
 )
 
 from neas_tf.common.errors import NeasError
-from neas_tf.run.supernet_stage import _train_span
+from neas_tf.run.parts.spans import train_span
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.training.checkpoints import latest_step
 from neas_tf.training.optimizers import take_averages
@@ -103,7 +103,7 @@ def test_draw_tables_end_at_the_same_steps_wherever_a_run_begins(begin, expected
 
     loop = Loop()
     task = make_task(supernet_stage(4))
-    _train_span(loop, task, ShrunkSpace.full(SPACE, 2), 11, seed=0)
+    train_span(loop, task, ShrunkSpace.full(SPACE, 2), 11, seed=0)
     assert [stop for stop, _ in loop.stops] == expected
     assert [save for _, save in loop.stops] == [False] * (len(expected) - 1) + [True]
 

@@ -193,7 +193,8 @@ class SupernetPace(StagePace):
         entry, shrink = self.plan.stage("supernet"), self._config.shrink
         if "shrink_seconds" in entry:
             return float(entry["shrink_seconds"])
-        image = entry.get("step_seconds", 0.0) / self._config.supernet.batch_size
+        stage = self._config.supernet
+        image = entry.get("step_seconds", 0.0) / (stage.batch_size * stage.draws_per_step)
         batches = max(1, shrink.images // shrink.batch_size)
         work = _FORWARD * image * batches * min(shrink.batch_size, shrink.images)
         return shrink.num_samples * work + 0.3 * entry.get("traced", 0.0)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from neas_tf.common.errors import unknown_name
 
-NAMES = ("ranking", "homogeneous", "searcher", "paths", "sharing", "diversity", "frontier")
+NAMES = (
+    "ranking",
+    "homogeneous",
+    "searcher",
+    "paths",
+    "sharing",
+    "diversity",
+    "frontier",
+    "recipes",
+)
 
 
 def chosen(text: str) -> tuple[str, ...]:

@@ -14,7 +14,16 @@ from neas_tf.space import sampling
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study.settings import StudySettings
-from neas_tf.study.units import Found, Scores, Search, Supernet, Training, settings_text
+from neas_tf.study.units import (
+    Found,
+    Pace,
+    PacedSupernet,
+    Scores,
+    Search,
+    Supernet,
+    Training,
+    settings_text,
+)
 
 _TAG = 0x57D1  # keeps the random ensembles apart from what else derives from the seed
 _TRIES = 1000
@@ -52,6 +61,17 @@ class Plan:
     def supernet(self, seed: int, **settings: Any) -> Supernet:
         """A supernet with these settings over the base's."""
         return Supernet(seed, self._text(settings))
+
+    def paced_supernet(self, seed: int, settings: Mapping[str, Any]) -> Supernet:
+        """One with these settings that trains for as much CPU time as the base's; that itself without any.
+
+        The pace is that of the first seed, so that all seeds train equally long.
+        """
+        text = self._text(settings)
+        if text == "{}":
+            return self.supernet(seed)
+        epochs, every = self.base["supernet"]["epochs"], self.base["shrink"]["every_epochs"]
+        return PacedSupernet(seed, text, Pace(self.seeds[0], text), epochs, every)
 
     def search(self, supernet: Supernet, **settings: Any) -> Search:
         """A search with its supernet's seed, and these settings of `search` over the base's."""
