@@ -120,7 +120,9 @@ def train_supernet(
 
     xla = config.runtime.enable_xla
     # A model more only after a rollback.
-    functions = functools.cache(functools.partial(forward_functions, xla=xla))
+    functions = functools.cache(
+        functools.partial(forward_functions, xla=xla, normalisation=info.normalisation)
+    )
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"
@@ -191,6 +193,7 @@ def _loop(
         heterogeneous=config.heterogeneous,
         seed=config.seed,
         class_weights=data.class_weights(info, part),
+        normalisation=info.normalisation,
     )
     model = task.build_model()
     if stage.init and not latest_step(folder):
@@ -221,6 +224,7 @@ def _loop(
             start_step=first,
             drop_remainder=True,
             input_context=context,
+            pixels=True,
         ),
         folder,
         info.sizes[part] / stage.batch_size,

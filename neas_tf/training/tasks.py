@@ -14,6 +14,7 @@ from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 
 from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation, network_input
 from neas_tf.config.settings import RetrainConfig, SupernetConfig
 from neas_tf.ensemble.model import build_ensemble, trunk_variables
 from neas_tf.space.architecture import Architecture
@@ -90,10 +91,12 @@ class _ClassificationTask(base_task.Task):
         stage: SupernetConfig | RetrainConfig,
         num_paths: int,
         class_weights: np.ndarray | None = None,
+        normalisation: Normalisation | None = None,
         **kwargs,
     ):
         super().__init__(params, **kwargs)
         self.stage, self.num_paths, self.class_weights = stage, num_paths, class_weights
+        self.normalisation = normalisation
 
     def build_inputs(self, params, input_context=None):
         """Unused: the stages hand their datasets to the trainer."""
@@ -153,7 +156,8 @@ class SupernetTask(_ClassificationTask):
     Args:
       params: the registry's key.
       space, num_paths, heterogeneous, stage, seed: what is trained and how.
-      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same; and
+        `normalisation` of images that come as pixels.
       capacity: steps that one draw table holds.
     """
 
@@ -217,8 +221,8 @@ class SupernetTask(_ClassificationTask):
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
-        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
-        images, labels = inputs
+        """One step on (pixels uint8 or normalised images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = network_input(inputs[0], self.normalisation), inputs[1]
         architecture = self.draws.at(optimizer.iterations)
         rows = model.drawn_rows(architecture)
         with tf.GradientTape() as tape:
@@ -246,7 +250,8 @@ class EnsembleTask(_ClassificationTask):
       architecture, space, stage: what is trained and how.
       teacher: normalised images (B, H, W, C) → logits (B, classes) that `stage.distillation` speaks
         of; None where it has none, or the paths teach each other.
-      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same; and
+        `normalisation` of images that come as pixels.
     """
 
     def __init__(
@@ -311,8 +316,8 @@ class EnsembleTask(_ClassificationTask):
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
-        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
-        images, labels = inputs
+        """One step on (pixels uint8 or normalised images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = network_input(inputs[0], self.normalisation), inputs[1]
         with tf.GradientTape() as tape:
             logits = tf.transpose(model(images, training=True), [1, 0, 2])
             loss = self._distilled(self.build_losses(labels, logits), logits, images)
