@@ -224,18 +224,19 @@ class SupernetTask(_ClassificationTask):
         """One step on (pixels uint8 or normalised images (B, H, W, C), labels (B,)) of this replica."""
         images, labels = network_input(inputs[0], self.normalisation), inputs[1]
         architecture = self.draws.at(optimizer.iterations)
-        rows = model.drawn_rows(architecture)
+        drawn = model.drawn(architecture)
+        rows = model.drawn_rows(drawn)
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            output = model(images, architecture, rows=rows)
+            output = model(images, architecture, rows=rows, drawn=drawn)
             loss = self.build_losses(labels, output.logits)
             replica_loss = self._replica_loss(loss, optimizer)
         variables = model.trainable_variables
-        drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
-        sources = [drawn.get(id(v), v) for v in variables]
+        gathered = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
+        sources = [gathered.get(id(v), v) for v in variables]
         gradients = self._gradients(tape, replica_loss, sources, optimizer)
         optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
-        model.update_moving(output.moments, architecture)
+        model.update_moving(output.moments, drawn)
         if metrics:
             self.process_metrics(metrics, labels, output.logits)
         return {self.loss: loss / self.num_paths}
