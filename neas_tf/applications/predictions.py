@@ -55,12 +55,11 @@ def preprocess_input(
     check(len(x.shape) > 2, "x", tuple(x.shape), "images (…, height, width, channels)")
     normalisation = normalisation or usual_normalisation(x.shape[-1])
     normalisation.check_channels(x.shape[-1])
-    if isinstance(x, np.ndarray):
-        return normalisation.apply(x)
-    import keras  # a tensor stays one of its backend
+    if not isinstance(x, np.ndarray):
+        import keras  # a tensor stays one of its backend
 
-    scale, offset = (np.array(c, np.float32) for c in (normalisation.scale, normalisation.offset))
-    return keras.ops.cast(x, "float32") * scale + offset
+        x = keras.ops.cast(x, "float32")
+    return normalisation.apply(x)
 
 
 def decode_predictions(

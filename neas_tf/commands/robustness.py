@@ -64,7 +64,6 @@ def measure(
       corruption error over all cells.
     """
     from neas_tf import data
-    from neas_tf.export.images import to_pixels
 
     total = info.sizes["test"] if not count else min(count, info.sizes["test"])
     wrong = {
@@ -74,11 +73,10 @@ def measure(
     seen = 0
     with console.bar("robustness", total * len(_CELLS), "pictures") as bar:
         for images, labels in data.batches_of(
-            data.make_dataset(info, "test", batch_size, training=False, seed=0)
+            data.make_dataset(info, "test", batch_size, training=False, seed=0, pixels=True)
         ):
-            pixels = to_pixels(images.numpy()[: total - seen], info.normalisation)
+            pixels = images.numpy()[: total - seen]
             truth = labels.numpy()[: total - seen, None]
-            pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
             for cell in range(1 + len(_CELLS)):
                 shown = pixels
                 if cell:

@@ -1,4 +1,4 @@
-"""How a pixel becomes a network's input: (image / 255 - mean) / std per channel."""
+"""How a pixel becomes a network's input: (pixel / 255 - mean) / std per channel, as one product and one sum."""
 
 from __future__ import annotations
 
@@ -45,10 +45,19 @@ class Normalisation:
         """Summand per channel, see `scale`."""
         return [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
 
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Normalises images (…, channels) in 0..255; returns float32."""
-        images = np.asarray(images, np.float32) / np.float32(255.0)
-        return (images - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+    def apply(self, pixels: Any) -> Any:
+        """Pixels as a network takes them: pixel · scale + offset, float32.
+
+        Args:
+          pixels: (…, channels) in 0..255, an array of any type or a float32 tensor of any framework.
+        """
+        scale, offset = (np.array(values, np.float32) for values in (self.scale, self.offset))
+        return _float32(pixels) * scale + offset
+
+    def undo(self, images: Any) -> Any:
+        """The pixels of normalised images, neither rounded nor cut off, likewise."""
+        scale, offset = (np.array(values, np.float32) for values in (self.scale, self.offset))
+        return (_float32(images) - offset) / scale
 
     def check_channels(self, channels: int) -> Normalisation:
         """Returns itself when it is for that many channels; raises `NeasError` otherwise."""
@@ -80,3 +89,24 @@ class Normalisation:
             ok = isinstance(value.get(field), (list, tuple))
             check(ok, f"normalisation.{field}", value.get(field), "a list of numbers")
         return cls(tuple(value["mean"]), tuple(value["std"]))
+
+
+def network_input(images: Any, normalisation: Normalisation | None) -> Any:
+    """What a network takes of a batch, float32: uint8 are pixels, anything else is normalised already.
+
+    Args:
+      images: TensorFlow tensor (…, channels).
+      normalisation: of the network's input; may be None where no pixels come.
+    """
+    if images.dtype != "uint8":
+        return images
+    if normalisation is None:
+        raise ValueError("Pixels came where no normalisation is known.")
+    import tensorflow as tf
+
+    return normalisation.apply(tf.cast(images, tf.float32))
+
+
+def _float32(values: Any) -> Any:
+    tensor = hasattr(values, "shape") and not isinstance(values, np.ndarray | np.generic)
+    return values if tensor else np.asarray(values, np.float32)

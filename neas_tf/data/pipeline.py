@@ -16,6 +16,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from neas_tf.common.errors import check_int, fail
+from neas_tf.common.normalisation import network_input
 from neas_tf.data import batch_augment, policies
 from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
@@ -102,6 +103,7 @@ def make_dataset(
     start_step: int = 0,
     drop_remainder: bool = False,
     input_context: tf.distribute.InputContext | None = None,
+    pixels: bool = False,
 ) -> tf.data.Dataset:
     """Batches of a part of a data set.
 
@@ -116,6 +118,9 @@ def make_dataset(
       input_context: of `strategy.distribute_datasets_from_function`; the data set then makes the
         per-replica batches of one input pipeline. The global batch of a step does not depend on
         the number of pipelines.
+      pixels: leaves the images uint8, a quarter of the bytes on their way to the device, where
+        `normalisation.network_input` makes of them what they are without. Training with `cutout`,
+        which puts the mean in the place of pixels, makes float32 all the same.
 
     Returns:
       A data set of (images float32 (b, h, w, c), normalised; labels int32 (b,)). Damaged images in
@@ -130,7 +135,7 @@ def make_dataset(
     check_int("start_step", start_step, 0)
     source = info.part(part)
     slicing = Slicing.of(batch_size, input_context)
-    preparation = _Preparation(info, slicing, seed if training else None)
+    preparation = _Preparation(info, slicing, seed if training else None, pixels)
     if source.store.kind == "arrays":
         dataset = _from_memory(source, slicing, preparation, start_step, drop_remainder)
     else:
@@ -221,13 +226,16 @@ def _refuse_nothing_but_damaged(
 
 
 class _Preparation:
-    """From pixels to what the network takes; `seed` is None where nothing is random."""
+    """From pixels to what the step takes; `seed` is None where nothing is random."""
 
-    def __init__(self, info: DatasetInfo, slicing: Slicing, seed: int | None):
+    def __init__(self, info: DatasetInfo, slicing: Slicing, seed: int | None, pixels: bool):
         self.seed = seed
         self.buffer = info.config.shuffle_buffer
         self._info = info
         self._config = info.config
+        self._augments = seed is not None and info.config.augment != "none"
+        self._cutout = info.config.cutout if self._augments else 0
+        self._pixels = pixels and not self._cutout
         self._slicing = slicing
         self._decoder = make_decoder(info.config, info.input_shape)
         self._crops = seed is not None and info.config.augment == "imagenet"
@@ -296,15 +304,14 @@ class _Preparation:
     def finish(
         self, images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments and normalises piece `number`; uint8 (b, h, w, c) → float32."""
+        """Augments piece `number`, uint8 (b, h, w, c), and normalises it unless pixels are wanted."""
         images.set_shape([images.shape[0], *self._info.input_shape])
-        augmented = self.seed is not None and self._config.augment != "none"
-        if augmented:
+        if self._augments:
             images = self._augment(images, number)
-        normalisation = self._info.normalisation
-        result = tf.cast(images, tf.float32) * tf.constant(normalisation.scale, tf.float32)
-        result += tf.constant(normalisation.offset, tf.float32)
-        if augmented and self._config.cutout:
+        if self._pixels:
+            return images, labels
+        result = network_input(images, self._info.normalisation)
+        if self._cutout:
             height, width, _ = self._info.input_shape
             centers = tf.stack(
                 [
@@ -313,7 +320,7 @@ class _Preparation:
                 ],
                 1,
             )
-            result = batch_augment.cutout(result, centers, self._config.cutout)
+            result = batch_augment.cutout(result, centers, self._cutout)
         return result, labels
 
     def _augment(self, images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import NeasError, check_int
-from neas_tf.common.normalisation import Normalisation
 from neas_tf.data import splits
 from neas_tf.data.bad_records import failures, report_damaged
 from neas_tf.data.dataset_info import DatasetInfo, Part
@@ -23,43 +20,20 @@ from neas_tf.data.streams import SIDE_BY_SIDE, RecordStreams
 _LOOK_AHEAD = 4
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NormalisedImages:
-    """Images that are kept as pixels and normalised when they are taken out, a batch at a time.
-
-    10,000 images of 224² take 1.5 GB so, and 6 GB as the network wants them.
-
-    Attributes:
-      pixels: uint8 (n, h, w, c).
-      normalisation: of the network's input.
-    """
-
-    pixels: np.ndarray
-    normalisation: Normalisation
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, chosen: Any) -> np.ndarray:
-        """float32, of whatever an array takes as an index."""
-        # The same arithmetic as in the pipelines, to the last bit.
-        scale = np.array(self.normalisation.scale, np.float32)
-        offset = np.array(self.normalisation.offset, np.float32)
-        return self.pixels[chosen].astype(np.float32) * scale + offset
-
-
 def make_arrays(
     info: DatasetInfo, part: str, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`make_images` with all images normalised at once: float32 (n, h, w, c)."""
+    """`make_images` with all images normalised: float32 (n, h, w, c)."""
     images, labels = make_images(info, part, count, seed)
-    return images[:], labels
+    return info.normalisation.apply(images), labels
 
 
 def make_images(
     info: DatasetInfo, part: str, count: int, seed: int
-) -> tuple[NormalisedImages, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """A fixed random subset of a part, with the classes as even as they can be.
+
+    10,000 images of 224² take 1.5 GB so, and 6 GB as the network wants them.
 
     Args:
       info: the data set.
@@ -68,8 +42,7 @@ def make_images(
       seed: draws the subset.
 
     Returns:
-      (n images, not augmented; labels int32 (n,)), in the order of
-      the data set (of the drawing, for streamed records). Streams of records are read once, as
+      (pixels uint8 (n, h, w, c), not augmented; labels int32 (n,)), in the order of the data set (of the drawing, for streamed records). Streams of records are read once, as
       far as needed; there the classes are even only as far as four times `count` records allow.
 
     Raises:
@@ -98,7 +71,7 @@ def make_images(
         else:
             assert isinstance(store, ArrayStore)
             images = tf.gather(store.images, indices).numpy()
-    return NormalisedImages(images, info.normalisation), labels.astype(np.int32)
+    return images, labels.astype(np.int32)
 
 
 def class_weights(info: DatasetInfo, part: str) -> np.ndarray | None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from neas_tf.common.errors import check, check_int, is_number
 from neas_tf.common.files import read_json
-from neas_tf.common.normalisation import Normalisation
 
 FORMAT = "neas-confusion/1"
 CONFUSION_FILE = "retrain/confusion.json"
@@ -97,8 +96,8 @@ class _Seen:
 class Pictures:
     """Of the pictures of a test: the surest errors, and errors of a path that the others mended."""
 
-    def __init__(self, num_classes: int, normalisation: Normalisation):
-        self.num_classes, self._normalisation, self._examples = num_classes, normalisation, 0
+    def __init__(self, num_classes: int):
+        self.num_classes, self._examples = num_classes, 0
         self._errors: list[_Seen] = []
         self._mended: list[_Seen] = []
 
@@ -106,7 +105,7 @@ class Pictures:
         """Looks at one batch, and keeps what tells more than what is kept.
 
         Args:
-          images: (n, h, w, c), normalised.
+          images: uint8 (n, h, w, c), pixels.
           labels: integers (n,).
           logits: (n, K + 1, classes), those of the ensemble last.
         """
@@ -124,17 +123,13 @@ class Pictures:
         ):
             order = np.argsort(-ranks, kind="stable")
             for i in order[rows[order]][:most].tolist():
-                label, pixels = int(labels[i]), self._pixels(images[i])
+                label, pixels = int(labels[i]), images[i].copy()  # not a view of the whole batch
                 seen = (tuple(named[i].tolist()), tuple(sure[i].tolist()))
                 right, rank = float(shares[i, -1, label]), float(ranks[i])
                 kept.append(_Seen(self._examples + i, label, *seen, right, pixels, rank))
             kept.sort(key=lambda s: (-s.rank, s.image))
             del kept[most:]
         self._examples += len(labels)
-
-    def _pixels(self, image: np.ndarray) -> np.ndarray:
-        scale, offset = np.array(self._normalisation.scale), np.array(self._normalisation.offset)
-        return np.clip(np.rint((image - offset) / scale), 0, 255).astype(np.uint8)
 
     def to_dict(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
         """JSON form `neas-test-pictures/1`.

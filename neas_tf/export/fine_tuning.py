@@ -208,11 +208,7 @@ def quantize(
         tf.cast(v != 0, tf.float32) if keep_zeros and len(v.shape) > 1 else None for v in variables
     ]
     task.use(masks)
-    scale, offset = (
-        tf.constant(value, tf.float32)
-        for value in (tuning.data.normalisation.scale, tuning.data.normalisation.offset)
-    )
-    steps = _train(identity, task, network, tuning, stage, lambda x: (x - offset) / scale)
+    steps = _train(identity, task, network, tuning, stage, tuning.data.normalisation.undo)
     return FineTuned(network, {"fine_tuning": steps})
 
 

@@ -117,8 +117,8 @@ def training_pixels(dataset: Any, count: int, seed: int = 0) -> np.ndarray:
     """Training images of an opened data set, the classes evenly: float32 (n, h, w, c), 0..255."""
     from neas_tf import data
 
-    images, _ = data.make_arrays(dataset, "train", count, seed)
-    return to_pixels(images, dataset.normalisation)
+    images, _ = data.make_images(dataset, "train", count, seed)
+    return images.astype(np.float32)
 
 
 def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray, np.ndarray]:
@@ -133,26 +133,20 @@ def test_pixels(dataset: Any, count: int, info: LoadedInfo) -> tuple[np.ndarray,
     check(classes == wanted, "evaluate", f"data with {classes} classes", f"{wanted} classes")
     check_same_classes(dataset, info)
     images, labels, seen = [], [], 0
-    batches = data.make_dataset(dataset, "test", 256, training=False)
+    batches = data.make_dataset(dataset, "test", 256, training=False, pixels=True)
     for batch, batch_labels in data.batches_of(batches):
         images.append(batch.numpy()[: count - seen])
         labels.append(batch_labels.numpy()[: count - seen])
         seen += len(labels[-1])
         if seen >= count:
             break
-    return to_pixels(np.concatenate(images), dataset.normalisation), np.concatenate(labels)
+    return np.concatenate(images).astype(np.float32), np.concatenate(labels)
 
 
 def check_same_classes(dataset: Any, info: LoadedInfo) -> None:
     """Refuses labels that mean other classes than the model's; says where only names differ."""
     if warning := compare_classes(info.class_names, dataset.class_names, dataset.name):
         logging.warning("%s", warning.removeprefix("warning: "))
-
-
-def to_pixels(images: np.ndarray, normalisation: Any) -> np.ndarray:
-    """Normalised images as whole numbers in 0..255, float32."""
-    scale, offset = np.float32(normalisation.scale), np.float32(normalisation.offset)
-    return np.clip(np.round((images - offset) / scale), 0, 255).astype(np.float32)
 
 
 def _images_of_folder(folder: Path, info: LoadedInfo, count: int) -> np.ndarray:

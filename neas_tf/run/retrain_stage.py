@@ -201,7 +201,7 @@ def _test(
     model, loaded = model_store.load_model(folder)
     architecture, classes = loaded.architecture, loaded.space.num_classes
     confusion = Confusion(classes, architecture.num_paths)
-    pictures = Pictures(classes, info.normalisation)
+    pictures = Pictures(classes)
     sure = Uncertainty(architecture.num_paths, loaded.temperature)
 
     def seen(images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
@@ -315,6 +315,7 @@ def _loop(
         seed=config.seed,
         teacher=load_teacher(stage.distillation, info),
         class_weights=data.class_weights(info, part),
+        normalisation=info.normalisation,
     )
     model = task.build_model()
     begin(model)
@@ -343,6 +344,7 @@ def _loop(
             start_step=first,
             drop_remainder=True,
             input_context=context,
+            pixels=True,
         ),
         folder,
         per_epoch,

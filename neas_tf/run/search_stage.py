@@ -187,6 +187,7 @@ def make_evaluator(
         Workers(count, index, cluster.any_worker),
         search_settings(config).disagreement,
         config.runtime.enable_xla,
+        info.normalisation,
     )
 
 

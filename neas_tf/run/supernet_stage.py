@@ -120,7 +120,9 @@ def train_supernet(
 
     xla = config.runtime.enable_xla
     # A model more only after a rollback.
-    functions = functools.cache(functools.partial(forward_functions, xla=xla))
+    functions = functools.cache(
+        functools.partial(forward_functions, xla=xla, normalisation=info.normalisation)
+    )
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
         path = model_dir / "shrink" / f"shrink_{index:02d}.json"
@@ -184,7 +186,8 @@ def supernet_loop(
     part, total = training_part(config), stage.trainer.train_steps
     weights = data.class_weights(info, part)
     capacity = min(total, _MAX_DRAWS // stage.draws_per_step)
-    task = _task(config, stage, space, capacity, class_weights=weights)
+    kwargs = {"class_weights": weights, "normalisation": info.normalisation}
+    task = _task(config, stage, space, capacity, **kwargs)
     model = task.build_model()
     if stage.init and not latest_step(folder):
         stored = read_weights(stage.init, "supernet.init")
@@ -214,6 +217,7 @@ def supernet_loop(
             start_step=first,
             drop_remainder=True,
             input_context=context,
+            pixels=True,
         ),
         folder,
         info.sizes[part] / stage.batch_size,

@@ -15,12 +15,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import check, check_int
+from neas_tf.common.normalisation import Normalisation
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.operators import SKIP
 from neas_tf.search.history import Score
@@ -32,19 +33,11 @@ from neas_tf.supernet.model import Supernet
 from neas_tf.uncertainty.measures import disagreement
 
 
-class Images(Protocol):
-    """Images, of which an index, a slice or an array of indices gives some as float32."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, chosen: Any, /) -> np.ndarray: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class _Batches:
     """The first `images` of some, in batches of one size; iterated anew for each use."""
 
-    source: Images
+    source: np.ndarray
     size: int
     images: int
 
@@ -76,8 +69,8 @@ class CandidateEvaluator:
 
     Args:
       supernet: the trained supernet; it is only read, and its weights are taken once.
-      calibration: normalised images (n, H, W, C), an array or what becomes one batch by batch
-        (`data.make_images`); a rest smaller than the batch is left out.
+      calibration: images (n, H, W, C): normalised, or with `normalisation` pixels, uint8; a rest
+        smaller than the batch is left out.
       images, labels: held-out images, likewise, and their classes.
       calibration_batch: images a batch of the recalculation.
       batch_size: images a batch of the accuracy.
@@ -86,13 +79,14 @@ class CandidateEvaluator:
       workers: the processes that do so together.
       disagreement: whether `evaluate_all` measures the paths' disagreement too.
       xla: whether XLA compiles the functions of the operators.
+      normalisation: of pixels, see `calibration`.
     """
 
     def __init__(
         self,
         supernet: Supernet,
-        calibration: Images,
-        images: Images,
+        calibration: np.ndarray,
+        images: np.ndarray,
         labels: np.ndarray,
         calibration_batch: int = 128,
         batch_size: int = 500,
@@ -100,6 +94,7 @@ class CandidateEvaluator:
         workers: Workers | None = None,
         disagreement: bool = False,
         xla: bool = False,
+        normalisation: Normalisation | None = None,
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
@@ -111,7 +106,9 @@ class CandidateEvaluator:
         whole = len(calibration) // size * size
         self._calibration = _Batches(calibration, size, whole)
         self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
-        self._functions = [LayerFunctions(supernet, device, xla) for device in devices]
+        self._functions = [
+            LayerFunctions(supernet, device, xla, normalisation) for device in devices
+        ]
         self._workers, self._disagreement = workers or Workers(), disagreement
         self._costs = CostTable(supernet.space)
         # Of candidates that saw all images in a race: which they were right about, packed.

@@ -18,6 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from neas_tf.common.normalisation import Normalisation, network_input
 from neas_tf.operators import Operator, operator_steps
 from neas_tf.space.search_space import LayerSpec
 from neas_tf.supernet import functional
@@ -66,10 +67,18 @@ class LayerFunctions:
         needed, so that later training needs a new object.
       device: its name; None for TensorFlow's choice.
       xla: whether XLA compiles the functions, once each for every size of batch.
+      normalisation: of the pixels that the stem then takes, uint8; None where images come normalised.
     """
 
-    def __init__(self, supernet: Supernet, device: str | None = None, xla: bool = False):
+    def __init__(
+        self,
+        supernet: Supernet,
+        device: str | None = None,
+        xla: bool = False,
+        normalisation: Normalisation | None = None,
+    ):
         self._supernet, self._device, self._xla = supernet, device, xla
+        self._normalisation = normalisation
         self._traced: dict[Any, tuple[Callable, Callable]] = {}
         self._parts: dict[Any, Part] = {}
 
@@ -81,7 +90,8 @@ class LayerFunctions:
         """Images (B, H, W, channels) → the first searchable layer's input."""
         if "stem" not in self._parts:
             net, space = self._supernet, self._supernet.space
-            spec = tf.TensorSpec([None, *space.input_size, space.input_channels])
+            dtype = tf.float32 if self._normalisation is None else tf.uint8
+            spec = tf.TensorSpec([None, *space.input_size, space.input_channels], dtype)
             self._parts["stem"] = self._fixed(net.stem, spec)
         return self._parts["stem"]
 
@@ -153,13 +163,16 @@ class LayerFunctions:
         widths, dtype = tuple(norms.values()), self._supernet.compute_dtype
         signature = (spec, tf.TensorSpec([2, sum(widths)]))
 
+        def taken(x):
+            return tf.cast(network_input(x, self._normalisation), dtype)
+
         def recalculate(x, sums):
-            y, moments = layer(tf.cast(x, dtype), None)
+            y, moments = layer(taken(x), None)
             return y, sums + _raw([moments[name] for name in norms])
 
         def run(x, statistics):
             parts = dict(zip(norms, tf.split(statistics, widths, axis=1), strict=True))
-            return layer(tf.cast(x, dtype), parts)[0]
+            return layer(taken(x), parts)[0]
 
         made = self._compiled(recalculate, signature), self._compiled(run, signature)
         return Part(*made, widths, tuple(norms))

@@ -11,13 +11,12 @@ On other devices the libraries' own operations are used.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from neas_tf.supernet.switches import in_xla
+from neas_tf.supernet.switches import accelerated, in_xla
 
 # Columns of a kernel whose gradient is taken at once.
 _COLUMNS = 3
@@ -27,12 +26,7 @@ _SMALL = 4
 
 def cpu_only() -> bool:
     """Whether the graph being built runs on the CPU's own operations: no accelerator, no XLA."""
-    return not in_xla() and _no_accelerator()
-
-
-@functools.cache
-def _no_accelerator() -> bool:
-    return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
+    return not in_xla() and not accelerated()
 
 
 def symmetric_padding(kernel: int, stride: int) -> str | list[list[int]]:

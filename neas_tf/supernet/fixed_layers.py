@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,23 @@ class FixedLayer(tf_keras.layers.Layer):
         gamma, beta = self.roles[f"{name}/gamma"], self.roles[f"{name}/beta"]
         return functional.batch_norm(x, gamma, beta, statistics)
 
-    def update_moving(self, moments: dict[str, tf.Tensor], momentum: float) -> None:
-        """Moves the running statistics towards the moments (name → (2, C))."""
-        for name, value in moments.items():
-            for i, role in enumerate(("moving_mean", "moving_variance")):
-                variable = self.roles[f"{name}/{role}"]
-                variable.assign(variable * momentum + value[i] * (1.0 - momentum))
+    def moving_of(self, moments: dict[str, tf.Tensor]) -> list[tuple[list[tf.Variable], tf.Tensor]]:
+        """Mean's and variance's running statistics of each batch normalisation, and its moments (2, C)."""
+        kinds = ("moving_mean", "moving_variance")
+        return [([self.roles[f"{n}/{kind}"] for kind in kinds], v) for n, v in moments.items()]
+
+
+def update_moving(
+    pairs: Sequence[tuple[Sequence[tf.Variable], tf.Tensor]], momentum: float
+) -> None:
+    """Moves running statistics towards moments, all with one product and sum; see `FixedLayer.moving_of`."""
+    variables = [variable for own, _ in pairs for variable in own]
+    before = tf.concat(variables, 0)
+    values = tf.concat([tf.reshape(moments, [-1]) for _, moments in pairs], 0)
+    after = before * momentum + values * (1.0 - momentum)
+    sizes = [int(variable.shape[0]) for variable in variables]
+    for variable, value in zip(variables, tf.split(after, sizes), strict=True):
+        variable.assign(value)
 
 
 class Stem(FixedLayer):

@@ -8,6 +8,7 @@ of its own, and none of them is the supernet's).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -45,14 +46,27 @@ convolution = _with_gradients(convolutions.convolve, convolutions.convolution_gr
 depthwise = _with_gradients(convolutions.convolve_channels, convolutions.depthwise_gradients)
 
 
+class Moments(NamedTuple):
+    """Of a batch, per channel.
+
+    Attributes:
+      mean: (C,).
+      unbiased: (C,), the variance with n − 1 in the denominator.
+      share: (n − 1) / n, a number where n is known while the graph is built.
+    """
+
+    mean: tf.Tensor
+    unbiased: tf.Tensor
+    share: np.float32 | tf.Tensor
+
+
 def normalise_batch(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, ...]]:
+) -> tuple[tf.Tensor, Moments, tuple[tf.Tensor, ...]]:
     """Batch normalisation with the batch's own moments.
 
     Returns:
-      The normalised map (B, H, W, C), the (2, C) mean and (biased) variance, and what
-      `normalise_batch_gradient` needs.
+      The normalised map (B, H, W, C), the moments, and what `normalise_batch_gradient` needs.
     """
     y, mean, variance, *reserve = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=EPSILON, is_training=True
@@ -60,11 +74,11 @@ def normalise_batch(
     # The op returns the unbiased variance n/(n-1)·v; for one value a channel v itself.
     known = x.shape[:3].num_elements()
     if known is not None:  # mostly: a number in the graph instead of eight operations
-        variance = variance * (np.float32(known - 1) / np.float32(known) if known > 1 else 1.0)
+        share = np.float32(known - 1) / np.float32(known) if known > 1 else np.float32(1.0)
     else:
         count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-        variance = variance * tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
-    return y, tf.stack([mean, variance]), tuple(reserve)
+        share = tf.where(count > 1, (count - 1) / tf.maximum(count, 1), 1.0)
+    return y, Moments(mean, variance, share), tuple(reserve)
 
 
 def normalise_batch_gradient(
@@ -99,7 +113,8 @@ def batch_norm(
     """
     channels = x.shape[-1]
     if statistics is None:
-        return normalise_batch(x, gamma, beta)[:2]
+        y, found, _ = normalise_batch(x, gamma, beta)
+        return y, tf.stack([found.mean, found.unbiased * found.share])
     statistics = statistics[:, :channels]
     scale = gamma * tf.math.rsqrt(statistics[1] + EPSILON)
     offset = beta - statistics[0] * scale
@@ -126,7 +141,12 @@ def squeeze_excite(
 
 def gate(linear: tf.Tensor) -> tf.Tensor:
     """The factors of `squeeze_excite`, (B, C) to (B, 1, 1, C)."""
-    return (tf.nn.relu6(linear) * (1.0 / 6.0))[:, None, None, :]
+    return as_map(tf.nn.relu6(linear) * (1.0 / 6.0))
+
+
+def as_map(x: tf.Tensor) -> tf.Tensor:
+    """(B, C) to (B, 1, 1, C), without an operation that computes."""
+    return tf.expand_dims(tf.expand_dims(x, 1), 1)
 
 
 def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -9,11 +9,14 @@ returns has static shapes (`KeptSlots`).
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from neas_tf.supernet.functional import Moments
 from neas_tf.supernet.operator_passes import Backward, Forward, Kept, KeptSlots
 from neas_tf.supernet.row_layout import Stack
 from neas_tf.supernet.switches import in_xla, switch
@@ -63,7 +66,6 @@ class LayerProgram:
         self._forward = tf.function(self._run, **settings)
         self._backward = tf.function(self._run_back, **settings)
         self._backward_eager = tf.function(self._run_back_eager, **settings)
-        self._norms = len(shape.moment_widths)
         self._slots = KeptSlots(shape.stacks, static=for_xla)
 
     def __call__(
@@ -72,8 +74,8 @@ class LayerProgram:
         row: tf.Tensor,
         choice: Choice,
         first: Sequence[tf.Tensor] | None,
-        statistics: Sequence[tf.Tensor] | None = None,
-    ) -> tuple[tf.Tensor, ...]:
+        statistics: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs a layer for one path.
 
         Args:
@@ -83,15 +85,16 @@ class LayerProgram:
           statistics: None for the batch's moments, else what to normalise with, as the moments.
 
         Returns:
-          The map, then (2, C) moments for each batch normalisation in the order of the operator's
-          steps, zero-padded; zeros after its last one and where the operator is skip.
+          The map, and mean and variance (2, ΣC) of the batch normalisations side by side, in the order of
+          the operator's steps, each zero-padded to the widest operator's; zeros after its last one and
+          where the operator is skip. With `statistics` those.
         """
         shared = first is not None
         if first is None:
             first = self._no_first(x)
         if statistics is not None:
-            results, _ = self._forward(x, row, choice, self._loose(first), list(statistics))
-            return self._shaped(x, results)
+            results, _ = self._forward(x, row, choice, self._loose(first), statistics)
+            return self._shaped(x, results)[0], statistics
 
         @tf.custom_gradient
         def differentiable(x, row, *first):
@@ -101,7 +104,7 @@ class LayerProgram:
                 backward = self._backward if tf.inside_function() else self._backward_eager
                 dx, drow, dfirst = backward(dy, x, row, choice, kept)
                 # Nothing is derived from moments.
-                return dx, drow, dfirst if shared else None, *[None] * self._norms
+                return dx, drow, dfirst if shared else None, None
 
             return self._shaped(x, outputs), gradient
 
@@ -110,8 +113,8 @@ class LayerProgram:
     def _no_first(self, x) -> list[tf.Tensor]:
         """What stands for `first` where there is none."""
         if not self._for_xla:
-            return [tf.zeros([0] * 4, x.dtype)] + [tf.zeros([0, 0])] * self._norms
-        return [tf.zeros([tf.shape(x)[0], *self.shape.out_shape], x.dtype), *self._padded(())]
+            return [tf.zeros([0] * 4, x.dtype), tf.zeros([0, 0])]
+        return [tf.zeros([tf.shape(x)[0], *self.shape.out_shape], x.dtype), self._side_by_side(())]
 
     def _loose(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The values without their static shapes, for one graph to serve whatever they hold."""
@@ -120,11 +123,11 @@ class LayerProgram:
         unknown = tf.TensorShape(None)
         return [tf.raw_ops.PlaceholderWithDefault(input=v, shape=unknown) for v in values]
 
-    def _shaped(self, x, results) -> tuple[tf.Tensor, ...]:
-        results[0].set_shape([x.shape[0], *self.shape.out_shape])
-        for value, width in zip(results[1:], self.shape.moment_widths, strict=True):
-            value.set_shape([2, width])
-        return tuple(results)
+    def _shaped(self, x, results) -> tuple[tf.Tensor, tf.Tensor]:
+        y, moments = results
+        y.set_shape([x.shape[0], *self.shape.out_shape])
+        moments.set_shape([2, sum(self.shape.moment_widths)])
+        return y, moments
 
     def _run(self, x, row, choice, first, statistics):
         shape, training = self.shape, statistics is None
@@ -132,31 +135,48 @@ class LayerProgram:
         def kept(stack: Stack | None, values: Kept, x) -> Kept:
             return self._slots.fill(stack, values, x) if training else Kept([], [])
 
+        def given(statistics):
+            return None if training else tf.split(statistics[0], shape.moment_widths, axis=1)
+
         def stack(stack: Stack, x, row, member, _, statistics):
-            run = Forward(stack, row, member, None if training else statistics)
+            run = Forward(stack, row, member, given(statistics))
             y = run(x)
             if shape.residual:
                 y = x + y
-            return [y, *self._padded(run.moments)], kept(stack, run.kept, x)
+            return [y, self._side_by_side(run.moments)], kept(stack, run.kept, x)
 
         def skip(x, *_):
-            return [tf.identity(x), *self._padded(())], kept(None, Kept([], []), x)
+            return [tf.identity(x), self._side_by_side(())], kept(None, Kept([], []), x)
 
         def same(x, row, member, first, _):
             return [tf.identity(value) for value in first], kept(None, Kept([], []), x)
 
         branches: list[Callable[..., Any]] = [functools.partial(stack, own) for own in shape.stacks]
         branches += [skip] * shape.has_skip + [same]
-        inputs = (x, row, choice.member, list(first), statistics or [])
+        inputs = (x, row, choice.member, list(first), [] if training else [statistics])
         return switch(choice.branch, branches, inputs)
 
-    def _padded(self, moments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def _side_by_side(self, moments: Sequence[Moments]) -> tf.Tensor:
+        """Means and variances (2, ΣC), with zeros where there are none: two operations for all."""
         widths = self.shape.moment_widths
-        padded = [
-            tf.pad(value, [[0, 0], [0, width - value.shape[-1]]])
-            for value, width in zip(moments, widths, strict=False)
-        ]
-        return padded + [tf.zeros([2, width]) for width in widths[len(padded) :]]
+        if not moments:
+            return tf.zeros([2, sum(widths)])
+        known = all(isinstance(found.share, np.float32) for found in moments)
+        parts, shares = [], np.ones([2, sum(widths)], np.float32)
+        for row, kind in enumerate(("mean", "unbiased")):
+            begin = 0
+            for found, width in itertools.zip_longest(moments, widths):
+                end = begin + (int(found.mean.shape[0]) if found else 0)
+                if found and row and known:
+                    shares[row, begin:end] = found.share
+                if found:
+                    value = getattr(found, kind)
+                    parts.append(value * found.share if row and not known else value)
+                if end < begin + width:
+                    parts.append(tf.zeros([begin + width - end]))
+                begin += width
+        both = tf.reshape(tf.concat(parts, 0), [2, -1])
+        return both * shares if known else both
 
     def _run_back_eager(self, dy, x, row, choice, kept):
         # Called eagerly, the tensors have the shapes of the stack that ran.

@@ -17,6 +17,7 @@ import tf_keras
 
 from neas_tf.supernet.convolutions import cpu_only
 from neas_tf.supernet.model import UpdateRule, trunk_scale
+from neas_tf.supernet.switches import on_host
 
 
 class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
@@ -86,10 +87,16 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         if not rule.rows:
             paths = (state["architecture"].shape[-1] - 1) // self._num_layers
             grad = rule.scaled(grad, state["architecture"], paths)
-            value, velocity = tf.convert_to_tensor(var), tf.convert_to_tensor(slot)
-            decayed = value if len(var.shape) > 1 else 0.0
-            value, velocity = self._step(state["lr_t"], grad, value, velocity, decayed)
-            return tf.group(slot.assign(velocity), var.assign(value))
+            if self.weight_decay and len(var.shape) > 1:
+                grad += self.weight_decay * tf.convert_to_tensor(var)
+            return tf.raw_ops.ResourceApplyKerasMomentum(
+                var=var.handle,
+                accum=slot.handle,
+                lr=state["lr_t"],
+                grad=grad,
+                momentum=self.momentum,
+                use_nesterov=self.nesterov,
+            )
         drawn = state["drawn"][rule.layer - 1]
         if grad.shape[0] != 1:
             grad = tf.linalg.matmul(drawn.shares, grad)
@@ -140,7 +147,7 @@ class _Drawn(NamedTuple):
     """Which rows of a layer a step moves.
 
     Attributes:
-      row: int32 (K,), the row of each path, that of another path where its operator has none (skip);
+      row: int64 (K,), the row of each path, that of another path where its operator has none (skip);
         of D ensembles (D·K,), all their paths.
       first: bool (K,), whether the path has a row and no path before has the same.
       shares: float32 (K, K), by how much path j's gradient moves the row of path i: that of paths
@@ -169,7 +176,17 @@ def _row_tables(rules: Sequence[UpdateRule], num_layers: int) -> np.ndarray:
 
 
 def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list[_Drawn]:
-    """Of each layer, from `_row_tables`."""
+    """Of each layer, from `_row_tables`: worked out beside the device, for its integers are few."""
+    with on_host():
+        parts = _drawn_of_all(tables, architecture, num_layers)
+    layers = zip(*(tf.unstack(part, num_layers) for part in parts), strict=True)
+    return [_Drawn(*part) for part in layers]
+
+
+def _drawn_of_all(
+    tables: np.ndarray, architecture: tf.Tensor, num_layers: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`_Drawn` with the layers as the first axis."""
     draws = tf.reshape(architecture, [-1, architecture.shape[-1]])  # (D, 1 + K·d)
     operators = tf.transpose(tf.reshape(draws[:, 1:], [-1, num_layers]))  # (d, D·K)
     operators = tf.minimum(operators, tables.shape[1] - 1)  # the last one: without a row
@@ -185,14 +202,13 @@ def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list
         shares *= trunk_scale(layers, splits, num_paths)  # that of path j, in all rows i
     earlier = np.tri(row.shape[1], k=-1, dtype=bool) & has_row[:, None, :]
     first = has_row & ~tf.reduce_any(same & earlier, 2)
-    parts = zip(*(tf.unstack(part, num_layers) for part in (row, first, shares)), strict=True)
-    return [_Drawn(*part) for part in parts]
+    return tf.cast(row, tf.int64), first, shares
 
 
 def _decayed(values: tf.Tensor, rows: tf.Tensor, rule: UpdateRule) -> tf.Tensor:
     """Of the rows' values (n, row width) those that weight decay reaches, zeros elsewhere."""
-    reach = tf.gather(tf.constant(rule.decayed, tf.int32), rows)[:, None]
-    return tf.where(tf.range(values.shape[1])[None, :] < reach, values, 0.0)
+    reach = tf.gather(tf.constant(rule.decayed, tf.int32, [len(rule.decayed), 1]), rows)
+    return tf.where(np.arange(values.shape[1], dtype=np.int32) < reach, values, 0.0)
 
 
 def _key(var) -> str:

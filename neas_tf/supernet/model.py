@@ -7,6 +7,7 @@ indices], `Architecture.to_array`. Layers before the split are computed once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ import tf_keras
 
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.supernet.fixed_layers import Head, Stem
-from neas_tf.supernet.searchable_layer import SearchableLayer
+from neas_tf.supernet.fixed_layers import Head, Stem, update_moving
+from neas_tf.supernet.searchable_layer import Drawn, SearchableLayer, drawn_in
 
 
 class SupernetOutput(NamedTuple):
@@ -25,8 +26,9 @@ class SupernetOutput(NamedTuple):
     Attributes:
       logits: (K, B, classes) float32.
       features: (K, B, H, W, C), the paths' maps after the last searchable layer.
-      moments: nested (2, C) mean and variance of every batch normalisation that ran; the same
-        structure is taken as `statistics`.
+      moments: mean and variance of every batch normalisation that ran, the same structure as is taken for
+        `statistics`: `stem` (2, C) by name, `layers` for each layer and path (2, ΣC) as in
+        `LayerProgram`, `heads` for each path (2, C) by name.
     """
 
     logits: tf.Tensor
@@ -96,12 +98,18 @@ class Supernet(tf_keras.Model):
         alive = tuple(tuple(row for row in rows if next(flags)) for rows in self._whole.alive)
         return dataclasses.replace(self._whole, alive=alive)
 
-    def drawn_rows(self, architecture: tf.Tensor) -> list[tf.Tensor]:
-        """For each searchable layer the weights (K, row width) that the ensemble draws."""
-        drawn = tf.reshape(architecture[1:], [self.num_paths, -1])
-        return [layer.drawn_rows(drawn[:, m]) for m, layer in enumerate(self.searchable)]
+    def drawn(self, architecture: tf.Tensor) -> list[Drawn]:
+        """What the ensemble draws in each searchable layer."""
+        return drawn_in(self.searchable, architecture)
 
-    def call(self, images, architecture, statistics=None, rows=None) -> SupernetOutput:
+    def drawn_rows(self, drawn: Sequence[Drawn]) -> list[tf.Tensor]:
+        """For each searchable layer the weights (K, row width) that the ensemble draws."""
+        return [
+            tf.gather(layer.rows, own.rows)
+            for layer, own in zip(self.searchable, drawn, strict=True)
+        ]
+
+    def call(self, images, architecture, statistics=None, rows=None, drawn=None) -> SupernetOutput:
         """Runs one ensemble.
 
         Args:
@@ -109,15 +117,16 @@ class Supernet(tf_keras.Model):
           architecture: int32 (1 + K·d,).
           statistics: BN statistics in the structure of `SupernetOutput.moments`; None
             normalises with the batch's own moments (training and recalibration).
-          rows: `drawn_rows(architecture)`, where gradients by them are wanted.
+          rows: `drawn_rows`, where gradients by them are wanted.
+          drawn: `drawn(architecture)`, where it is known already.
         """
-        split, drawn = architecture[0], tf.reshape(architecture[1:], [self.num_paths, -1])
+        drawn = self.drawn(architecture) if drawn is None else drawn
         rows = rows or [None] * len(self.searchable)
         given = statistics or {"stem": None, "layers": [None] * len(self.searchable), "heads": None}
         x, stem_moments = self.stem(tf.cast(images, self.compute_dtype), given["stem"])
         maps, layer_moments = [x] * self.num_paths, []
         for m, layer in enumerate(self.searchable):
-            maps, moments = layer(maps, drawn[:, m], split, given["layers"][m], rows[m])
+            maps, moments = layer(maps, drawn[m], given["layers"][m], rows[m])
             layer_moments.append(moments)
         logits, head_moments = [], []
         for k, head in enumerate(self.heads):
@@ -128,14 +137,14 @@ class Supernet(tf_keras.Model):
         everything = {"stem": stem_moments, "layers": layer_moments, "heads": head_moments}
         return SupernetOutput(tf.stack(logits), tf.stack(maps), everything)
 
-    def update_moving(self, moments, architecture) -> None:
+    def update_moving(self, moments, drawn: Sequence[Drawn]) -> None:
         """Moves the running BN statistics of the drawn operators towards a step's moments."""
-        rows = tf.reshape(architecture[1:], [self.num_paths, -1])
-        self.stem.update_moving(moments["stem"], self.momentum)
-        for m, layer in enumerate(self.searchable):
-            layer.update_moving(moments["layers"][m], self.momentum, rows[:, m])
+        fixed = self.stem.moving_of(moments["stem"])
         for head, values in zip(self.heads, moments["heads"], strict=True):
-            head.update_moving(values, self.momentum)
+            fixed += head.moving_of(values)
+        update_moving(fixed, self.momentum)
+        for m, layer in enumerate(self.searchable):
+            layer.update_moving(moments["layers"][m], self.momentum, drawn[m])
 
 
 class UpdateRule(NamedTuple):

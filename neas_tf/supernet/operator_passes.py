@@ -13,8 +13,8 @@ import tensorflow as tf
 from neas_tf.operators import Step, squeeze_width
 from neas_tf.supernet import convolutions, functional
 from neas_tf.supernet.fixed_layers import SQUEEZE
-from neas_tf.supernet.row_layout import Stack
-from neas_tf.supernet.switches import in_xla, switch
+from neas_tf.supernet.row_layout import ALIGNMENT, Stack
+from neas_tf.supernet.switches import in_xla, on_host, switch
 
 
 class Kept(NamedTuple):
@@ -133,11 +133,12 @@ class _Member:
     """The weights of the chosen operator of a stack, out of its row."""
 
     def __init__(self, stack: Stack, row: tf.Tensor, member: tf.Tensor):
-        self.stack, self.row, self.member = stack, row, member
+        self.stack, self.member = stack, member
+        self._pieces = _pieces(stack, row)
 
     def weight(self, role: str, number: int = 0) -> tf.Tensor:
         """The weight of a role, shaped as that of the stack's operator `number`."""
-        return _weight(self.stack, self.row, role, number)
+        return _beginning(self._pieces[role], self.stack.shape(number, role))
 
     def convolved(
         self, step: Step, number: int, function: Callable[..., Any], x: tf.Tensor, *dy: tf.Tensor
@@ -151,28 +152,33 @@ class _Member:
         sizes = [steps[number].kernel for steps in self.stack.steps]
         different = sorted(set(sizes))
 
-        def kernel(row: tf.Tensor, size: int) -> tf.Tensor:
-            return _weight(self.stack, row, role, sizes.index(size))
+        place = self._pieces[role]
+
+        def kernel(place: tf.Tensor, size: int) -> tf.Tensor:
+            return _beginning(place, self.stack.shape(sizes.index(size), role))
 
         def flat(gradient: tf.Tensor) -> tf.Tensor:
             return _widened(tf.reshape(gradient, [-1]), self.stack.places[role].size)
 
-        def run_with(size: int, row: tf.Tensor, x: tf.Tensor, *dy: tf.Tensor) -> Any:
-            result = function(x, kernel(row, size), stride, *dy)
+        def run_with(size: int, place: tf.Tensor, x: tf.Tensor, *dy: tf.Tensor) -> Any:
+            result = function(x, kernel(place, size), stride, *dy)
             return (result[0], flat(result[1])) if dy else result
 
         if len(different) == 1:
-            return run_with(different[0], self.row, x, *dy)
-        which = tf.gather(tf.constant([different.index(size) for size in sizes]), self.member)
+            return run_with(different[0], place, x, *dy)
+        which, order = self.member, [different.index(size) for size in sizes]
+        if order != list(range(len(order))):  # more operators than sizes, or the largest first
+            with on_host():
+                which = tf.gather(tf.constant(order), which)
         alike = len({size % 2 for size in different}) == 1
         if not (in_xla() and step.kind == "depthwise" and alike):
             branches = [functools.partial(run_with, size) for size in different]
-            return switch(which, branches, (self.row, x, *dy))
+            return switch(which, branches, (place, x, *dy))
         # For XLA every branch is another program to compile: a small depthwise kernel runs as a
         # large one with zeros around it. A 3×3 kernel among 5×5 ones has a border of 1.
         borders = [(different[-1] - size) // 2 for size in different]
         padded = [
-            tf.pad(kernel(self.row, size), [[b, b], [b, b], [0, 0], [0, 0]])
+            tf.pad(kernel(place, size), [[b, b], [b, b], [0, 0], [0, 0]])
             for size, b in zip(different, borders, strict=True)
         ]
         result = function(x, _select(which, padded), stride, *dy)
@@ -183,9 +189,22 @@ class _Member:
         return dx, _select(which, [flat(dkernel[b : side - b, b : side - b]) for b in borders])
 
 
-def _weight(stack: Stack, row: tf.Tensor, role: str, number: int) -> tf.Tensor:
-    place, shape = stack.places[role], stack.shape(number, role)
-    return tf.reshape(row[place.offset : place.offset + math.prod(shape)], shape)
+def _pieces(stack: Stack, row: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What lies at each place of a row, by role, in lines of `ALIGNMENT` numbers.
+
+    One operation for all, which copies nothing where every piece begins aligned.
+    """
+    offsets = [place.offset for place in stack.places.values()] + [stack.width]
+    ends = [*offsets, row.shape[0]] if row.shape[0] > stack.width else offsets
+    lines = [(b - a) // ALIGNMENT for a, b in itertools.pairwise(ends)]
+    parts = tf.split(tf.reshape(row, [-1, ALIGNMENT]), lines)
+    return dict(zip(stack.places, parts, strict=False))
+
+
+def _beginning(place: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """A weight of this shape, with which its place begins."""
+    flat, count = tf.reshape(place, [-1]), math.prod(shape)
+    return tf.reshape(flat if flat.shape[0] == count else flat[:count], shape)
 
 
 def _select(which: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -197,13 +216,16 @@ def _select(which: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 class Forward(_Member):
-    """A stack's program; `moments` are its batch normalisations', `kept` what the gradient needs."""
+    """A stack's program; `moments` are its batch normalisations', `kept` what the gradient needs.
+
+    With `statistics`, (2, C') each, it keeps neither.
+    """
 
     def __init__(self, stack, row, member, statistics):
         super().__init__(stack, row, member)
-        self.moments: list[tf.Tensor] = []
+        self.moments: list[functional.Moments] = []
         self.kept = Kept([], [])
-        self._statistics = statistics
+        self._statistics = None if statistics is None else iter(statistics)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """The operator's output (B, H, W, C), without the residual connection."""
@@ -222,9 +244,7 @@ class Forward(_Member):
         name = f"{step.role}_bn"
         gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
         if self._statistics is not None:
-            given = self._statistics[len(self.moments)]
-            y, moments = functional.batch_norm(x, gamma, beta, given)
-            self.moments.append(moments)
+            y, _ = functional.batch_norm(x, gamma, beta, next(self._statistics))
             return functional.ACTIVATIONS[step.activation](y)
         y, moments, reserve = functional.normalise_batch(x, gamma, beta)
         self.moments.append(moments)
@@ -326,4 +346,4 @@ class Backward(_Member):
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.constant(x.shape[1] * x.shape[2], x.dtype)
-        return dy * functional.gate(linear) + (dmean / pixels)[:, None, None, :]
+        return dy * functional.gate(linear) + functional.as_map(dmean / pixels)

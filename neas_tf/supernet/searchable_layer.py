@@ -7,8 +7,8 @@ the layer's program, so that gradients, optimizer and all-reduce see the drawn r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,103 @@ from neas_tf.space.search_space import LayerSpec
 from neas_tf.supernet.fixed_layers import FixedLayer, initial_value
 from neas_tf.supernet.layer_program import Choice, LayerShape, layer_program
 from neas_tf.supernet.row_layout import Stack
+from neas_tf.supernet.switches import on_host
+
+_NEVER = 1 << 20  # more than any split point
+
+
+class Drawn(NamedTuple):
+    """What the K paths of an ensemble draw in one layer of R rows.
+
+    Attributes:
+      choices: of each path, what it runs; the integers are in host memory.
+      rows: int64 (K,), each path's row; the first one where its operator has none (skip).
+      weights: float32 (R, K), by how much each path's moments move a row's statistics.
+      moves: bool (R, 1, 1), whether any path drew the row.
+    """
+
+    choices: list[Choice]
+    rows: tf.Tensor
+    weights: tf.Tensor
+    moves: tf.Tensor
+
+
+def drawn_in(layers: Sequence[SearchableLayer], architecture: tf.Tensor) -> list[Drawn]:
+    """What an ensemble draws in each layer, for all of them at once and where integers are cheap.
+
+    `architecture` is int32 (1 + K·d,), for as many layers d.
+    """
+    tables = _tables(layers)
+    with on_host():
+        drawn = tf.transpose(tf.reshape(architecture[1:], [-1, len(layers)]))  # (d, K)
+        num_paths = drawn.shape[1]
+        branches, members, rows = (
+            tf.gather(tf.constant(table), drawn, axis=1, batch_dims=1)
+            for table in (tables.branches, tables.members, tables.rows)
+        )
+        # K = 2, layer 5. With s = 7 the layer is shared: path 1 runs its operator, path 2 takes
+        # the last branch, which returns path 1's result. With s = 3 both run their own.
+        later = np.arange(num_paths) > 0
+        shared = (tables.numbers <= architecture[0])[:, None] & later
+        branches = tf.where(shared, tables.last[:, None], branches)
+        # Which path drew which row; skip has none. Paths that drew the same row share it: K = 2,
+        # both drew row 1 of 3: weights [[0, 0], [½, ½], [0, 0]], so that row moves to the mean
+        # of both paths' moments, and rows 0 and 2 keep theirs.
+        drew = tf.equal(tables.operators[:, :, None], drawn[:, None, :])  # (d, R, K)
+        weights = tf.cast(drew, tf.float32)
+        weights /= tf.maximum(tf.reduce_sum(weights, 2, keepdims=True), 1.0)
+        moves = tf.expand_dims(tf.reduce_any(drew, 2, keepdims=True), 3)
+        branches, members = (tf.unstack(tf.reshape(part, [-1])) for part in (branches, members))
+    result = []
+    for m, (layer, *parts) in enumerate(
+        zip(layers, tf.unstack(rows), tf.unstack(weights), tf.unstack(moves), strict=True)
+    ):
+        own = slice(m * num_paths, (m + 1) * num_paths)
+        choices = [Choice(*pair) for pair in zip(branches[own], members[own], strict=True)]
+        count = len(layer.members)
+        if count < tables.operators.shape[1]:
+            parts[1:] = [part[:count] for part in parts[1:]]
+        result.append(Drawn(choices, *parts))
+    return result
+
+
+class _Tables(NamedTuple):
+    """What operators are in d layers.
+
+    Attributes:
+      branches, members: int32 (d, N), of each operator of the space.
+      rows: int64 (d, N), likewise; 0 for skip.
+      operators: int32 (d, R), of each row; -1 behind the last.
+      last: int32 (d,), the branch that returns the first path's result.
+      numbers: int32 (d,), the layers' numbers, beyond every split point where a layer cannot be shared.
+    """
+
+    branches: np.ndarray
+    members: np.ndarray
+    rows: np.ndarray
+    operators: np.ndarray
+    last: np.ndarray
+    numbers: np.ndarray
+
+
+def _tables(layers: Sequence[SearchableLayer]) -> _Tables:
+    most = max(len(layer.members) for layer in layers)
+    rows, operators = [], []
+    for layer in layers:
+        members = layer.members
+        every = range(len(layer.operators))
+        rows.append([members.index(i) if i in members else 0 for i in every])
+        operators.append([*members, *[-1] * (most - len(members))])
+    numbers = [layer.spec.number if layer.can_share else _NEVER for layer in layers]
+    columns = (
+        [layer.branch_of for layer in layers],
+        [layer.member_of for layer in layers],
+        np.array(rows, np.int64),
+        operators,
+        [len(layer.stacks) + layer.has_skip for layer in layers],
+        numbers,
+    )
+    return _Tables(*(np.asarray(c, getattr(c, "dtype", np.int32)) for c in columns))
 
 
 class SearchableLayer(FixedLayer):
@@ -66,12 +163,12 @@ class SearchableLayer(FixedLayer):
             (*layer.out_size, layer.c_out),
         )
         # Operator index → branch (stacks first, then skip), and → number within its stack.
-        self._branch, self._member = [0] * len(operators), [0] * len(operators)
+        self.branch_of, self.member_of = [0] * len(operators), [0] * len(operators)
         for branch, stack in enumerate(self.stacks):
             for member, i in enumerate(stack.indices):
-                self._branch[i], self._member[i] = branch, member
+                self.branch_of[i], self.member_of[i] = branch, member
         if self.has_skip:
-            self._branch[self.operators.index(SKIP)] = len(self.stacks)
+            self.branch_of[self.operators.index(SKIP)] = len(self.stacks)
 
     def build(self, input_shape):
         """Creates the operators' rows and their running statistics."""
@@ -96,69 +193,42 @@ class SearchableLayer(FixedLayer):
         self.moving = self.add("moving", statistics, trainable=False)
         super().build(input_shape)
 
-    def drawn_rows(self, operators: tf.Tensor) -> tf.Tensor:
-        """The rows (K, row_width) of operators (K,); the first one where the operator is skip."""
-        indices = range(len(self.operators))
-        table = [self.members.index(i) if i in self.members else 0 for i in indices]
-        return tf.gather(self.rows, tf.gather(tf.constant(table, tf.int32), operators))
-
-    def choice(self, operator: tf.Tensor) -> Choice:
-        """What the layer's program needs to know of an operator (int32 scalar)."""
-        branch, member = (tf.constant(t, tf.int32) for t in (self._branch, self._member))
-        return Choice(tf.gather(branch, operator), tf.gather(member, operator))
-
-    def call(self, inputs, operators, split_point, statistics=None, rows=None):
+    def call(self, inputs, drawn, statistics=None, rows=None):
         """Runs the layer for K paths; what they share is computed once.
 
         Args:
           inputs: K maps (B, H, W, C); the same tensor K times where nothing can have split.
-          operators: int32 (K,), indices into the space's operators.
-          split_point: int32 scalar s.
-          statistics: None for the batch's moments, or K tuples as in the result.
-          rows: `drawn_rows(operators)`, where a gradient by them is wanted.
+          drawn: what the paths draw here, see `drawn_in`.
+          statistics: None for the batch's moments, or K tensors as in the result.
+          rows: (K, row width) of `self.rows`, where a gradient by them is wanted.
 
         Returns:
-          K maps and K tuples of moments (2, C), one for each batch normalisation in the order of
-          the operator's steps, zero-padded to the widest operator's; zeros after its last one
-          and where the operator is skip.
+          K maps and K times mean and variance (2, ΣC) of the batch normalisations, see `LayerProgram`.
         """
-        rows = self.drawn_rows(operators) if rows is None else rows
+        rows = tf.gather(self.rows, drawn.rows) if rows is None else rows
         # The gradient of a reshape costs nothing, that of `unstack` a copy.
         rows = [tf.reshape(rows, [-1])] if self.num_paths == 1 else tf.unstack(rows)
         outputs: list[tf.Tensor] = []
-        moments: list[tuple[tf.Tensor, ...]] = []
+        moments: list[tf.Tensor] = []
         for k in range(self.num_paths if self.can_split else 1):
-            # K = 2, layer 5. With s = 7 the layer is shared: path 1 runs its operator, path 2 takes
-            # the last branch, which returns `first`, path 1's result. With s = 3 both run their own.
-            choice, first = self.choice(operators[k]), None
-            if k and self.can_share:
-                last = len(self.stacks) + self.has_skip
-                shared = self.spec.number <= split_point
-                choice = choice._replace(branch=tf.where(shared, last, choice.branch))
-                first = (outputs[0], *moments[0])
+            first = (outputs[0], moments[0]) if k and self.can_share else None
             given = None if statistics is None else statistics[k]
-            result = layer_program(self.shape)(inputs[k], rows[k], choice, first, given)
+            result = layer_program(self.shape)(inputs[k], rows[k], drawn.choices[k], first, given)
             outputs.append(result[0])
-            moments.append(tuple(result[1:]))
+            moments.append(result[1])
         missing = self.num_paths - len(outputs)
         return outputs + outputs[:1] * missing, moments + moments[:1] * missing
 
-    def update_moving(self, moments, momentum, operators=None) -> None:
+    def update_moving(self, moments, momentum, drawn=None) -> None:
         """Moves the statistics of the drawn rows only; all other rows keep every bit.
 
-        `moments` are K tuples as `call` returns them, `operators` int32 (K,).
+        `moments` are as `call` returns them, `drawn` is its argument.
         """
-        values = tf.stack([tf.concat(own, 1) for own in moments])  # (K, 2, ΣC)
-        # (rows, K): which path drew which row; skip has none. Paths that drew the same row share it:
-        # K = 2, both drew row 1 of 3: weight [[0, 0], [½, ½], [0, 0]], so that row moves to the mean
-        # of both paths' moments, and rows 0 and 2 keep theirs.
-        drew = tf.equal(tf.constant(self.members, tf.int32)[:, None], operators[None, :])
-        weight = tf.cast(drew, tf.float32)
-        weight /= tf.maximum(tf.reduce_sum(weight, 1, keepdims=True), 1.0)
-        target = tf.einsum("rk,kmc->rmc", weight, values)
-        moved = self.moving * momentum + target * (1.0 - momentum)
-        mask = tf.reduce_any(drew, 1)[:, None, None]
-        self.moving.assign(tf.where(mask, moved, self.moving))
+        values = tf.stack(moments)  # (K, 2, ΣC)
+        target = tf.einsum("rk,kmc->rmc", drawn.weights, values)
+        moving = tf.convert_to_tensor(self.moving)
+        moved = moving * momentum + target * (1.0 - momentum)
+        self.moving.assign(tf.where(drawn.moves, moved, moving))
 
     def weight(self, operator: str, role: str) -> np.ndarray:
         """The weight of one operator, such as `k5e6` and `expand/kernel` or `dw_bn/moving_mean`."""

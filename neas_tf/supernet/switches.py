@@ -26,6 +26,17 @@ def safe_switches() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options(back)
 
 
+@functools.cache
+def accelerated() -> bool:
+    """Whether this process has another device than CPUs."""
+    return {device.device_type for device in tf.config.list_logical_devices()} != {"CPU"}
+
+
+def on_host() -> contextlib.AbstractContextManager[Any]:
+    """The place for small integers: beside an accelerator, whose switches read their index from host memory."""
+    return tf.device("CPU:0") if accelerated() and not in_xla() else contextlib.nullcontext()
+
+
 def in_xla() -> bool:
     """Whether the graph being built is compiled by XLA: under `jit_compile=True`, or on a TPU.
 

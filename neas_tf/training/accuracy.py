@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from neas_tf import data
 from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import network_input
 
 _TOP = 5
 
@@ -28,7 +29,7 @@ def evaluate(
       info: the data.
       part: of the data, such as 'test'.
       batch_size: images of one forward pass.
-      seen: called for each batch with the images (b, h, w, c), their labels (b,) and the logits of
+      seen: called for each batch with the pixels uint8 (b, h, w, c), their labels (b,) and the logits of
         each path and, last, of the ensemble (b, K + 1, classes).
 
     Returns:
@@ -36,11 +37,14 @@ def evaluate(
       and `test_examples`; where there are more than 5 classes, `top5` of the ensemble and
       `path_top5` too. Of equal logits the lower class wins.
     """
-    forward = tf.function(lambda images: model(images, training=False), autograph=False)
+    forward = tf.function(
+        lambda images: model(network_input(images, info.normalisation), training=False),
+        autograph=False,
+    )
     right = right5 = examples = 0
     num_classes = 0
     for images, labels in data.batches_of(
-        data.make_dataset(info, part, batch_size, training=False, seed=0)
+        data.make_dataset(info, part, batch_size, training=False, seed=0, pixels=True)
     ):
         logits = forward(images).numpy().astype(np.float64)  # (b, K, classes)
         scores = np.concatenate([logits, logits.mean(1, keepdims=True)], axis=1)

@@ -14,6 +14,7 @@ from official.core import config_definitions as cfg
 from official.modeling import optimization, performance
 
 from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import Normalisation, network_input
 from neas_tf.config.distillation import ENSEMBLE, WIDEST
 from neas_tf.config.settings import RetrainConfig, SupernetConfig
 from neas_tf.ensemble.model import build_ensemble, trunk_variables
@@ -80,10 +81,12 @@ class _ClassificationTask(base_task.Task):
         stage: SupernetConfig | RetrainConfig,
         num_paths: int,
         class_weights: np.ndarray | None = None,
+        normalisation: Normalisation | None = None,
         **kwargs,
     ):
         super().__init__(params, **kwargs)
         self.stage, self.num_paths, self.class_weights = stage, num_paths, class_weights
+        self.normalisation = normalisation
 
     def build_inputs(self, params, input_context=None):
         """Unused: the stages hand their datasets to the trainer."""
@@ -143,7 +146,8 @@ class SupernetTask(_ClassificationTask):
     Args:
       params: the registry's key.
       space, num_paths, heterogeneous, stage, seed: what is trained and how.
-      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same; and
+        `normalisation` of images that come as pixels.
       capacity: steps that one draw table holds.
     """
 
@@ -212,14 +216,15 @@ class SupernetTask(_ClassificationTask):
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
-        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
-        images, labels = inputs
-        drawn = self.draws.at(optimizer.iterations)
+        """One step on (pixels uint8 or normalised images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = network_input(inputs[0], self.normalisation), inputs[1]
+        table = self.draws.at(optimizer.iterations)
         if self.stage.draws_per_step == 1:
-            loss, output, gradients = self._one_draw(images, labels, drawn, model, optimizer)
+            drawn = model.drawn(table)
+            loss, output, gradients = self._one_draw(images, labels, table, drawn, model, optimizer)
             logits = output.logits
         else:
-            loss, logits, gradients = self._all_draws(images, labels, drawn, model, optimizer)
+            loss, logits, gradients = self._all_draws(images, labels, table, model, optimizer)
             labels = tf.tile(labels, [self.stage.draws_per_step])
         optimizer.apply_gradients(list(zip(gradients, model.trainable_variables, strict=True)))
         if self.stage.draws_per_step == 1:
@@ -228,20 +233,20 @@ class SupernetTask(_ClassificationTask):
             self.process_metrics(metrics, labels, logits)
         return {self.loss: loss / self.num_paths}
 
-    def _one_draw(self, images, labels, architecture, model, optimizer, widest=None):
+    def _one_draw(self, images, labels, architecture, drawn, model, optimizer, widest=None):
         """Loss, output, and gradients by the variables, of those with rows by the drawn rows.
 
         `widest`, with that teacher: what the first draw of the step answers, (B, classes), and
         whether this draw learns from it, 1.0 or 0.0.
         """
-        rows = model.drawn_rows(architecture)
+        rows = model.drawn_rows(drawn)
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            output = model(images, architecture, rows=rows)
+            output = model(images, architecture, rows=rows, drawn=drawn)
             loss = self._with_lessons(labels, output.logits, widest)
             replica_loss = self._replica_loss(loss, optimizer)
-        drawn = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
-        sources = [drawn.get(id(v), v) for v in model.trainable_variables]
+        gathered = {id(layer.rows): own for layer, own in zip(model.searchable, rows, strict=True)}
+        sources = [gathered.get(id(v), v) for v in model.trainable_variables]
         return loss, output, self._gradients(tape, replica_loss, sources, optimizer)
 
     def _with_lessons(self, labels, logits, widest) -> tf.Tensor:
@@ -256,7 +261,7 @@ class SupernetTask(_ClassificationTask):
         """softmax(ensemble / T) of logits (K, B, classes): what a draw's ensemble teaches, (B, classes)."""
         return tf.nn.softmax(tf.reduce_mean(logits, 0) / self.stage.distillation.temperature)
 
-    def _all_draws(self, images, labels, drawn, model, optimizer):
+    def _all_draws(self, images, labels, table, model, optimizer):
         """D draws (D, 1 + K·d) one after the other, so that the memory and the graph are those of one.
 
         Returns:
@@ -276,12 +281,12 @@ class SupernetTask(_ClassificationTask):
         sums = [tf.zeros_like(v) for v, own in zip(variables, with_rows, strict=True) if not own]
 
         def draw(i, total, answer, sums, arrays):
-            architecture = tf.gather(drawn, i)
-            learns = tf.cast(i > 0, tf.float32)
+            architecture = tf.gather(table, i)
+            drawn, learns = model.drawn(architecture), tf.cast(i > 0, tf.float32)
             loss, output, gradients = self._one_draw(
-                images, labels, architecture, model, optimizer, (answer, learns)
+                images, labels, architecture, drawn, model, optimizer, (answer, learns)
             )
-            model.update_moving(output.moments, architecture)
+            model.update_moving(output.moments, drawn)
             answer = tf.where(i > 0, answer, self._answer(output.logits))
             whole = [g for g, own in zip(gradients, with_rows, strict=True) if not own]
             found = [g for g, own in zip(gradients, with_rows, strict=True) if own]
@@ -311,7 +316,8 @@ class EnsembleTask(_ClassificationTask):
       architecture, space, stage: what is trained and how.
       teacher: normalised images (B, H, W, C) → logits (B, classes) that `stage.distillation` speaks
         of; None where it has none, or the paths teach each other.
-      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same.
+      **kwargs: `class_weights`, float32 (classes,) of the loss; None weighs all the same; and
+        `normalisation` of images that come as pixels.
     """
 
     def __init__(
@@ -372,8 +378,8 @@ class EnsembleTask(_ClassificationTask):
     # No control flow of Python to convert, which would take most of the time to the first step.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs, model, optimizer, metrics=None):
-        """One step on (images (B, H, W, C), labels (B,)) of this replica."""
-        images, labels = inputs
+        """One step on (pixels uint8 or normalised images (B, H, W, C), labels (B,)) of this replica."""
+        images, labels = network_input(inputs[0], self.normalisation), inputs[1]
         with tf.GradientTape() as tape:
             logits = tf.transpose(model(images, training=True), [1, 0, 2])
             loss = self._distilled(self.build_losses(labels, logits), logits, images)

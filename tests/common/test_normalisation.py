@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.normalisation import Normalisation
+from neas_tf.common.normalisation import Normalisation, network_input
 
 
 @dataclasses.dataclass
@@ -20,6 +20,21 @@ def test_scale_and_offset_say_the_same_as_mean_and_std():
     np.testing.assert_allclose(normalisation.apply(images), expected, atol=1e-6)
     by_parts = images * np.array(normalisation.scale) + np.array(normalisation.offset)
     np.testing.assert_allclose(by_parts, expected, atol=1e-12)
+    np.testing.assert_allclose(normalisation.undo(normalisation.apply(images)), images, atol=1e-4)
+
+
+def test_arrays_and_tensors_give_the_same_bits_and_only_pixels_are_normalised():
+    tf = pytest.importorskip("tensorflow")
+    normalisation = Normalisation()
+    pixels = np.arange(768, dtype=np.uint8).reshape(-1, 1, 1, 3)
+    expected = normalisation.apply(pixels)
+    traced = tf.function(lambda x: network_input(x, normalisation))
+    for found in (traced(pixels), network_input(tf.constant(pixels), normalisation)):
+        assert found.numpy().tobytes() == expected.tobytes()
+    images = tf.constant(expected)
+    assert network_input(images, normalisation) is images is network_input(images, None)
+    with pytest.raises(ValueError, match="no normalisation"):
+        network_input(tf.constant(pixels), None)
 
 
 def test_reads_its_own_form_and_affine_objects():

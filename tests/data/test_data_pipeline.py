@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from neas_tf import data
 from neas_tf.common.errors import NeasError
+from neas_tf.common.normalisation import network_input
 from neas_tf.data import DataConfig, batch_augment
 from neas_tf.data.pipeline import Slicing
 from neas_tf.data.streams import permuted
@@ -137,6 +138,31 @@ def test_evaluation_on_several_pipelines(opened, source, drop):
         y for _, ys in data.make_dataset(info, "test", 8, False, drop_remainder=drop) for y in ys
     ]
     assert sorted(labels) == sorted(int(y) for y in whole)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("source", SOURCES)
+def test_pixels_travel_as_bytes_and_become_the_same_numbers(opened, source, training):
+    info = opened[source]
+    info = dataclasses.replace(info, config=info.config.replace(cutout=0))
+    part = "supernet" if training else "test"
+    whole = batches(info, part, 3, 8, training, 3)
+    pixels = batches(info, part, 3, 8, training, 3, pixels=True)
+    for (images, labels), (bytes_, same) in zip(whole, pixels, strict=True):
+        assert bytes_.dtype == np.uint8 and images.nbytes == 4 * bytes_.nbytes
+        assert bytes_.nbytes == len(labels) * np.prod(info.input_shape)
+        found = network_input(tf.constant(bytes_), info.normalisation).numpy()
+        assert found.tobytes() == images.tobytes()
+        np.testing.assert_array_equal(labels, same)
+
+
+def test_where_the_mean_takes_the_place_of_pixels_images_stay_normalised(opened):
+    info = opened["digits"]
+    assert info.config.cutout
+    found = batches(info, "supernet", 3, 8, True, 3, pixels=True)
+    assert_same(found, batches(info, "supernet", 3, 8, True, 3))
+    assert found[0][0].dtype == np.float32
+    assert batches(info, "test", 1, 8, False, pixels=True)[0][0].dtype == np.uint8
 
 
 def test_shapes_and_types(opened):

@@ -9,7 +9,6 @@ import synthetic_run
 from PIL import Image
 
 from neas_tf.common.errors import NeasError
-from neas_tf.common.normalisation import Normalisation
 from neas_tf.ensemble.confusion import (
     MAX_BYTES,
     MAX_ERRORS,
@@ -72,15 +71,14 @@ def opened(picture):
 def seen_pictures(size=(8, 6), channels=3, count=300, batch=64, seed=0):
     """(pictures as JSON, images, labels, logits) of a random test of K = 2 paths and 5 classes."""
     rng = np.random.default_rng(seed)
-    normalisation = Normalisation((0.4,) * channels, (0.2,) * channels)
     images = rng.integers(256, size=(count, *size, channels)).astype(np.uint8)
     labels = rng.integers(5, size=count)
     paths = rng.normal(size=(count, 2, 5)) * 3
     logits = np.concatenate([paths, paths.mean(1, keepdims=True)], 1)
-    pictures = Pictures(5, normalisation)
+    pictures = Pictures(5)
     for i in range(0, count, batch):
         part = slice(i, i + batch)
-        pictures.add(normalisation.apply(images[part]), labels[part], logits[part])
+        pictures.add(images[part], labels[part], logits[part])
     return pictures.to_dict(["a", "b", "c", "d", "e"]), images, labels, logits
 
 
@@ -119,10 +117,10 @@ def test_pictures_are_few_and_small(size, channels):
 
 
 def test_logits_that_are_no_numbers_leave_a_whole_file(tmp_path):
-    pictures = Pictures(3, Normalisation((0.5,), (0.5,)))
+    pictures = Pictures(3)
     logits = np.full((2, 2, 3), np.nan)
     logits[1] = np.inf
-    pictures.add(np.zeros((2, 4, 4, 1)), np.array([1, 2]), logits)
+    pictures.add(np.zeros((2, 4, 4, 1), np.uint8), np.array([1, 2]), logits)
     value = pictures.to_dict()
     assert [p["sure"] for p in value["errors"]] == [[0, 0], [0, 0]]
     synthetic_run.write_json(tmp_path / "pictures.json", value)

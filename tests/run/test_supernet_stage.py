@@ -31,7 +31,7 @@ def measured(functions, monkeypatch):
     shift = np.repeat([0.0, 4.0], 8)[:, None, None, None]
     images = (rng.normal(0.3, 2.0, (16, 8, 8, 3)) + shift).astype(np.float32)
     labels = rng.integers(0, SPACE.num_classes, 16)
-    monkeypatch.setattr(supernet_stage.data, "make_arrays", lambda *_: (images, labels))
+    monkeypatch.setattr(supernet_stage.data, "make_images", lambda *_: (images, labels))
 
     def measure(**settings):
         chosen = ShrinkSettings(num_samples=4, min_pair_count=1, **settings)

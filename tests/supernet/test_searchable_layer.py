@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from mixed_space import MIXED
-from reference_evaluation import supernet_logits, supernet_statistics
+from reference_evaluation import by_norm, supernet_logits, supernet_statistics
 from tiny_training import shaken
 
 from neas_tf.common.errors import NeasError
 from neas_tf.operators import Operator
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
+from neas_tf.supernet import switches
 from neas_tf.supernet.inheritance import inherited_ensemble
 from neas_tf.supernet.layer_program import layer_program
 from neas_tf.supernet.model import Supernet
 from neas_tf.supernet.row_layout import Stack
-from neas_tf.supernet.searchable_layer import SearchableLayer
+from neas_tf.supernet.searchable_layer import SearchableLayer, drawn_in
 
 
 def images(count=8, seed=0):
@@ -43,7 +44,7 @@ def test_slice_equals_the_stand_alone_network(supernet, split):
     rows = (PATHS[0], PATHS[0][:split] + PATHS[1][split:])
     architecture = Architecture(split, rows).check_in(MIXED)
     statistics = supernet_statistics(supernet, architecture, images(8, 5), 8)
-    alone = inherited_ensemble(supernet, architecture, statistics)
+    alone = inherited_ensemble(supernet, architecture, by_norm(supernet, statistics))
     np.testing.assert_allclose(
         alone(images(6, 2), training=False).numpy().transpose(1, 0, 2),
         supernet_logits(supernet, architecture, statistics, images(6, 2)),
@@ -72,17 +73,62 @@ def test_only_the_drawn_rows_move(supernet):
     layer: SearchableLayer = supernet.searchable[3]
     rows, before = layer.rows.numpy(), layer.moving.numpy()
     names = ("uib_s5m3e2", "skip")
-    drawn = tf.constant([MIXED.operator_index(n) for n in names])
+    (drawn,) = drawn_in([layer], tf.constant([0, *map(MIXED.operator_index, names)]))
     x = tf.random.stateless_normal([4, 6, 6, 16], (1, 2))
-    _, moments = layer([x, x], drawn, tf.constant(0))
+    _, moments = layer([x, x], drawn)
     layer.update_moving(moments, 0.5, drawn)
     np.testing.assert_array_equal(layer.rows.numpy(), rows)
     for number, index in enumerate(layer.members):
         moved = not np.array_equal(layer.moving.numpy()[number], before[number])
         assert moved == (index == MIXED.operator_index("uib_s5m3e2"))
     mean = layer.weight("uib_s5m3e2", "expand_bn/moving_mean")
-    np.testing.assert_allclose(mean, 0.5 * moments[0][1][0].numpy()[: len(mean)], rtol=1e-6)
+    found = moments[0][0].numpy()[layer.shape.moment_widths[0] :]  # the second one's
+    np.testing.assert_allclose(mean, 0.5 * found[: len(mean)], rtol=1e-6)
     layer.moving.assign(before)
+
+
+def test_what_is_drawn_is_found_for_all_layers_at_once(supernet):
+    """Against each layer's own lists; the second path runs nothing before the split."""
+    split, num_paths = 3, len(PATHS)
+    rows = (PATHS[0], PATHS[0][:split] + PATHS[1][split:])
+    code = tf.constant(Architecture(split, rows).check_in(MIXED).to_array(MIXED))
+    for number, (layer, drawn) in enumerate(
+        zip(supernet.searchable, supernet.drawn(code), strict=True), 1
+    ):
+        indices = [MIXED.operator_index(row[number - 1]) for row in rows]
+        for k, index in enumerate(indices):
+            branch, member = (int(x) for x in drawn.choices[k])
+            if k and number <= split and layer.can_share:
+                assert branch == len(layer.stacks) + layer.has_skip
+            else:
+                assert layer.stacks[branch].indices[member] == index
+        assert [layer.members[row] for row in drawn.rows.numpy()] == indices
+        expected = np.zeros((len(layer.members), num_paths))
+        for k, index in enumerate(indices):
+            expected[layer.members.index(index), k] = 1 / indices.count(index)
+        np.testing.assert_array_equal(drawn.weights, expected)
+        np.testing.assert_array_equal(drawn.moves[:, 0, 0], expected.any(1))
+
+
+def test_beside_an_accelerator_choices_are_made_on_the_host(supernet, monkeypatch):
+    monkeypatch.setattr(switches, "accelerated", lambda: True)
+    places = {}
+
+    @tf.function(autograph=False)
+    def look(code):
+        with tf.device("GPU:0"):  # traced only
+            for m, drawn in enumerate(supernet.drawn(code)):
+                places[m] = drawn
+        return code
+
+    look.get_concrete_function(tf.TensorSpec([1 + 2 * MIXED.num_layers], tf.int32))
+    for drawn in places.values():
+        integers = [number for choice in drawn.choices for number in choice]
+        assert {x.device.rpartition("device:")[2] for x in integers} == {"CPU:0"}
+        assert {x.dtype for x in integers} == {tf.int32}
+        on_device = (drawn.rows, drawn.weights, drawn.moves)
+        assert {x.device.rpartition("device:")[2] for x in on_device} == {"GPU:0"}
+        assert drawn.rows.dtype == tf.int64  # int32 would stay in host memory
 
 
 def test_every_row_has_an_operator_and_every_weight_a_place(supernet):
@@ -119,9 +165,10 @@ def test_layers_of_equal_shape_share_their_graphs(supernet):
 def test_written_out_gradient_equals_that_of_the_tape(supernet, operator):
     """By the input and by the row, against the library's own differentiation of the forward pass."""
     layer = next(x for x in supernet.searchable if operator in x.spec.operators)
-    program, index = layer_program(layer.shape), tf.constant(MIXED.operator_index(operator))
+    program = layer_program(layer.shape)
+    (drawn,) = drawn_in([layer], tf.constant([0, MIXED.operator_index(operator)]))
     x = tf.random.stateless_normal([4, *layer.spec.in_size, layer.spec.c_in], (3, 4))
-    row = layer.drawn_rows(index[None])[0]
+    row = tf.gather(layer.rows, drawn.rows)[0]
     weights = tf.random.stateless_normal([4, *layer.shape.out_shape], (5, 6))
 
     def gradients(run):
@@ -131,8 +178,8 @@ def test_written_out_gradient_equals_that_of_the_tape(supernet, operator):
             loss = tf.reduce_sum(y * weights)
         return y, tape.gradient(loss, [x, row], unconnected_gradients="zero")
 
-    choice = layer.choice(index)
-    nothing = [tf.zeros([0] * 4)] + [tf.zeros([0, 0])] * len(layer.shape.moment_widths)
+    (choice,) = drawn.choices
+    nothing = [tf.zeros([0] * 4), tf.zeros([0, 0])]
     expected_y, expected = gradients(lambda: program._run(x, row, choice, nothing, None)[0][0])
     found_y, found = gradients(lambda: program(x, row, choice, None)[0])
     np.testing.assert_allclose(found_y, expected_y, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from reference_evaluation import supernet_logits, supernet_statistics
+from reference_evaluation import by_norm, supernet_logits, supernet_statistics
 
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.sampling import uniform
@@ -61,7 +61,7 @@ def test_supernet_slice_equals_the_stand_alone_ensemble(num_paths):
     for architecture in chosen:
         statistics = supernet_statistics(model, architecture, images(16, 5), 8)
         expected = supernet_logits(model, architecture, statistics, images(6, 2))
-        alone = inherited_ensemble(model, architecture, statistics)
+        alone = inherited_ensemble(model, architecture, by_norm(model, statistics))
         found = alone(images(6, 2), training=False).numpy().transpose(1, 0, 2)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -74,7 +74,7 @@ def test_slice_at_both_ends_of_the_split_range(split):
     second = first[:split] + ("k7e4", "k3e2", "k3e4", "skip")[: 5 - split]
     architecture = Architecture(split, (first, second)).check_in(SPACE)
     statistics = supernet_statistics(model, architecture, images(8), 8)
-    alone = inherited_ensemble(model, architecture, statistics)
+    alone = inherited_ensemble(model, architecture, by_norm(model, statistics))
     np.testing.assert_allclose(
         alone(images(5), training=False).numpy().transpose(1, 0, 2),
         supernet_logits(model, architecture, statistics, images(5)),
@@ -131,10 +131,12 @@ def test_gradient_into_the_trunk_is_divided_by_the_paths():
         with tf.GradientTape() as tape:
             x, _ = model.stem(images())
             maps = [x, x]
-            for m, layer in enumerate(model.searchable):
+            for m, (layer, drawn) in enumerate(
+                zip(model.searchable, model.drawn(code), strict=True)
+            ):
                 if m == 2:  # Layers 1 and 2 are shared.
                     maps = [x / k + tf.stop_gradient(x - x / k) for x in maps]
-                maps, _ = layer(maps, code[1:].numpy().reshape(2, -1)[:, m], code[0])
+                maps, _ = layer(maps, drawn)
             loss = sum(
                 tf.reduce_sum(head(x)[0] ** 2) for head, x in zip(model.heads, maps, strict=True)
             )

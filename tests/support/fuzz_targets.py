@@ -240,8 +240,8 @@ def _decoder() -> Any:
 
 
 def _test_pictures() -> dict[str, Any]:
-    pictures = Pictures(3, Normalisation((0.5,), (0.5,)))
-    pictures.add(np.zeros((1, 2, 2, 1)), np.zeros(1, int), np.eye(3)[None, 1:])
+    pictures = Pictures(3)
+    pictures.add(np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, int), np.eye(3)[None, 1:])
     return pictures.to_dict()
 
 

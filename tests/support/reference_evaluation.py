@@ -31,6 +31,15 @@ def supernet_statistics(
     return tf.nest.map_structure(mean_and_variance, total)
 
 
+def by_norm(supernet: Supernet, statistics: Any) -> dict[str, Any]:
+    """The same as `CandidateEvaluator.statistics` gives them: (2, C) for each batch normalisation."""
+    layers = [
+        [tf.split(own, layer.shape.moment_widths, axis=1) for own in paths]
+        for layer, paths in zip(supernet.searchable, statistics["layers"], strict=True)
+    ]
+    return statistics | {"layers": layers}
+
+
 def supernet_logits(
     supernet: Supernet, architecture: Architecture, statistics: Any, images: np.ndarray
 ) -> np.ndarray:

@@ -128,10 +128,11 @@ def confusion(accuracies, examples: int, rng) -> dict:
 
 def pictures(num_paths: int, rng) -> dict:
     """What the report shows of the test's images: noise of 12 pixels a side."""
-    found = Pictures(10, Normalisation())
+    found = Pictures(10)
     logits = rng.normal(size=(200, num_paths, 10))
     logits = np.concatenate([logits, logits.mean(1, keepdims=True)], 1)
-    found.add(rng.normal(size=(200, 12, 12, 3)), rng.integers(10, size=200), logits)
+    noise = np.clip(Normalisation().undo(rng.normal(size=(200, 12, 12, 3))), 0, 255)
+    found.add(noise.astype(np.uint8), rng.integers(10, size=200), logits)
     return found.to_dict([f"digit {i}" for i in range(10)])
 
 

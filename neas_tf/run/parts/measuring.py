@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from neas_tf import data
 from neas_tf.common import console
+from neas_tf.common.normalisation import Normalisation, network_input
 from neas_tf.config.settings import NeasConfig
 from neas_tf.search.layer_functions import statistics_of
 from neas_tf.shrinking.diversity import path_distances
@@ -28,11 +29,11 @@ def training_part(config: NeasConfig) -> str:
 
 
 def forward_functions(
-    model: Supernet, xla: bool = False
+    model: Supernet, xla: bool = False, normalisation: Normalisation | None = None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What `measure` runs of a supernet; all shrinks take the same, which are traced once.
 
-    With `xla` they are compiled, one program each for all ensembles.
+    With `xla` they are compiled, one program each for all ensembles. `normalisation` is that of pixels.
 
     Returns:
       From images and an architecture's code to the moments of the batch, as mean and mean square;
@@ -44,12 +45,12 @@ def forward_functions(
     @tf.function(autograph=False, jit_compile=compiled)
     def moments(x, architecture):
         # Mean and mean square: their means over equal batches are those of all images together.
-        both = model(x, architecture).moments
+        both = model(network_input(x, normalisation), architecture).moments
         return tf.nest.map_structure(lambda m: tf.stack([m[0], m[1] + tf.square(m[0])]), both)
 
     @tf.function(autograph=False, jit_compile=compiled)
     def forward(x, y, architecture, statistics):
-        output = model(x, architecture, statistics)
+        output = model(network_input(x, normalisation), architecture, statistics)
         correct = tf.equal(tf.argmax(output.logits, -1), y[None, :])
         return path_distances(output.features), tf.reduce_mean(tf.cast(correct, tf.float32), 1)
 
@@ -73,7 +74,7 @@ def measure(
     rng = np.random.default_rng([config.seed, _TAG, index])
     ensembles = sampling.stratified(shrunk, rng, settings.num_samples, settings.min_pair_count)
     part, wanted = training_part(config), config.shrink.images
-    images, labels = data.make_arrays(info, part, wanted, config.seed)
+    images, labels = data.make_images(info, part, wanted, config.seed)
     size = min(config.shrink.batch_size, len(images))
     batches = [
         (tf.constant(images[i : i + size]), tf.constant(labels[i : i + size], tf.int64))

@@ -118,7 +118,14 @@ def _inherited(
     supernet, search = load_supernet(config, model_dir, space), config.search
     part = training_part(config)
     images, labels = data.make_images(info, part, search.calibration_images, config.seed)
-    evaluator = CandidateEvaluator(supernet, images, images, labels, search.calibration_batch)
+    evaluator = CandidateEvaluator(
+        supernet,
+        images,
+        images,
+        labels,
+        search.calibration_batch,
+        normalisation=info.normalisation,
+    )
     return inherited_ensemble(supernet, architecture, evaluator.statistics(architecture))
 
 

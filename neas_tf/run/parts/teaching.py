@@ -63,14 +63,6 @@ def load_teacher(settings: DistillationConfig, info: data.DatasetInfo) -> Teache
     classes, shape = info.num_classes, tuple(info.input_shape)
     if names:
         _check_names(names, info)
-    scale, offset = (
-        np.asarray(values, np.float32)
-        for values in (info.normalisation.scale, info.normalisation.offset)
-    )
-
-    def pixels(images: tf.Tensor) -> tf.Tensor:
-        return (tf.cast(images, tf.float32) - offset) / scale
-
     probes = np.random.default_rng(0).integers(0, 256, (_PROBES, *shape)).astype(np.float32)
     try:
         found = np.asarray(run(tf.constant(probes)))
@@ -86,7 +78,8 @@ def load_teacher(settings: DistillationConfig, info: data.DatasetInfo) -> Teache
     shares = bool(np.all(found >= 0) and np.allclose(found.sum(-1), 1.0, atol=1e-3))
 
     def teach(images: tf.Tensor) -> tf.Tensor:
-        given = tf.cast(run(pixels(images)), tf.float32)
+        pixels = info.normalisation.undo(tf.cast(images, tf.float32))
+        given = tf.cast(run(pixels), tf.float32)
         return tf.math.log(tf.maximum(given, 1e-12)) if shares else given
 
     return teach
@@ -110,12 +103,9 @@ def _model(place: Path) -> tuple[Callable[[tf.Tensor], tf.Tensor], tuple[str, ..
     """From pixels to what a teacher says (B, classes), and the names of its classes, where known."""
     if (place / store.MODEL_FILE).is_file():
         model, info = store.load_model(place)
-        scale, offset = (
-            np.asarray(values, np.float32)
-            for values in (info.normalisation.scale, info.normalisation.offset)
-        )
+        take = info.normalisation.apply
         return (
-            lambda images: tf.reduce_mean(model(images * scale + offset, training=False), 1),
+            lambda images: tf.reduce_mean(model(take(images), training=False), 1),
             info.class_names,
         )
     if place.is_dir():
