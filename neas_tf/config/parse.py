@@ -104,8 +104,8 @@ def _nested(settings: Mapping[Any, Any], what: str) -> dict[Any, Any]:
     return result
 
 
-# Mappings whose keys are names of the data, which may have dots.
-_BY_NAME = ("data.class_weights",)
+# Mappings whose keys are names that somebody chose, which may have dots.
+_BY_NAME = ("data.class_weights", "study.shrinks")
 
 
 def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") -> None:

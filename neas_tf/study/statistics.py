@@ -76,6 +76,33 @@ def spearman(x: Values, y: Values) -> float:
     return float(scipy.stats.spearmanr(x, y).statistic)
 
 
+def without_quadratic(values: Values, costs: Values) -> np.ndarray:
+    """What is left of values when the best quadratic in a cost (least squares) is taken off, (n,).
+
+    Of equal costs the mean is taken off. Values that a quadratic explains leave rounding, not
+    zeros: correlations of what is left mean nothing then.
+
+    Raises:
+      NeasError: for fewer than two pairs or lists of unequal length.
+    """
+    _check_pairs(values, costs)
+    y, x = (np.asarray(side, np.float64) for side in (values, costs))
+    x = (x - x.mean()) / (x.std() or 1.0)
+    powers = np.stack([np.ones_like(x), x, x**2], 1)
+    return y - powers @ np.linalg.lstsq(powers, y, rcond=None)[0]
+
+
+def partial_kendall(x: Values, y: Values, costs: Values) -> float:
+    """τ-b of what quadratics in a cost leave of both sides; NaN where one side is constant.
+
+    Raises:
+      NeasError: for fewer than two pairs or lists of unequal length.
+    """
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return math.nan  # not the order of what rounding leaves
+    return kendall(without_quadratic(x, costs), without_quadratic(y, costs))
+
+
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
     size: int,

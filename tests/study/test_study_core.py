@@ -50,6 +50,7 @@ def test_studies_share_units():
         own = in_order([unit for part in STUDIES[name].rounds(plan) for unit in part])
         kinds[name] = {unit.key for unit in own if isinstance(unit, Supernet)}
     base = {plan.supernet(seed).key for seed in plan.seeds}
+    assert kinds.pop("truth") == set()
     assert all(base <= keys for keys in kinds.values())
     # The budget that is the base's is no other search.
     assert plan.search(plan.supernet(0), max_macs=200_000) == plan.search(plan.supernet(0))

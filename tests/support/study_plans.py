@@ -10,7 +10,7 @@ from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study import units
-from neas_tf.study.settings import StudySettings
+from neas_tf.study.settings import StudySettings, TruthSettings
 from neas_tf.study.tables.plan import Plan
 
 SPACE = SearchSpace.from_dict(
@@ -43,6 +43,7 @@ def toy_plan(**settings) -> Plan:
     values = {"seeds": (0, 1), "ensembles": 8, "budgets": (200_000, 300_000), "paths": (1, 2, 3)}
     values |= {"top": 5, "resamples": 20, "shrinks": {"p4": {"quality_power": 4.0}}}
     values |= {"rival_depth": 0.3, "images": 10, "latency_shares": (0.5,)}
+    values["truth"] = TruthSettings(280_000, 0.1, 8, retrain={"epochs": 3.0})
     return Plan(StudySettings(**(values | settings)), BASE, SPACE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neas_tf.common.errors import unknown_name
 
-NAMES = ("ranking", "homogeneous", "searcher", "paths", "sharing", "diversity", "frontier")
+NAMES = ("ranking", "homogeneous", "searcher", "paths", "sharing", "diversity", "frontier", "truth")
 
 
 def chosen(text: str) -> tuple[str, ...]:

@@ -101,5 +101,6 @@ def _differing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
             if inner:
                 result[key] = inner
         elif key not in base or base[key] != value:
-            result[key] = value
+            exact = isinstance(base.get(key), float) and isinstance(value, int)
+            result[key] = float(value) if exact else value  # 40 epochs are 40.0, one unit
     return result

@@ -133,7 +133,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         pictures["ranking.png"] = functools.partial(_picture, truth, by_metric)
     tables = [_table(by_metric, len(truth)), _table_alive(by_metric)]
     tables.append(_table_supernets({**by_metric, **longer}))
-    tables.append(_table_splits(truth))
+    tables.append(table_splits(truth, "The random ensembles from scratch, by split point"))
     return Report(values, tables, [*orders, *sentences], pictures)
 
 
@@ -265,7 +265,7 @@ def _table_alive(by_metric: Mapping[str, Any]) -> Table:
     return Table.of("Of the ensembles that lie in the shrunk space", rows)
 
 
-def _table_splits(truth: Mapping[str, Any]) -> Table:
+def table_splits(truth: Mapping[str, Any], title: str) -> Table:
     """What sharing costs: the fewer layers the paths have of their own, the less they differ."""
     groups: dict[int, list[Mapping[str, Any]]] = {}
     for key, row in truth.items():
@@ -281,7 +281,7 @@ def _table_splits(truth: Mapping[str, Any]) -> Table:
         }
         for split, group in sorted(groups.items())
     ]
-    return Table.of("The random ensembles from scratch, by split point", rows)
+    return Table.of(title, rows)
 
 
 def _table_supernets(by_name: Mapping[str, Any]) -> Table:
