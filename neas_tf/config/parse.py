@@ -13,6 +13,7 @@ from official.modeling import hyperparams
 
 from neas_tf.common.errors import NeasError, shown, unknown_name
 from neas_tf.common.files import check_plain
+from neas_tf.common.moved import without_removed
 from neas_tf.common.yaml_text import (
     MOST_BYTES,
     check_no_comment,
@@ -283,7 +284,7 @@ def put_settings(config: Any, settings: Mapping[str, Any]) -> None:
     Raises:
       NeasError: for an unknown key (with the nearest known one) or a value of the wrong kind.
     """
-    settings = with_quantities(settings)
+    settings = with_quantities(without_removed(settings))
     check_known(settings, config)
     apply_override(config, with_stage_shapes(settings))
 

@@ -91,6 +91,12 @@ def test_what_is_made_of_a_search(options, key):
     assert Found(Search(), **options).ensemble(CANDIDATES) == key
 
 
+def test_found_is_the_fittest_where_accuracy_is_not_what_counts():
+    by_likelihood = {**CANDIDATES, "fitness": [-1.0, -1.2, -1.1, -0.9]}
+    assert Found(Search()).ensemble(by_likelihood) == CANDIDATES["candidates"][3][0]
+    assert Found(Search(), max_split=3).ensemble(by_likelihood) == CANDIDATES["candidates"][0][0]
+
+
 def test_a_training_is_known_when_its_search_is():
     search = Search(3, "{}", Supernet(3))
     unit = Training(3, "{}", Found(search))

@@ -13,7 +13,9 @@ from neas_tf.search.history import ensemble_identity
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.settings import TruthSettings
 from neas_tf.study.statistics import kendall, partial_kendall, without_quadratic
+from neas_tf.study.tables import ranking
 from neas_tf.study.truth import study
+from neas_tf.study.truth.fitness import SHOWN, ranking_by_fitness, table_by_fitness, values_of
 from neas_tf.study.truth.reliability import (
     ceiling,
     reliability,
@@ -22,7 +24,7 @@ from neas_tf.study.truth.reliability import (
     trainings_needed,
 )
 from neas_tf.study.truth.sets import equal_macs, long_sets
-from neas_tf.study.units import Training
+from neas_tf.study.units import Scores, Supernet, Training
 
 MACS = 280_000
 
@@ -208,3 +210,61 @@ def test_a_partial_set_says_how_much_of_it_is_there():
     )
     assert "0 of 8 ensembles are trained 2 times, too few" in report.sentences[1]
     assert report.tables[0].rows[0][1:3] == ("7 of 8", "6 (2 seeds)")
+
+
+KEYS = tuple("abcdefgh")
+
+
+def scored(accuracies, likelihoods=None):
+    value = {"accuracies": accuracies, "path_accuracies": []}
+    if likelihoods:
+        names = ("log_likelihood", "log_likelihood_calibrated", "log_likelihood_mixture")
+        value["numbers"] = dict.fromkeys(names, likelihoods)
+    return Scores(0, "{}", Supernet(0), KEYS), value
+
+
+def test_ranking_by_fitness_by_hand():
+    """Accuracy orders as MACs do, which is all it knows; likelihood orders what MACs leave."""
+    macs = [float(i) for i in range(8)]
+    left = [3, -5, 1, 7, -7, 4, -2, -1]
+    truth = {
+        key: {"accuracy": m / 7 + 0.01 * x, "macs": m}
+        for key, m, x in zip(KEYS, macs, left, strict=True)
+    }
+    noise = [0.2, -0.1, 0.1, -0.3, 0.3, 0.0, -0.2, 0.1]
+    accuracies = [m + 0.1 * n for m, n in zip(macs, noise, strict=True)]
+    found = ranking_by_fitness([scored(accuracies, [float(x) for x in left])], truth, 20)
+    assert tuple(found) == SHOWN
+    assert (
+        found["accuracy"]["kendall"].mean == pytest.approx(1.0)
+        and abs(found["accuracy"]["partial"].mean) < 0.5
+    )
+    row = found["log_likelihood"]
+    assert row["partial"].mean == pytest.approx(1.0) and row["kendall"].mean < 0.5
+    assert found["ranks"]["kendall"].mean > row["kendall"].mean
+    low, high = row["partial_interval"]
+    assert low <= high == pytest.approx(1.0)
+    assert len(table_by_fitness({"a truth: supernets": found}).rows) == len(SHOWN)
+
+
+def test_results_of_before_have_no_likelihood():
+    truth = {key: {"accuracy": 0.1 * i, "macs": i % 3} for i, key in enumerate(KEYS)}
+    accuracies = [0.1 * i for i in range(8)]
+    unit, value = scored(accuracies)
+    assert values_of(unit, value, "log_likelihood") is None
+    assert tuple(ranking_by_fitness([(unit, value)], truth, 5)) == ("accuracy",)
+    both = [(unit, value), scored(accuracies, accuracies)]
+    assert tuple(ranking_by_fitness(both, truth, 5)) == ("accuracy",)
+    assert ranking_by_fitness([], truth, 5) == {}
+
+
+def test_the_ranking_study_scores_both_sets_by_every_fitness():
+    plan = toy_plan()
+    units = [unit for part in ranking.rounds(plan) for unit in part if isinstance(unit, Scores)]
+    assert {unit.ensembles for unit in units} == {drawn(8), plan.random_ensembles()}
+    found = ranking.report(plan, pretend).values["by_fitness"]
+    assert "equal MACs, 3 epochs: diversity" in found and "random, 1 epochs: none" in found
+    assert all(tuple(row) == SHOWN for row in found.values())
+    unnamed = toy_plan(truth=TruthSettings(0, 0.1, 8))  # no MACs of its own: today's set alone
+    units = [unit for part in ranking.rounds(unnamed) for unit in part if isinstance(unit, Scores)]
+    assert {unit.ensembles for unit in units} == {plan.random_ensembles()}

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.fitness import NUMBERS
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -66,7 +67,9 @@ def pretend(unit: units.Unit) -> dict:
             "training": {},
         }
     if isinstance(unit, units.Scores):
-        return {"accuracies": rng.random(len(unit.ensembles)).tolist(), "path_accuracies": []}
+        numbers = {name: (-rng.random(len(unit.ensembles))).tolist() for name in NUMBERS}
+        accuracies = rng.random(len(unit.ensembles)).tolist()
+        return {"accuracies": accuracies, "path_accuracies": [], "numbers": numbers}
     if isinstance(unit, units.LatencyTable):
         return {"table": {}}
     if isinstance(unit, units.Search):
