@@ -141,6 +141,7 @@ def search(
             make_bar=evaluate.make_bar if cluster.is_chief else None,
             whole_generations=settings.fitness == HALVING,
             enough=search_end(config, info, plan, cluster) if plan else None,
+            first_part=config.search.parents if plan else 0,
         )
     if cluster.is_chief:
         _tell_result(result, settings.fitness)

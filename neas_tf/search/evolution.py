@@ -162,7 +162,8 @@ def run_search(
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
     make_bar: Callable[[int, int], tqdm] | None = None,
     whole_generations: bool = False,
-    enough: Callable[[int], str] | None = None,
+    enough: Callable[[int, int], str] | None = None,
+    first_part: int = 0,
 ) -> SearchResult:
     """Runs Algorithm 2, or continues the search that the history's folder holds.
 
@@ -179,8 +180,10 @@ def run_search(
       make_bar: (total, already done) -> progress bar; `evaluate` may move it ahead of the scores.
       whole_generations: whether a resumed search asks for its whole generation again, because a
         score depends on the generation's other candidates too (halving).
-      enough: called with each generation that is not the last one, after it is scored; says why the
-        search is to end with it, or ''.
+      enough: called with each generation that is not the last one, after it is scored, and 0; says
+        why the search is to end with it, or ''.
+      first_part: the first generation is scored so many at a time, and `enough` is asked between
+        them too, with 0 and how many are scored; 0 scores it as a whole, as do `whole_generations`.
 
     Returns:
       The result; of a finished search at once, without an evaluation.
@@ -221,25 +224,28 @@ def run_search(
                     f"search: no ensemble of the shrunk space inside the budget was found in "
                     f"{RANDOM_TRIES} random draws; expected a budget that the space attains."
                 )
-            missing = _match(proposals, len(scored), generation, history)
-            asked = proposals if whole_generations else missing
-            for (origin, architecture), score in _scores(missing, asked, evaluate):
-                history.append(architecture, generation, origin, score)
-                if bar:
-                    bar.update(max(0, len(done) - bar.n))
-                    bar.set_postfix_str(
-                        _postfix(best_candidate(history.candidates, fitness), fitness)
-                    )
+            missing, reason = _match(proposals, len(scored), generation, history), ""
+            size = first_part if not generation and not whole_generations else 0
+            while missing and not reason:
+                part, missing = missing[: size or None], missing[size:] if size else []
+                asked = proposals if whole_generations else part
+                for (origin, architecture), score in _scores(part, asked, evaluate):
+                    history.append(architecture, generation, origin, score)
+                    if bar:
+                        bar.update(max(0, len(done) - bar.n))
+                        best = best_candidate(done, fitness)
+                        bar.set_postfix_str(_postfix(best, fitness))
+                if missing and enough:
+                    reason = enough(generation, len(done))
             reached = [c for c in history.candidates if c.generation <= generation]
             new, best = reached[len(scored) :], best_candidate(reached, fitness)
-            last = not new or generation + 1 == settings.generations
-            reason = ""
+            last = not new or bool(reason) or generation + 1 == settings.generations
             if not new:
                 reason = (
                     f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random "
                 )
                 reason += "draws: the space has no or hardly any more inside the budget"
-            if not last and enough and (reason := enough(generation)):
+            if not last and enough and (reason := enough(generation, 0)):
                 last = True
             if last:
                 if len(done) > len(reached):
