@@ -1,4 +1,4 @@
-"""Names that lead elsewhere: lazy faces of packages, and modules by their old names.
+"""Names that lead elsewhere or nowhere: lazy faces, modules by old names, settings that are no more.
 
 Scripts and operator files of users of version 0.1 name modules that have moved since:
 those names still import, with a DeprecationWarning, and are the modules themselves.
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from neas_tf.common.errors import fail
+
 # Package: its modules, each as old=new; without "neas_tf." before the old name, but for others.
 _PACKAGES = {
     "neas_tf": "families=operators stages=run",
@@ -27,7 +29,7 @@ _PACKAGES = {
     "neas_tf.ensemble": "ensemble=model blocks=layers rewrites model_store=store confusion torch_names=torch_weight_names torch_file graph_memory detection.levels=levels",
     "neas_tf.supernet": "supernet=model searchable_layer supernet_layers=fixed_layers row_layout operator_program=layer_program operator_passes functional convolutions masked_sgd inherit=inheritance grappler=switches",
     "neas_tf.shrinking": "measurements scoring=diversity shrinking=drops shrink_stage=shrink",
-    "neas_tf.search": "evolution variation pareto search_state=history evaluation prefix_tree layer_functions racing",
+    "neas_tf.search": "evolution variation pareto search_state=history evaluation prefix_tree layer_functions",
     "neas_tf.config": "config=settings parse_config=parse experiments resolving=resolve",
     "neas_tf.training": "tasks training_loop waiting averaging=optimizers checkpoints divergence rollbacks accuracy",
     "neas_tf.export": "exporting=formats export_checks=checks export_files=artifacts export_images=images serving flat_model=flat_graph quantized_model=quantization_aware pruned_model=pruning fine_tuning fine_tuning_folder",
@@ -44,6 +46,29 @@ _PACKAGES = {
     "neas_tf.export.commands": "export.common=common",
     "neas_tf.commands": "describe evaluate measure_latency convert_torch",
 }
+
+
+# Settings that are no more: the value that nobody misses, and what to do instead of another one.
+_RACES = "it left out: races are no more; search.fitness=halving looks again at the best"
+_REMOVED = {"search": {"racing": (False, _RACES), "racing_error": (None, _RACES)}}
+
+
+def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, nested, without those that are no more, as files of old runs have them.
+
+    Raises:
+      NeasError: for one that had been turned on.
+    """
+    result = dict(settings)
+    for section, names in _REMOVED.items():
+        given = result.get(section)
+        if not isinstance(given, Mapping):
+            continue
+        for name, (harmless, instead) in names.items():
+            if name in given and harmless is not None and given[name] != harmless:
+                fail(f"{section}.{name}", given[name], instead)
+        result[section] = {name: value for name, value in given.items() if name not in names}
+    return result
 
 
 def _table() -> dict[str, str]:

@@ -13,6 +13,7 @@ from official.modeling import hyperparams
 
 from neas_tf.common.errors import NeasError, shown, unknown_name
 from neas_tf.common.files import check_plain
+from neas_tf.common.moved import without_removed
 from neas_tf.common.yaml_text import (
     MOST_BYTES,
     check_no_comment,
@@ -104,8 +105,8 @@ def _nested(settings: Mapping[Any, Any], what: str) -> dict[Any, Any]:
     return result
 
 
-# Mappings whose keys are names of the data, which may have dots.
-_BY_NAME = ("data.class_weights",)
+# Mappings whose keys are names that somebody chose, which may have dots.
+_BY_NAME = ("data.class_weights", "study.shrinks", "study.recipes")
 
 
 def _put(node: dict[Any, Any], key: Any, value: Any, what: str, path: str = "") -> None:
@@ -283,7 +284,7 @@ def put_settings(config: Any, settings: Mapping[str, Any]) -> None:
     Raises:
       NeasError: for an unknown key (with the nearest known one) or a value of the wrong kind.
     """
-    settings = with_quantities(settings)
+    settings = with_quantities(without_removed(settings))
     check_known(settings, config)
     apply_override(config, with_stage_shapes(settings))
 

@@ -216,6 +216,8 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
+      fitness: what counts as better: accuracy (the paper's), log_likelihood, log_likelihood_calibrated,
+        log_likelihood_mixture, ranks, or halving (docs/method.md, Search); all numbers are recorded.
       objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
         and are kept in search/pareto.json; the winner is the most accurate one all the same.
       pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
@@ -242,12 +244,11 @@ class SearchConfig(hyperparams.Config):
       calibration_batch: of the BN recalculation; a rest smaller than this is left out.
       validation_images: held-out images for the accuracy; 0 takes all of them.
       batch_size: of the accuracy's forward passes.
-      racing: whether a candidate that will not be among the best `parents` stops before it has seen
-        all validation images; after every batch a paired test decides, with `objective: accuracy`.
-      racing_error: chance that the test calls one candidate worse than another when it is not.
+      looks: with `fitness: halving`, evaluations of the best, each of half as many candidates.
     """
 
     method: str = SearchSettings.method
+    fitness: str = SearchSettings.fitness
     objective: str = SearchSettings.objective
     pareto_cost: str = SearchSettings.pareto_cost
     pareto_objectives: list[str] = dataclasses.field(
@@ -272,8 +273,7 @@ class SearchConfig(hyperparams.Config):
     calibration_batch: int = 128
     validation_images: int = 0
     batch_size: int = 500
-    racing: bool = False
-    racing_error: float = 0.001
+    looks: int = 3
 
 
 @dataclasses.dataclass

@@ -39,7 +39,7 @@ _FORM = "'function<=bound' or 'function>=bound', such as 'peak_activation_bytes<
 _WRITTEN = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(-?)\s*([^<>=]+?)\s*")
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 # What lines of the history hold already.
-_TAKEN = ["candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies", "images", "macs", "paper_flops", "params", "latency_ns", "shared_macs", "path_macs", "format", "name", "split_point", "paths"]  # fmt: skip
+_TAKEN = ["candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies", "images", "disagreement", "looks", "log_likelihood", "log_likelihood_calibrated", "log_likelihood_mixture", "temperature", "fitness", "macs", "paper_flops", "params", "latency_ns", "shared_macs", "path_macs", "format", "name", "split_point", "paths"]  # fmt: skip
 _registered: dict[str, Function] = {}
 
 

@@ -11,6 +11,7 @@ from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable
 from neas_tf.report import style
 from neas_tf.report.reading import METRICS
 from neas_tf.report.run_files import number
+from neas_tf.search.fitness import NUMBERS
 from neas_tf.search.history import Candidate
 from neas_tf.search.pareto import pareto_front
 
@@ -68,8 +69,9 @@ def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[
     """What the charts and the page say of each candidate: the data named `candidates`.
 
     A row has `n` number, `g` generation, `o` origin, `a` accuracy, `key`, the costs, `p` the paths'
-    accuracies, `f` the costs on whose Pareto front it lies, `w` for the winner, and `r`, the images
-    it was judged by, where a race stopped it.
+    accuracies, `f` the costs on whose Pareto front it lies, `w` for the winner, `r`, the images
+    it was judged by, where a race of an old search stopped it, `looks` where it had several, and those
+    of `NUMBERS` that are known.
     """
     on = fronts(candidates)
     rows = []
@@ -79,8 +81,15 @@ def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[
         row |= {"key": c.architecture.key, "p": [round(a, 5) for a in c.path_accuracies]}
         row |= {"w": 1} if c.architecture.key == winner else {}
         row |= {} if c.finished else {"r": c.images}
+        row |= {} if c.looks is None else {"looks": c.looks}
+        row |= {name: round(value, 6) for name, value in c.numbers.items()}
         rows.append(row | {"f": [metric for metric in on if i in set(on[metric])]})
     return rows
+
+
+def known_numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `NUMBERS` that a row of `candidate_rows` has."""
+    return [name for name in NUMBERS if any(name in row for row in rows)]
 
 
 def scatter_chart(
@@ -120,6 +129,10 @@ def scatter_chart(
         tooltip=[
             alt.Tooltip("n:Q", title="candidate"),
             alt.Tooltip("a:Q", title="accuracy", format=".2%"),
+            *(
+                alt.Tooltip(f"{name}:Q", title=name.replace("_", " "), format=".4f")
+                for name in known_numbers(rows)
+            ),
             alt.Tooltip(f"{metric}:Q", title=LABELS[metric].partition(" (")[0], format=","),
         ],
     )

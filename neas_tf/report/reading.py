@@ -29,6 +29,7 @@ from neas_tf.report.run_files import (
     is_published,
     number,
 )
+from neas_tf.search.fitness import NUMBERS
 from neas_tf.search.history import Candidate
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -250,6 +251,8 @@ def _candidate(value: Mapping[str, Any], default: int) -> Candidate:
         costs={name: int(cost) for name, cost in costs.items() if cost is not None},
         images=None if value.get("images") is None else int(images or 0),
         disagreement=number(value.get("disagreement")),
+        numbers={name: found for name in NUMBERS if (found := number(value.get(name))) is not None},
+        looks=None if value.get("looks") is None else int(number(value["looks"]) or 1),
     )
 
 

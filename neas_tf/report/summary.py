@@ -11,6 +11,7 @@ from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import find_key, number
+from neas_tf.search.fitness import ACCURACY, FITNESSES
 from neas_tf.search.history import objectives
 from neas_tf.search.pareto import unbeaten
 from neas_tf.search.variation import PARETO_COSTS
@@ -121,7 +122,9 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
     if accuracy is None:
         found = [c.accuracy for c in run.candidates if c.architecture.key == run.winner_key]
         accuracy = found[0] if found else None
-    size = _front_size(run)
+    size, fitness = _front_size(run), search_fitness(run.params)
+    winners = [c.numbers for c in run.candidates if c.architecture.key == run.winner_key]
+    winner = dict(winners[0]) if winners else {}
     return {
         "candidates": len(run.candidates),
         "generations": max(c.generation for c in run.candidates) + 1,
@@ -130,6 +133,8 @@ def _search(run: RunFiles) -> dict[str, Any] | None:
         "min_macs": min(c.macs for c in run.candidates),
         "max_macs": max(c.macs for c in run.candidates),
         **({} if size is None else {"pareto_front": size}),
+        **({} if fitness == ACCURACY else {"fitness": fitness}),
+        **({} if not winner else {"winner_numbers": winner}),
         **({"stopped": stopped} if stopped else {}),
     }
 
@@ -141,7 +146,14 @@ def _front_size(run: RunFiles) -> int | None:
         return None
     if any(metric not in c.costs for c in run.candidates):
         return None
-    return int(unbeaten(*objectives(run.candidates, metric)).sum())
+    fitness = search_fitness(run.params)
+    return int(unbeaten(*objectives(run.candidates, metric, fitness)).sum())
+
+
+def search_fitness(params: Mapping[str, Any]) -> str:
+    """What counted as better in the search; accuracy where the settings do not say."""
+    found = (find_key(params, "search") or {}).get("fitness", ACCURACY)
+    return found if found in FITNESSES else ACCURACY
 
 
 def _shrinking(run: RunFiles) -> dict[str, Any] | None:
@@ -292,6 +304,10 @@ def _search_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         winner = search["winner_accuracy"]
         if winner is not None and winner != search["best_accuracy"]:
             rows.append(("winner's supernet accuracy", percent(winner)))
+        if "fitness" in search:
+            rows.append(("fitness of the search", search["fitness"].replace("_", " ")))
+        for name, value in search.get("winner_numbers", {}).items():
+            rows.append((f"winner's {name.replace('_', ' ')}", f"{value:.4f}"))
     return rows
 
 

@@ -71,7 +71,7 @@ def _metrics(candidate: Candidate) -> dict[str, float]:
     costs = {name: candidate.costs[name] for name in METRICS if name in candidate.costs}
     latency = costs.pop(LATENCY, None)
     told = {} if latency is None else {"latency_ms": latency / NANOSECONDS}
-    return {"accuracy": candidate.accuracy, **costs, **told}
+    return {"accuracy": candidate.accuracy, **candidate.numbers, **costs, **told}
 
 
 def _parameters(candidate: Candidate) -> dict[str, int | str]:

@@ -23,7 +23,6 @@ from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
 from neas_tf.run.parts.time_limit import parse_limit
-from neas_tf.search.racing import RaceSettings
 from neas_tf.search.variation import DISAGREEMENT, SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space import zoo
@@ -50,6 +49,7 @@ _COUNTS = {
         "calibration_images": 1,
         "calibration_batch": 1,
         "validation_images": 0,
+        "looks": 1,
         "batch_size": 1,
         "crossover": -1,
         "mutation": -1,
@@ -120,7 +120,6 @@ def check_settings(
     check(every >= 0, "shrink.every_epochs", every, "0 (never) or more")
     shrink_settings(config)
     search_settings(config)
-    _check_racing(config)
     _check_export(config.export, info.sizes["train"])
     if config.retrain.architecture:
         try:
@@ -228,17 +227,6 @@ def search_settings(config: NeasConfig) -> SearchSettings:
     if DISAGREEMENT in values["pareto_objectives"] and config.num_paths < 2:
         fail("search.pareto_objectives", DISAGREEMENT, "num_paths of 2 or more, which can disagree")
     return SearchSettings(**values)
-
-
-def _check_racing(config: NeasConfig) -> None:
-    """A race ranks by accuracy alone: one who loses it may still lie on the front of two."""
-    search = config.search
-    RaceSettings(search.parents, search.racing_error)
-    if search.racing and search.objective != "accuracy":
-        raise NeasError(
-            f"search.racing: received true with search.objective {search.objective!r}, expected "
-            "'accuracy': a race stops whoever is not among the most accurate, whatever it costs."
-        )
 
 
 def search_budget(config: NeasConfig) -> Budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -35,11 +36,12 @@ from neas_tf.search.evolution import (
     SearchResult,
     describe_search,
     run_search,
+    score_text,
     size_text,
-    top_candidates,
 )
-from neas_tf.search.history import Candidate, History, Score
-from neas_tf.search.racing import RaceSettings
+from neas_tf.search.fitness import CALIBRATED, HALVING
+from neas_tf.search.halving import Look, halve
+from neas_tf.search.history import Candidate, History, Score, best_candidate
 from neas_tf.search.variation import SearchSettings
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
@@ -47,6 +49,9 @@ from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
 from neas_tf.training.checkpoints import latest_step
+from neas_tf.uncertainty.temperature import check_examples
+
+_NEXT_LOOK = 1 << 32  # between the seeds of two looks, beyond any run's seed
 
 
 def check_search(
@@ -67,6 +72,9 @@ def check_search(
             "data.search_fraction: received 0, expected a fraction > 0 of the training split, "
             "on which the search measures accuracy."
         )
+    held_out = min(_validation_images(config, info), info.sizes["search"])
+    if config.search.fitness == CALIBRATED:
+        check_examples(held_out, "search.fitness", repr(CALIBRATED))
     table, budget = search_costs(config, space)
     constraints = search_constraints(config, space)
     history = _history(model_dir / "search", table, constraints)
@@ -117,7 +125,10 @@ def search(
         def make() -> CandidateEvaluator:
             return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
 
-        evaluate = _LazyEvaluator(make, config.search, history)
+        def look_again(evaluator: CandidateEvaluator, number: int) -> CandidateEvaluator:
+            return evaluator.another_look(*_images_of_look(config, info, number))
+
+        evaluate = _LazyEvaluator(make, look_again, config.search, history)
         result = run_search(
             settings,
             shrunk,
@@ -126,13 +137,14 @@ def search(
             evaluate,
             history,
             context=_context(config.search, model_dir, table, constraints),
-            on_generation=_tell_generation if cluster.is_chief else None,
+            on_generation=_teller(settings.fitness) if cluster.is_chief else None,
             make_bar=evaluate.make_bar if cluster.is_chief else None,
-            whole_generations=config.search.racing,
+            whole_generations=settings.fitness == HALVING,
             enough=search_end(config, info, plan, cluster) if plan else None,
+            first_part=config.search.parents if plan else 0,
         )
     if cluster.is_chief:
-        _tell_result(result)
+        _tell_result(result, settings.fitness)
     return result
 
 
@@ -172,15 +184,11 @@ def make_evaluator(
     Raises:
       NeasError: when no training images are held out for the search.
     """
-    settings, seed = config.search, config.seed
-    calibration, _ = data.make_images(info, "supernet", settings.calibration_images, seed)
-    images, labels = data.make_images(info, "search", _validation_images(config, info), seed)
+    settings = config.search
     count, index = cluster.worker
     return CandidateEvaluator(
         supernet,
-        calibration,
-        images,
-        labels,
+        *_images_of_look(config, info, 0),
         settings.calibration_batch,
         settings.batch_size,
         cluster.local_devices,
@@ -191,14 +199,33 @@ def make_evaluator(
     )
 
 
+def _images_of_look(
+    config: NeasConfig, info: data.DatasetInfo, number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images for BN, held-out images and their labels, of the first look (0) or a later one.
+
+    Later looks have other images for BN, and all held-out images.
+    """
+    settings, seed = config.search, config.seed
+    own = seed + number * _NEXT_LOOK
+    calibration, _ = data.make_images(info, "supernet", settings.calibration_images, own)
+    count = 0 if number else _validation_images(config, info)
+    return calibration, *data.make_images(info, "search", count, seed)
+
+
 class _LazyEvaluator:
     """Loads the supernet when the first candidate is to be scored: a finished search needs none."""
 
     def __init__(
-        self, make: Callable[[], CandidateEvaluator], config: SearchConfig, history: History
+        self,
+        make: Callable[[], CandidateEvaluator],
+        look_again: Callable[[CandidateEvaluator, int], CandidateEvaluator],
+        config: SearchConfig,
+        history: History,
     ):
-        self._make, self._config, self._history = make, config, history
-        self._evaluator: CandidateEvaluator | None = None
+        self._make, self._look_again = make, look_again
+        self._config, self._history = config, history
+        self._looks: dict[int, CandidateEvaluator] = {}
         self._bar: tqdm | None = None
 
     def make_bar(self, total: int, initial: int) -> tqdm:
@@ -207,9 +234,7 @@ class _LazyEvaluator:
         return self._bar
 
     def __call__(self, architectures: list[Architecture]) -> list[Score]:
-        if self._evaluator is None:
-            self._evaluator = self._make()
-        config, own = self._config, set(architectures)
+        own = set(architectures)
         before = [c for c in self._history.candidates if c.architecture not in own]
 
         def progress(share: float) -> None:
@@ -217,11 +242,23 @@ class _LazyEvaluator:
                 done = len(before) + int(share * len(architectures))
                 self._bar.update(max(0, done - self._bar.n))
 
-        if not config.racing:
-            return self._evaluator.evaluate_all(architectures, progress)
-        parents = [c.architecture for c in top_candidates(before, config.parents)]
-        race = RaceSettings(config.parents, config.racing_error)
-        return self._evaluator.race(architectures, race, parents, progress)
+        if self._config.fitness != HALVING:
+            return self._look(0).evaluate_all(architectures, progress)
+        numbers = range(self._config.looks)
+        return halve(
+            architectures, [functools.partial(self._as_look, n) for n in numbers], progress
+        )
+
+    def _look(self, number: int) -> CandidateEvaluator:
+        if 0 not in self._looks:
+            self._looks[0] = self._make()
+        if number not in self._looks:
+            self._looks[number] = self._look_again(self._looks[0], number)
+        return self._looks[number]
+
+    def _as_look(self, number: int) -> Look:
+        evaluator = self._look(number)
+        return Look(evaluator.evaluate_all, evaluator.images)
 
 
 def _history(folder: Path, table: CostTable, constraints: Constraints) -> History:
@@ -250,9 +287,8 @@ def _context(
         context["max_latency_ms"] = config.max_latency_ms
     if constraints.bounds:
         context["constraints"] = constraints.identity()
-    if config.racing:
-        of_races = ("racing_error", "batch_size")  # a race looks after every batch
-        context["racing"] = {name: getattr(config, name) for name in of_races}
+    if config.fitness == HALVING:
+        context["looks"] = config.looks
     return context
 
 
@@ -280,8 +316,8 @@ def _announce(
         f"{settings.method}, {settings.generations} generations of {settings.population} ensembles "
         f"out of {shrunk.num_combinations} combinations",
         f"budget: {bounds or 'none'}",
-        f"accuracy on {images:,} held-out training images"
-        + (", stopped early by racing" if config.racing else ""),
+        f"{config.fitness.replace('_', ' ')} on {images:,} held-out training images"
+        + (f", the best looked at {config.looks} times" if config.fitness == HALVING else ""),
     )
 
 
@@ -291,21 +327,22 @@ def _amount(metric: str, value: int | float) -> str:
     return f"{console.short_count(value)} {'MACs' if metric == 'macs' else 'parameters'}"
 
 
-def _tell_result(result: SearchResult) -> None:
+def _tell_result(result: SearchResult, fitness: str) -> None:
     best = result.best
     if result.reason:
         console.say(f"   The search ended early: {result.reason}.")
-    stopped = sum(not c.finished for c in result.candidates)
     console.say(
-        f"   Found {best.architecture.key}: {best.accuracy:.2%} with the supernet's weights, "
-        f"{size_text(best)}, {len(result.candidates)} ensembles scored"
-        + (f", {stopped} of them stopped by the race." if stopped else ".")
+        f"   Found {best.architecture.key}: {score_text(best, fitness)} with the supernet's weights, "
+        f"{size_text(best)}, {len(result.candidates)} ensembles scored."
     )
 
 
-def _tell_generation(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
-    top = max((c.accuracy for c in new if c.finished), default=0.0)
-    console.say(
-        f"   Generation {generation + 1}: {len(new)} new, the best of them {top:.2%}; best so far "
-        f"{best.accuracy:.2%} at {size_text(best)}."
-    )
+def _teller(fitness: str) -> Callable[[int, Sequence[Candidate], Candidate], None]:
+    def tell(generation: int, new: Sequence[Candidate], best: Candidate) -> None:
+        top = score_text(best_candidate(new, fitness), fitness) if new else "none"
+        console.say(
+            f"   Generation {generation + 1}: {len(new)} new, the best of them {top}; best so far "
+            f"{score_text(best, fitness)} at {size_text(best)}."
+        )
+
+    return tell

@@ -2,7 +2,7 @@
 
 BN statistics are recalculated for each candidate: the exact mean of the batch moments (of mean
 and mean square) over the calibration images, in one pass through the candidate's own layers; then
-accuracy is measured with them. Both depend, layer by layer, on the operators before only, so all
+accuracy and likelihoods (`fitness`) are measured with them, in one pass too. Both depend, layer by layer, on the operators before only, so all
 candidates are evaluated as one prefix tree (`prefix_tree`): every calibration batch, then every
 validation batch walks once through every distinct prefix. Between the walks a node keeps its
 statistics; within one walk as many maps wait as the tree is deep.
@@ -12,8 +12,9 @@ Nothing of the supernet changes. A score is the same, to the bit, whatever is sc
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,13 +25,15 @@ from neas_tf.common.errors import check, check_int
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.operators import SKIP
+from neas_tf.search.fitness import SUMS, likelihood_sums, numbers_of
 from neas_tf.search.history import Score
 from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
 from neas_tf.search.prefix_tree import PrefixTree, shares
-from neas_tf.search.racing import Race, RaceSettings, run_race
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
 from neas_tf.uncertainty.measures import disagreement
+
+_SUMS = SUMS + 1  # of a candidate's images: those of its likelihoods, and the disagreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Workers:
 
 
 class CandidateEvaluator:
-    """Recalculates BN and measures accuracy, of one ensemble or of a generation.
+    """Recalculates BN and scores one ensemble or a generation.
 
     Args:
       supernet: the trained supernet; it is only read, and its weights are taken once.
@@ -98,21 +101,23 @@ class CandidateEvaluator:
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
-        check_int("search.calibration_images: images found", len(calibration), 1)
-        check_int("search.validation_images: images found", len(images), 1)
         check(len(devices) > 0, "devices", devices, "at least one")
         self.supernet = supernet
-        size = min(calibration_batch, len(calibration))
-        whole = len(calibration) // size * size
-        self._calibration = _Batches(calibration, size, whole)
-        self._images, self._labels, self._batch_size = images, np.asarray(labels), batch_size
+        self._calibration_batch, self._batch_size = calibration_batch, batch_size
+        self._take(calibration, images, labels)
         self._functions = [
             LayerFunctions(supernet, device, xla, normalisation) for device in devices
         ]
         self._workers, self._disagreement = workers or Workers(), disagreement
         self._costs = CostTable(supernet.space)
-        # Of candidates that saw all images in a race: which they were right about, packed.
-        self._known: dict[str, np.ndarray] = {}
+
+    def _take(self, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+        check_int("search.calibration_images: images found", len(calibration), 1)
+        check_int("search.validation_images: images found", len(images), 1)
+        size = min(self._calibration_batch, len(calibration))
+        whole = len(calibration) // size * size
+        self._calibration = _Batches(calibration, size, whole)
+        self._images, self._labels = images, np.asarray(labels)
 
     def _macs(self, layer: int, operator: str) -> int:
         """Of an operator in a 1-based layer."""
@@ -131,73 +136,43 @@ class CandidateEvaluator:
     def evaluate_all(
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
     ) -> list[Score]:
-        """Accuracies of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
-        apart = np.zeros(len(architectures)) if self._disagreement else None
-        scores = [_accuracies(rows) for rows in self.correct(architectures, progress, apart)]
-        if apart is None or not scores:
-            return scores
-        bits = np.unpackbits(apart.view(np.uint8)).astype(bool)  # zeros but where it was measured
-        sums = np.packbits(self._workers.merge(bits)).view(np.float64)
-        means = (sums / self.images).tolist()
-        return [
-            dataclasses.replace(score, disagreement=mean)
-            for score, mean in zip(scores, means, strict=True)
-        ]
+        """Scores of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
+        sums = np.zeros((len(architectures), _SUMS))
+        correct = self.correct(architectures, progress, sums)
+        bits = np.unpackbits(sums.view(np.uint8)).astype(bool)  # zeros but where it was measured
+        merged = np.packbits(self._workers.merge(bits)).view(np.float64) if len(sums) else sums
+        merged = merged.reshape(-1, _SUMS)
+        return [self._score(*row) for row in zip(correct, merged, strict=True)]
+
+    def _score(self, correct: np.ndarray, sums: np.ndarray) -> Score:
+        """From bool (K + 1, n) and the sums over the images."""
+        *paths, ensemble = (float(np.mean(row)) for row in correct)
+        apart = float(sums[-1] / self.images) if self._disagreement else None
+        return Score(ensemble, tuple(paths), apart, numbers_of(sums[:-1], self.images))
 
     def correct(
         self,
         architectures: Sequence[Architecture],
         progress: Callable[[float], None] | None = None,
-        apart: np.ndarray | None = None,
+        sums: np.ndarray | None = None,
     ) -> np.ndarray:
         """bool (C, K + 1, n): which images each path is right about, and last the ensemble.
 
-        `apart`, float64 (C,), gets the sums of the disagreements that this process measures.
+        `sums`, float64 (C, `_SUMS`), gets `likelihood_sums` of the candidates that this process
+        measures, and last the sum of their disagreements, where these are asked for.
         """
-        order = np.arange(len(self._labels))
-        parts = [found for _, found in self._generation(architectures, progress, order, apart)]
+        parts = list(self._generation(architectures, progress, sums))
         # The workers meet once: whom they evaluate does not depend on what the others find.
-        correct = np.concatenate(parts, 2) if parts else np.zeros((0, 0, len(order)), bool)
+        correct = np.concatenate(parts, 2) if parts else np.zeros((0, 0, self.images), bool)
         return self._workers.merge(correct) if parts else correct
 
-    def race(
-        self,
-        architectures: Sequence[Architecture],
-        settings: RaceSettings,
-        references: Sequence[Architecture] = (),
-        progress: Callable[[float], None] | None = None,
-    ) -> list[Score]:
-        """As `evaluate_all`, but who will not be among the best `parents` stops early (`racing`).
-
-        `references` are the best of the generations before, which saw all images; they are evaluated again
-        where this object does not know them.
-        """
-        unknown = [a for a in references if a.key not in self._known]
-        if unknown:
-            self._remember(unknown, self.correct(unknown)[:, -1])
-        total, count = self.images, len(architectures)
-        finished = np.zeros((len(references), total), bool)
-        for row, reference in zip(finished, references, strict=True):
-            row[:] = np.unpackbits(self._known[reference.key], count=total)
-        race = Race(settings, total, self._batch_size, finished)
-        # After each batch the workers meet, as who stops depends on all that were found.
-        batches = (
-            (alive, self._workers.merge(found))
-            for alive, found in self._generation(architectures, progress, race.order)
-        )
-        correct, seen = run_race(race, batches, count)
-        whole = np.flatnonzero(seen == total)
-        found = np.zeros((len(whole), total), bool)
-        found[:, race.order] = correct[whole, -1]
-        self._remember([architectures[c] for c in whole], found)
-        results = []
-        for rows, n in zip(correct, seen.tolist(), strict=True):
-            if n == total:
-                results.append(_accuracies(rows))
-            else:
-                *paths, ensemble = race.estimates(rows[:, :n]).tolist()
-                results.append(Score(ensemble, tuple(paths), n))
-        return results
+    def another_look(
+        self, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray
+    ) -> CandidateEvaluator:
+        """The same supernet's weights and functions with other images; see the class."""
+        other = copy.copy(self)
+        other._take(calibration, images, labels)
+        return other
 
     def statistics(self, architecture: Architecture) -> dict[str, Any]:
         """BN statistics of one ensemble, in the structure of `SupernetOutput.moments`.
@@ -215,7 +190,7 @@ class CandidateEvaluator:
         parts = [
             logits
             for first in range(0, len(self._images), self._batch_size)
-            for _, logits in share.logits(self._images[first : first + self._batch_size], [0])
+            for _, logits in share.logits(self._images[first : first + self._batch_size])
         ]
         return np.concatenate(parts, 1)
 
@@ -223,15 +198,13 @@ class CandidateEvaluator:
         self,
         architectures: Sequence[Architecture],
         progress: Callable[[float], None] | None,
-        order: np.ndarray,
-        apart: np.ndarray | None = None,
-    ) -> Iterator[tuple[set[int], np.ndarray]]:
+        sums: np.ndarray | None,
+    ) -> Iterator[np.ndarray]:
         """Recalculates BN of all candidates, then measures batch after batch.
 
         Yields:
-          (the candidates still in, bool (C, K + 1, B): whether each path and the ensemble are right
-          about the batch's images; False for other workers' candidates). What is taken from the set
-          is measured no further.
+          bool (C, K + 1, B): whether each path and the ensemble are right about the batch's images;
+          False for other workers' candidates.
         """
         if not architectures:
             return
@@ -245,7 +218,7 @@ class CandidateEvaluator:
             for functions, numbers in zip(self._functions, own, strict=True)
             if numbers
         ]
-        done, images_each = 0, self._calibration.images + len(order)
+        done, images_each = 0, self._calibration.images + self.images
 
         def add(share: _Share, images: int) -> None:
             """A node has seen so many images; the first share of candidates speaks for all."""
@@ -254,37 +227,28 @@ class CandidateEvaluator:
                 done += images
                 progress(done / (images_each * len(share.tree.nodes)))
 
-        alive = set(range(len(architectures)))
         with ThreadPoolExecutor(max(1, len(parts))) as pool:
             # With one device, in this thread: errors and interrupts come as they are.
             each = pool.map if len(parts) > 1 else map
             list(each(lambda part: part.calibrate(self._calibration, add), parts))
-            for first in range(0, len(order), self._batch_size):
-                chosen = order[first : first + self._batch_size]
+            for first in range(0, self.images, self._batch_size):
+                chosen = slice(first, first + self._batch_size)
                 images, labels = self._images[chosen], self._labels[chosen]
-                correct = np.zeros((len(architectures), num_paths + 1, len(chosen)), bool)
+                correct = np.zeros((len(architectures), num_paths + 1, len(labels)), bool)
 
                 def measure(part, images=images, labels=labels, correct=correct):
-                    for candidate, logits in part.logits(images, alive, add):
+                    for candidate, logits in part.logits(images, add):
                         correct[candidate, :-1] = logits.argmax(-1) == labels
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
-                        if apart is not None:
-                            apart[candidate] += disagreement(np.swapaxes(logits, 0, 1)).sum()
+                        if sums is not None:
+                            sums[candidate, :-1] += likelihood_sums(logits, labels)
+                        if sums is not None and self._disagreement:
+                            sums[candidate, -1] += disagreement(np.swapaxes(logits, 0, 1)).sum()
 
                 list(each(measure, parts))
-                yield alive, correct
+                yield correct
         if progress:
-            progress(1.0)  # though candidates that stopped left some of it out
-
-    def _remember(self, architectures: Sequence[Architecture], correct: np.ndarray) -> None:
-        for architecture, rows in zip(architectures, correct, strict=True):
-            self._known[architecture.key] = np.packbits(rows)
-
-
-def _accuracies(correct: np.ndarray) -> Score:
-    """From bool (K + 1, n)."""
-    *paths, ensemble = (float(np.mean(row)) for row in correct)
-    return Score(ensemble, tuple(paths))
+            progress(1.0)  # of a process without candidates too
 
 
 def _ignore(share: _Share, images: int) -> None:
@@ -316,7 +280,7 @@ class _Share:
             return y
 
         for images in batches:
-            for _ in self._walk(images, None, visit, add):
+            for _ in self._walk(images, visit, add):
                 pass
         with self._functions.on_device():
             self._statistics = {
@@ -324,17 +288,16 @@ class _Share:
             }
 
     def logits(
-        self, images: np.ndarray, alive: Collection[int], add: Callable = _ignore
+        self, images: np.ndarray, add: Callable = _ignore
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """(candidate, its logits (K, B, classes)) of those that are still in."""
-        own = {i for i, number in enumerate(self.numbers) if number in alive}
+        """(candidate, its logits (K, B, classes)) of each."""
         num_paths = len(self.tree.architectures[0].paths)
-        waiting: dict[int, dict[int, np.ndarray]] = {i: {} for i in own}
+        waiting: dict[int, dict[int, np.ndarray]] = {i: {} for i in range(len(self.numbers))}
 
         def visit(key, part: Part, x):
             return part.run(x, self._statistics[key])
 
-        for path, candidates, logits in self._walk(images, own, visit, add):
+        for path, candidates, logits in self._walk(images, visit, add):
             values = logits.numpy()
             for i in candidates:
                 waiting[i][path] = values
@@ -366,13 +329,13 @@ class _Share:
         return {"stem": stem, "layers": layers, "heads": heads}
 
     def _walk(
-        self, images: np.ndarray, candidates: Collection[int] | None, visit: Callable, add: Callable
+        self, images: np.ndarray, visit: Callable, add: Callable
     ) -> Iterator[tuple[int, list[int], tf.Tensor]]:
         """One batch through the tree: (path, candidates that end there, the head's output)."""
         parts, maps = self._functions, dict[int, tf.Tensor]()
         with parts.on_device():
             batch = tf.constant(images)
-        for index, node, drops_input, keeps_output in self.tree.steps(candidates):
+        for index, node, drops_input, keeps_output in self.tree.steps():
             with parts.on_device():
                 if index:
                     x = maps.pop(node.parent) if drops_input else maps[node.parent]
@@ -382,8 +345,7 @@ class _Share:
                     y = visit(0, parts.stem(), batch)
                 ends: dict[int, list[int]] = {}
                 for path, candidate in node.exits:
-                    if candidates is None or candidate in candidates:
-                        ends.setdefault(path, []).append(candidate)
+                    ends.setdefault(path, []).append(candidate)
                 outputs = [visit((index, path), parts.head(path), y) for path in ends]
             if keeps_output:
                 maps[index] = y

@@ -31,6 +31,7 @@ from neas_tf.common.errors import NeasError
 from neas_tf.cost.constraints import NothingFound
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
+from neas_tf.search.fitness import ACCURACY, LOG_LIKELIHOOD, RANKS, fitness_values
 from neas_tf.search.history import (
     ORIGINS,
     Candidate,
@@ -53,19 +54,23 @@ Sample = Callable[[np.random.Generator], Architecture]
 Evaluate = Callable[[list[Architecture]], Iterable[Score]]
 
 
-def top_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The `count` most accurate of those that no race stopped; ties go to the earlier one."""
+def top_candidates(
+    candidates: Sequence[Candidate], count: int, fitness: str = ACCURACY
+) -> list[Candidate]:
+    """The `count` fittest of those that no race stopped; ties go to the earlier one."""
     finished = [c for c in candidates if c.finished]
-    return sorted(finished, key=lambda c: (-c.accuracy, c.number))[:count]
+    values = fitness_values(finished, fitness).tolist()
+    order = sorted(range(len(finished)), key=lambda i: (-values[i], finished[i].number))
+    return [finished[i] for i in order[:count]]
 
 
 def choose_parents(candidates: Sequence[Candidate], settings: SearchSettings) -> list[Candidate]:
-    """Who breeds: the most accurate, or with more objectives the least beaten and crowded ones."""
+    """Who breeds: the fittest, or with more objectives the least beaten and crowded ones."""
     metric = settings.cost_metric
     if metric is None:
-        return top_candidates(candidates, settings.parents)
-    costs, accuracies, third = objectives(candidates, metric)
-    order = breeding_order(costs, accuracies, settings.parents, third)
+        return top_candidates(candidates, settings.parents, settings.fitness)
+    costs, values, third = objectives(candidates, metric, settings.fitness)
+    order = breeding_order(costs, values, settings.parents, third)
     return [candidates[i] for i in order]
 
 
@@ -130,7 +135,7 @@ class SearchResult:
     """A finished search.
 
     Attributes:
-      best: the most accurate candidate; ties went to lower MACs, then to the earlier one.
+      best: the fittest candidate; ties went to lower MACs, then to the earlier one.
       candidates: all, by number.
       reason: why it ended before all generations were full, '' when it did not.
     """
@@ -157,7 +162,8 @@ def run_search(
     on_generation: Callable[[int, list[Candidate], Candidate], None] | None = None,
     make_bar: Callable[[int, int], tqdm] | None = None,
     whole_generations: bool = False,
-    enough: Callable[[int], str] | None = None,
+    enough: Callable[[int, int], str] | None = None,
+    first_part: int = 0,
 ) -> SearchResult:
     """Runs Algorithm 2, or continues the search that the history's folder holds.
 
@@ -173,9 +179,11 @@ def run_search(
         once it is saved.
       make_bar: (total, already done) -> progress bar; `evaluate` may move it ahead of the scores.
       whole_generations: whether a resumed search asks for its whole generation again, because a
-        score depends on the generation's other candidates too (a race).
-      enough: called with each generation that is not the last one, after it is scored; says why the
-        search is to end with it, or ''.
+        score depends on the generation's other candidates too (halving).
+      enough: called with each generation that is not the last one, after it is scored, and 0; says
+        why the search is to end with it, or ''.
+      first_part: the first generation is scored so many at a time, and `enough` is asked between
+        them too, with 0 and how many are scored; 0 scores it as a whole, as do `whole_generations`.
 
     Returns:
       The result; of a finished search at once, without an evaluation.
@@ -184,7 +192,7 @@ def run_search(
       NeasError: for a folder of another search, a history that does not belong to it, and when no
         ensemble of the space is inside the budget.
     """
-    search = describe_search(settings, shrunk, context)
+    search, fitness = describe_search(settings, shrunk, context), settings.fitness
     first = _state(0, False, "", [], settings)
 
     def why_not(architecture: Architecture) -> str:
@@ -195,11 +203,11 @@ def run_search(
     done = history.candidates  # Grows with every score.
     start = _first_generation(state, history, settings)
     if state["finished"] and len(done) == state["candidates"]:
-        result = SearchResult(best_candidate(done), tuple(done), state["reason"])
+        result = SearchResult(best_candidate(done, fitness), tuple(done), state["reason"])
         if not history.best_path.exists():
-            history.write_best(result.best)
+            history.write_best(result.best, fitness)
         if settings.cost_metric and not history.pareto_path.exists():
-            history.write_pareto(done, settings.cost_metric)
+            history.write_pareto(done, settings.cost_metric, fitness)
         return result
     if done:
         logging.info("Search: continues at generation %d with %d candidates.", start + 1, len(done))
@@ -216,30 +224,35 @@ def run_search(
                     f"search: no ensemble of the shrunk space inside the budget was found in "
                     f"{RANDOM_TRIES} random draws; expected a budget that the space attains."
                 )
-            missing = _match(proposals, len(scored), generation, history)
-            asked = proposals if whole_generations else missing
-            for (origin, architecture), score in _scores(missing, asked, evaluate):
-                history.append(architecture, generation, origin, score)
-                if bar:
-                    bar.update(max(0, len(done) - bar.n))
-                    bar.set_postfix_str(_postfix(best_candidate(history.candidates)))
+            missing, reason = _match(proposals, len(scored), generation, history), ""
+            size = first_part if not generation and not whole_generations else 0
+            while missing and not reason:
+                part, missing = missing[: size or None], missing[size:] if size else []
+                asked = proposals if whole_generations else part
+                for (origin, architecture), score in _scores(part, asked, evaluate):
+                    history.append(architecture, generation, origin, score)
+                    if bar:
+                        bar.update(max(0, len(done) - bar.n))
+                        best = best_candidate(done, fitness)
+                        bar.set_postfix_str(_postfix(best, fitness))
+                if missing and enough:
+                    reason = enough(generation, len(done))
             reached = [c for c in history.candidates if c.generation <= generation]
-            new, best = reached[len(scored) :], best_candidate(reached)
-            last = not new or generation + 1 == settings.generations
-            reason = ""
+            new, best = reached[len(scored) :], best_candidate(reached, fitness)
+            last = not new or bool(reason) or generation + 1 == settings.generations
             if not new:
                 reason = (
                     f"generation {generation + 1} found no new ensemble in {RANDOM_TRIES} random "
                 )
                 reason += "draws: the space has no or hardly any more inside the budget"
-            if not last and enough and (reason := enough(generation)):
+            if not last and enough and (reason := enough(generation, 0)):
                 last = True
             if last:
                 if len(done) > len(reached):
                     _refuse_line(history, len(reached), "is behind the end of this search")
-                history.write_best(best)
+                history.write_best(best, fitness)
             if settings.cost_metric:
-                history.write_pareto(reached, settings.cost_metric)
+                history.write_pareto(reached, settings.cost_metric, fitness)
             now = _state(generation + 1 if new else generation, last, reason, reached, settings)
             history.write_state({"format": state["format"], "search": state["search"], **now})
             _log(generation, settings, new, best, reason)
@@ -289,7 +302,7 @@ def _state(
         "candidates": len(candidates),
         "population": [c.number for c in candidates if c.generation == newest],
         "parents": [c.number for c in choose_parents(candidates, settings)],
-        "best": best_candidate(candidates).number if candidates else None,
+        "best": best_candidate(candidates, settings.fitness).number if candidates else None,
         "rng": generation_rng(settings.seed, generation).bit_generator.state,
         "finished": finished,
         "reason": reason,
@@ -347,8 +360,14 @@ def _scores(
         yield from zip(missing, scores, strict=True)
 
 
-def _postfix(best: Candidate) -> str:
-    return f"best {best.accuracy:.2%} at {size_text(best)}"
+def _postfix(best: Candidate, fitness: str) -> str:
+    return f"best {score_text(best, fitness)} at {size_text(best)}"
+
+
+def score_text(candidate: Candidate, fitness: str) -> str:
+    """A candidate's accuracy, and its log-likelihood where that is what counts."""
+    value = candidate.numbers.get(LOG_LIKELIHOOD if fitness == RANKS else fitness)
+    return f"{candidate.accuracy:.2%}" + ("" if value is None else f" ({value:.4f} nats)")
 
 
 def size_text(candidate: Candidate) -> str:
@@ -375,5 +394,5 @@ def _log(
         settings.generations,
         len(new),
         ", ".join(f"{origins.count(origin)} {origin}" for origin in reversed(ORIGINS)),
-        _postfix(best),
+        _postfix(best, settings.fitness),
     )

@@ -19,6 +19,7 @@ from absl import logging
 
 from neas_tf.common import files
 from neas_tf.common.errors import NeasError, check, check_int, fail, is_number
+from neas_tf.search.fitness import ACCURACY, HALVING, NUMBERS, fitness_values
 from neas_tf.search.pareto import unbeaten
 from neas_tf.space.architecture import Architecture
 
@@ -28,8 +29,10 @@ ORIGINS = ("random", "crossover", "mutation")
 _FIELDS = (
     "candidate", "generation", "origin", "architecture", "key", "accuracy", "path_accuracies",
 )  # fmt: skip
-_IMAGES = "images"  # only in lines of candidates that a race stopped
+_IMAGES = "images"  # only in lines of searches with races, which there were once
 _DISAGREEMENT = "disagreement"  # only in lines of a search with three objectives
+_LOOKS = "looks"  # only in lines of a search by halving
+_MORE = (_IMAGES, _DISAGREEMENT, _LOOKS, *NUMBERS)  # that a line may have besides costs
 _STATE_FIELDS = (
     "format", "search", "generation", "candidates", "population", "parents", "best", "rng",
     "finished", "reason",
@@ -44,16 +47,17 @@ class Score:
     Attributes:
       accuracy: of the ensemble (mean logits, Eq. 1) on the held-out training images.
       path_accuracies: of each of the K paths alone.
-      images: how many images were seen where a race stopped the evaluation, and the accuracies are
-        estimates; None for all.
       disagreement: mean over the images of the paths' divergence from their mean probabilities, in
         nats (`uncertainty.measures`); None where it was not asked for.
+      numbers: of `fitness.NUMBERS` those that are known.
+      looks: evaluations that the others are means of, where there may be several (`halving`).
     """
 
     accuracy: float
     path_accuracies: tuple[float, ...]
-    images: int | None = None
     disagreement: float | None = None
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    looks: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +69,10 @@ class Candidate:
       generation: 0-based.
       origin: 'random', 'crossover' or 'mutation'.
       architecture: the ensemble.
-      accuracy, path_accuracies, images, disagreement: see `Score`.
+      accuracy, path_accuracies, disagreement, numbers, looks: see `Score`.
       costs: 'macs' at least; plain counts.
+      images: how many images were seen where a race of an old search stopped the evaluation, and
+        the accuracies are estimates; None for all.
     """
 
     number: int
@@ -78,6 +84,8 @@ class Candidate:
     costs: Costs
     images: int | None = None
     disagreement: float | None = None
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    looks: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -90,7 +98,7 @@ class Candidate:
         return self.costs["macs"]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of a line of the history; `images` is there where a race stopped it."""
+        """The JSON object of a line of the history; what is not known is left out."""
         value = {
             "candidate": self.number,
             "generation": self.generation,
@@ -101,9 +109,9 @@ class Candidate:
             "path_accuracies": list(self.path_accuracies),
             **self.costs,
         }
-        for name, more in ((_IMAGES, self.images), (_DISAGREEMENT, self.disagreement)):
-            value |= {} if more is None else {name: more}
-        return value
+        more = {_IMAGES: self.images, _DISAGREEMENT: self.disagreement, _LOOKS: self.looks}
+        more |= {name: self.numbers.get(name) for name in NUMBERS}
+        return value | {name: given for name, given in more.items() if given is not None}
 
     @classmethod
     def from_dict(cls, value: Any) -> Candidate:
@@ -111,11 +119,16 @@ class Candidate:
         check(isinstance(value, Mapping), "line", value, "a JSON object")
         missing = [name for name in (*_FIELDS, "macs") if name not in value]
         check(not missing, "keys", sorted(value), f"an object with {', '.join(missing)} too")
-        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, _IMAGES, _DISAGREEMENT)}
+        costs = {k: v for k, v in value.items() if k not in (*_FIELDS, *_MORE)}
         for name, cost in costs.items():
             check(is_number(cost), name, cost, "a finite number")
         check(value["origin"] in ORIGINS, "origin", value["origin"], ", ".join(ORIGINS))
-        images = check_int(_IMAGES, value[_IMAGES], 1) if _IMAGES in value else None
+        images, looks = (
+            check_int(name, value[name], 1) if name in value else None for name in (_IMAGES, _LOOKS)
+        )
+        numbers = {name: value[name] for name in NUMBERS if name in value}
+        for name, given in numbers.items():
+            check(is_number(given), name, given, "a finite number")
         apart = value.get(_DISAGREEMENT)
         check(apart is None or is_number(apart), _DISAGREEMENT, apart, "a finite number")
         architecture = Architecture.from_dict(value["architecture"])
@@ -135,6 +148,8 @@ class Candidate:
             costs,
             images,
             apart,
+            {name: float(given) for name, given in numbers.items()},
+            looks,
         )
 
 
@@ -150,28 +165,33 @@ def ensemble_identity(architecture: Architecture) -> Hashable:
     return architecture.split_point, tuple(sorted(architecture.paths))
 
 
-def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
-    """Highest accuracy; ties go to the lower MACs, then to the earlier one.
+def best_candidate(candidates: Sequence[Candidate], fitness: str = ACCURACY) -> Candidate:
+    """Highest fitness; ties go to the lower MACs, then to the earlier one.
 
     One that a race stopped comes after all that finished.
     """
-    return min(candidates, key=lambda c: (not c.finished, -c.accuracy, c.macs, c.number))
+    values = fitness_values(candidates, fitness).tolist()
+    rows = zip(candidates, values, strict=True)
+    return min(rows, key=lambda row: (not row[0].finished, -row[1], row[0].macs, row[0].number))[0]
 
 
-def pareto_candidates(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
-    """Those that no other beats in accuracy, a cost and perhaps disagreement, by cost, then number."""
-    mask = unbeaten(*objectives(candidates, metric))
+def pareto_candidates(
+    candidates: Sequence[Candidate], metric: str, fitness: str = ACCURACY
+) -> list[Candidate]:
+    """Those that no other beats in fitness, a cost and perhaps disagreement, by cost, then number."""
+    mask = unbeaten(*objectives(candidates, metric, fitness))
     front = [c for c, kept in zip(candidates, mask, strict=True) if kept]
     return sorted(front, key=lambda c: (c.costs[metric], c.number))
 
 
 def objectives(
-    candidates: Sequence[Candidate], metric: str
+    candidates: Sequence[Candidate], metric: str, fitness: str = ACCURACY
 ) -> tuple[list[int | float], list[float], list[float] | None]:
-    """Costs and accuracies, and where all candidates have one, disagreements."""
+    """Costs and fitnesses, and where all candidates have one, disagreements."""
     apart = [c.disagreement for c in candidates if c.disagreement is not None]
-    costs, accuracies = [c.costs[metric] for c in candidates], [c.accuracy for c in candidates]
-    return costs, accuracies, apart if candidates and len(apart) == len(candidates) else None
+    costs, values = [c.costs[metric] for c in candidates], fitness_values(candidates, fitness)
+    third = apart if candidates and len(apart) == len(candidates) else None
+    return costs, values.tolist(), third
 
 
 def read_history(path: str | os.PathLike[str]) -> list[Candidate]:
@@ -302,6 +322,12 @@ class History:
                 )
             return {}
         state = self._read_state()
+        context = state["search"].get("context") if isinstance(state["search"], Mapping) else None
+        if isinstance(context, Mapping) and "racing" in context:
+            raise NeasError(
+                f"search: {str(self.directory)!r} holds a search with search.racing, which is no "
+                f"more; expected another folder, perhaps with search.fitness={HALVING}."
+            )
         search = json.loads(json.dumps(search, allow_nan=False))
         if begun or state["candidates"]:
             remedy = "the same search again, or another folder"
@@ -327,8 +353,9 @@ class History:
             float(score.accuracy),
             tuple(float(accuracy) for accuracy in score.path_accuracies),
             self._costs_of(architecture),
-            score.images,
-            score.disagreement,
+            disagreement=score.disagreement,
+            numbers={name: float(value) for name, value in score.numbers.items()},
+            looks=score.looks,
         )
         line = json.dumps(candidate.to_dict(), allow_nan=False) + "\n"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -343,23 +370,28 @@ class History:
         """Replaces state.json."""
         files.write_json_atomic(self.state_path, state)
 
-    def write_best(self, best: Candidate) -> None:
+    def write_best(self, best: Candidate, fitness: str = ACCURACY) -> None:
         """Writes the winner as an architecture file with its score and costs beside it."""
         extras = {
             "accuracy": best.accuracy,
             "path_accuracies": list(best.path_accuracies),
             "candidate": best.number,
             **best.costs,
+            **best.numbers,
+            **({} if fitness == ACCURACY else {"fitness": fitness}),
         }
         value = {**best.architecture.to_dict(), **{f"x_{k}": v for k, v in extras.items()}}
         files.write_json_atomic(self.best_path, value)
 
-    def write_pareto(self, candidates: Sequence[Candidate], metric: str) -> None:
+    def write_pareto(
+        self, candidates: Sequence[Candidate], metric: str, fitness: str = ACCURACY
+    ) -> None:
         """Writes the candidates of `pareto_candidates`."""
-        front = pareto_candidates(candidates, metric)
+        front = pareto_candidates(candidates, metric, fitness)
         value = {"format": PARETO_FORMAT, "cost": metric, "front": [c.to_dict() for c in front]}
-        if objectives(candidates, metric)[2]:
-            value["objectives"] = ["accuracy", metric, _DISAGREEMENT]
+        third = objectives(candidates, metric)[2]
+        if third or fitness != ACCURACY:
+            value["objectives"] = [fitness, metric, *([_DISAGREEMENT] if third else [])]
         files.write_json_atomic(self.pareto_path, value)
 
     def restore(self, rng: np.random.Generator, state: Any) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from neas_tf.common.errors import check, check_int
@@ -96,25 +96,16 @@ class PrefixTree:
             later = [(child, index, *place) for place, child in children[made].items()]
             stack += reversed(later)
 
-    def steps(self, candidates: Collection[int] | None = None) -> Iterator[Step]:
-        """The walk over the nodes that some candidates need; None for all of them.
+    def steps(self) -> Iterator[Step]:
+        """The walk over all nodes.
 
         At most one map for each layer and the stem waits at any moment: those between the root
         and the node whose turn it is.
         """
-        needed = range(len(self.nodes)) if candidates is None else self._needed(set(candidates))
-        waiting = Counter(self.nodes[i].parent for i in needed)
-        for i in needed:
-            node = self.nodes[i]
+        waiting = Counter(node.parent for node in self.nodes)
+        for i, node in enumerate(self.nodes):
             waiting[node.parent] -= 1
             yield Step(i, node, waiting[node.parent] == 0, waiting[i] > 0)
-
-    def _needed(self, candidates: set[int]) -> list[int]:
-        """Numbers of the nodes on the candidates' paths, depth first."""
-        wanted = [any(c in candidates for _, c in node.exits) for node in self.nodes]
-        for i in range(len(self.nodes) - 1, 0, -1):  # children before parents
-            wanted[self.nodes[i].parent] |= wanted[i]
-        return [i for i, is_wanted in enumerate(wanted) if is_wanted]
 
 
 def _places(row: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from neas_tf.common.errors import check, check_int, fail, unknown_name
+from neas_tf.search.fitness import ACCURACY, FITNESSES, HALVING
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import Combination, ShrunkSpace
 
@@ -25,8 +26,8 @@ METHODS = ("evolution", "random")
 OBJECTIVES = ("accuracy", "pareto")
 # Costs of `pareto_cost`, and their columns in the cost table.
 PARETO_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ns"}
-# Of `pareto_objectives`.
-ACCURACY, COST, DISAGREEMENT = "accuracy", "cost", "disagreement"
+# Of `pareto_objectives`, besides accuracy.
+COST, DISAGREEMENT = "cost", "disagreement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class SearchSettings:
     split_probability: float = 0.1
     layer_probability: float = 0.1
     seed: int = 0
+    fitness: str = ACCURACY
     objective: str = "accuracy"
     pareto_cost: str = "macs"
     pareto_objectives: tuple[str, ...] = (ACCURACY, COST)
@@ -54,11 +56,15 @@ class SearchSettings:
     def __post_init__(self):
         for field, known in (
             ("method", METHODS),
+            ("fitness", FITNESSES),
             ("objective", OBJECTIVES),
             ("pareto_cost", PARETO_COSTS),
         ):
             if getattr(self, field) not in known:
                 unknown_name(f"search.{field}", getattr(self, field), known)
+        if self.fitness == HALVING and self.objective != "accuracy":
+            expected = "another fitness, or search.objective 'accuracy': who is halved away"
+            fail("search.fitness", HALVING, f"{expected} may still lie on the front")
         names = {*self.pareto_objectives}
         fits = len(names) == len(self.pareto_objectives) and {ACCURACY, COST} <= names
         fits = fits and names <= {ACCURACY, COST, DISAGREEMENT}
@@ -112,6 +118,8 @@ class SearchSettings:
         objectives = values.pop("pareto_objectives")
         if self.disagreement:  # else as it was before there were three
             values["pareto_objectives"] = sorted(objectives)
+        if self.fitness == ACCURACY:
+            del values["fitness"]  # as it was before there were others
         if self.cost_metric is None:
             del values["objective"], values["pareto_cost"]
         return {**values, "crossover": self.num_crossover, "mutation": self.num_mutation}

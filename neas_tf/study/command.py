@@ -42,7 +42,10 @@ def load_settings(
         section = override.pop("study", {})
         if not isinstance(section, Mapping):
             section = {"": section}  # refused below, by name
+        inner = [part.get("truth", {}) for part in (sections, section)]
         sections |= section
+        if all(inner) and all(isinstance(part, Mapping) for part in inner):
+            sections["truth"] = {**inner[0], **inner[1]}  # settings of its own, one by one
     settings = StudySettings.from_dict(sections)
     config = experiments.find(settings.experiment, "study.experiment")
     for override in overrides:

@@ -38,6 +38,7 @@ from neas_tf.run.record import digest_of
 from neas_tf.run.retrain_stage import retrain
 from neas_tf.run.search_stage import make_evaluator, search
 from neas_tf.run.supernet_stage import load_supernet, train_supernet
+from neas_tf.search.fitness import ACCURACY, NUMBERS, fitness_values
 from neas_tf.search.history import read_history
 from neas_tf.shrinking.measurements import PAPER_BETA
 from neas_tf.space.architecture import Architecture
@@ -163,6 +164,7 @@ class Runner:
         return {
             "accuracies": [f.accuracy for f in found],
             "path_accuracies": [list(f.path_accuracies) for f in found],
+            "numbers": {name: [f.numbers.get(name) for f in found] for name in NUMBERS},
         }
 
     def _search(self, unit: units.Search) -> dict[str, Any]:
@@ -173,9 +175,12 @@ class Runner:
         lines = read_history(run.folder("search", "history.jsonl"))
         found = {
             "candidates": [[c.architecture.key, c.accuracy, c.macs, c.generation] for c in lines],
+            "numbers": {name: [c.numbers.get(name) for c in lines] for name in NUMBERS},
             "best": result.best.number,
             "reason": result.reason,
         }
+        if (fitness := run.config.search.fitness) != ACCURACY:
+            found["fitness"] = fitness_values(lines, fitness).tolist()
         return {**found, "max_latency_ms": bound["max_latency_ms"]} if bound else found
 
     def _latency_bound(self, unit: units.Search) -> dict[str, Any]:

@@ -6,9 +6,38 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from neas_tf.common.errors import check, check_int, check_keys, fail, unknown_name
+from neas_tf.common.errors import check, check_int, check_keys, check_share, fail, unknown_name
 from neas_tf.shrinking.drops import METRICS
 from neas_tf.study.rivals import RIVALS
+
+
+@dataclasses.dataclass(frozen=True)
+class TruthSettings:
+    """The section `study.truth`: ensembles that are trained long, to judge what ranks them.
+
+    Attributes:
+      macs: of the set of ensembles of equal MACs, a plain count; 0 takes the base's `search.max_macs`,
+        and where that is 0 too there is no such set.
+      tolerance: how far their MACs may be from it, as a share of it.
+      ensembles: how many; every split point has equally many, or one more than another.
+      seed: that they are drawn with.
+      training_seeds: seeds with which each is trained; their mean is the truth.
+      retrain: settings of `retrain` for these trainings over the base's, such as `epochs`.
+    """
+
+    macs: int = 0
+    tolerance: float = 0.03
+    ensembles: int = 36
+    seed: int = 0
+    training_seeds: tuple[int, ...] = (0, 1)
+    retrain: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        check_int("study.truth.macs", self.macs, 0)
+        check_share("study.truth.tolerance", self.tolerance)
+        check_int("study.truth.ensembles", self.ensembles, 2)
+        check_int("study.truth.seed", self.seed, 0)
+        _check_list("truth.training_seeds", self.training_seeds, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +71,7 @@ class StudySettings:
         out.
       latency_shares: bounds of the searches under latency, each a share of the way from the fastest
         ensemble of the space to the slowest; empty leaves these searches out.
+      truth: of `truth`, see `TruthSettings`.
     """
 
     experiment: str = "neas_cifar10"
@@ -63,6 +93,7 @@ class StudySettings:
     rival_depth: float = 1.0
     mobile_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latency_shares: tuple[float, ...] = ()
+    truth: TruthSettings = dataclasses.field(default_factory=TruthSettings)
 
     def __post_init__(self):
         for name in ("seeds", "training_seeds"):
@@ -109,23 +140,29 @@ class StudySettings:
         Raises:
           NeasError: for unknown keys and values out of range.
         """
-        check(isinstance(value, Mapping), "study", value, "a mapping of settings")
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        check_keys("study", value, known)
-        changes = {}
-        for name, given in value.items():
-            default = getattr(cls(), name)
-            if isinstance(default, tuple):
-                check(isinstance(given, (list, tuple)), f"study.{name}", given, "a list")
-                given = tuple(given)
-            elif isinstance(default, Mapping):
-                check(isinstance(given, Mapping), f"study.{name}", given, "a mapping")
-            elif isinstance(default, float):
-                check(_is_positive(given, 1e6), f"study.{name}", given, "a number above 0")
-            elif isinstance(default, str):
-                check(isinstance(given, str), f"study.{name}", given, "a string")
-            changes[name] = given
-        return cls(**changes)
+        return _read(cls, "study", value)
+
+
+def _read(kind: Any, field: str, value: Any) -> Any:
+    """A section as an object of `kind`; a field whose default is such an object is a section in it."""
+    check(isinstance(value, Mapping), field, value, "a mapping of settings")
+    check_keys(field, value, {one.name: one for one in dataclasses.fields(kind)})
+    changes, defaults = {}, kind()
+    for name, given in value.items():
+        default, where = getattr(defaults, name), f"{field}.{name}"
+        if dataclasses.is_dataclass(default):
+            given = _read(type(default), where, given)
+        elif isinstance(default, tuple):
+            check(isinstance(given, (list, tuple)), where, given, "a list")
+            given = tuple(given)
+        elif isinstance(default, Mapping):
+            check(isinstance(given, Mapping), where, given, "a mapping")
+        elif isinstance(default, float):
+            check(_is_positive(given, 1e6), where, given, "a number above 0")
+        elif isinstance(default, str):
+            check(isinstance(given, str), where, given, "a string")
+        changes[name] = given
+    return kind(**changes)
 
 
 def _is_positive(value: Any, most: float) -> bool:

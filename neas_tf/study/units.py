@@ -162,7 +162,8 @@ class PacedSupernet(Supernet):
 class Scores(Unit):
     """Accuracy of given ensembles with a supernet's weights, on held-out training images.
 
-    Result: `accuracies` and `path_accuracies`, in the order of the ensembles.
+    Result: `accuracies`, `path_accuracies`, and `numbers`, a list by name (`search.fitness.NUMBERS`,
+    None where it is not known; older results have none), in the order of the ensembles.
 
     Attributes:
       supernet: whose weights.
@@ -203,7 +204,8 @@ class Search(Unit):
     """A search with a supernet's weights.
 
     Result: `candidates` in the order of the history, each [key, accuracy, MACs, generation],
-    `best` the winner's number, `reason` why it ended early ('' when it did not), and under a table
+    `numbers` of each as in `Scores`, `best` the winner's number, `reason` why it ended early ('' when
+    it did not), where `search.fitness` is not accuracy the `fitness` of each, and under a table
     `max_latency_ms`.
 
     Attributes:
@@ -244,12 +246,16 @@ class Found:
     def ensemble(self, result: Result) -> str:
         """The key of the ensemble, from the search's result.
 
-        Of equal accuracies the lower MACs win, then the earlier candidate. Where none splits early
-        enough, it is the best of those that split earliest.
+        The fittest is the best; of equal ones the lower MACs win, then the earlier candidate. Where
+        none splits early enough, it is the best of those that split earliest.
         """
+        accuracies = [accuracy for _, accuracy, _, _ in result["candidates"]]
+        fitnesses = result.get("fitness", accuracies)
         rows = [
-            (accuracy, -macs, -number, key)
-            for number, (key, accuracy, macs, _) in enumerate(result["candidates"])
+            (fitness, -macs, -number, key)
+            for number, ((key, _, macs, _), fitness) in enumerate(
+                zip(result["candidates"], fitnesses, strict=True)
+            )
         ]
         if self.max_split >= 0:
             splits = [Architecture.from_key(row[-1]).split_point for row in rows]

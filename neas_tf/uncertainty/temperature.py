@@ -33,11 +33,11 @@ class Fit:
     after: float
 
 
-def check_examples(count: int, field: str = "retrain.calibrate") -> None:
+def check_examples(count: int, field: str = "retrain.calibrate", received: str = "true") -> None:
     """Raises `NeasError` where there are too few held-out images for a temperature."""
     if count < FEWEST:
         raise NeasError(
-            f"{field}: received true with {count or 'no'} held-out image{'s' * (count != 1)}, "
+            f"{field}: received {received} with {count or 'no'} held-out image{'s' * (count != 1)}, "
             f"expected {FEWEST} or more for a temperature (data.search_fraction)."
         )
 

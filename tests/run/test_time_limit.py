@@ -72,9 +72,14 @@ def whole_run(config, folder, machine, limit, generation=9.0, shrink=6.0):
             pace.took(shrink)
     pace.train(machine, lambda: pace.course.total)
     enough = search_end(config, INFO, plan, CLUSTER)
-    for number in range(config.search.generations):
-        machine.clock += generation
-        if enough(number):
+    search, over = config.search, False
+    for number in range(search.generations):
+        for first in range(0, search.population, search.parents):
+            scored = min(first + search.parents, search.population)
+            machine.clock += generation * (scored - first) / search.population
+            if not number and scored < search.population and (over := bool(enough(0, scored))):
+                break
+        if over or enough(number, 0):
             break
     machine.begin("retrain")
     pace = StagePace("retrain", config, INFO, plan, 12_000, CLUSTER)
@@ -106,6 +111,17 @@ def test_the_whole_run_ends_in_time(name, limit, config, tmp_path):
     assert found["used"] == pytest.approx(machine.clock, abs=0.1)
     assert list(found["stages"]) == ["supernet", "search", "retrain"]
     assert plan.note().endswith("left")
+
+
+def test_a_slow_generation_leaves_the_retraining_its_time(config, tmp_path):
+    """A generation that would take half of the limit ends after its first part."""
+    machine = Machine(SPEEDS["steady"])
+    plan = whole_run(config, tmp_path, machine, 300, generation=150.0)
+    assert 0.8 * 300 <= machine.clock <= 1.1 * 300
+    search, retrain = (plan.stages[name]["begin"] for name in ("search", "retrain"))
+    part = 150.0 * config.search.parents / config.search.population
+    assert retrain - search == pytest.approx(part, abs=1)
+    assert plan.course("retrain", 12_000).total * 0.1 > 60  # seconds of training
 
 
 def test_shrinks_without_time_are_left_out(config, tmp_path, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 import warm
 from mixed_space import MIXED
@@ -20,7 +21,6 @@ from tiny_training import FIRST, SECOND, SPACE, THIRD, draw, shaken
 from neas_tf.common.errors import NeasError
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
 from neas_tf.search.prefix_tree import PrefixTree
-from neas_tf.search.racing import RaceSettings
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.sampling import uniform
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -28,6 +28,7 @@ from neas_tf.supernet import functional
 from neas_tf.supernet.inheritance import inherited_ensemble
 from neas_tf.supernet.model import Supernet
 from neas_tf.uncertainty.measures import disagreement
+from neas_tf.uncertainty.temperature import fit_temperature
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,8 @@ def test_disagreement_is_that_of_the_logits_whoever_measures_it(model, evaluator
         )
         part.evaluate_all(architectures)
         brought.append(kept[-1])
-    merged = np.packbits(brought[0] | brought[1]).view(np.float64) / 50
-    assert merged.tolist() == [score.disagreement for score in scores]
+    merged = np.packbits(brought[0] | brought[1]).view(np.float64).reshape(3, -1) / 50
+    assert merged[:, -1].tolist() == [score.disagreement for score in scores]
 
 
 def numpy_norm(batches, gamma, beta):
@@ -215,31 +216,33 @@ def test_progress_rises_to_the_whole(evaluator):
     assert len(shares) > 30
 
 
-def test_a_race_is_exact_about_those_that_finish(model):
-    """Who stops has an estimate from the images seen; the others score as without a race."""
-    shrunk, rng = ShrunkSpace.full(SPACE, 2), np.random.default_rng(5)
-    found = list({a.key: a for a in (uniform(shrunk, rng) for _ in range(30))}.values())
-    images, labels = draw(400, 6)
-    make = lambda: CandidateEvaluator(model, draw(16, 1)[0], images, labels, 8, 50)  # noqa: E731
-    evaluator, settings = make(), RaceSettings(3, 0.2)
-    whole = evaluator.evaluate_all(found)
-    raced = evaluator.race(found, settings)
-    stopped = [r for r in raced if r.images is not None]
-    assert 0 < len(stopped) <= len(found) - 3
-    assert {r.images % 50 for r in stopped} == {0} and max(r.images for r in stopped) < 400
-    for a, b in zip(raced, whole, strict=True):
-        if a.images is None:
-            assert a == b
-        else:
-            assert 0 <= a.accuracy <= 1 and len(a.path_accuracies) == 2
-    assert evaluator.race(found, settings) == raced
-    # The best of a generation before; an evaluator that does not know them measures them.
-    best = sorted(range(len(found)), key=lambda i: -whole[i].accuracy)[:3]
-    references = [found[i] for i in best]
-    others = [a for a in found if a not in references]
-    expected = evaluator.race(others, settings, references)
-    assert make().race(others, settings, references) == expected
-    assert expected != evaluator.race(others, settings)
+def test_likelihoods_are_those_of_the_logits(evaluator):
+    """Over 50 images in batches of 32 and 18, by scipy."""
+    labels, images = draw(50, 2)[1], np.arange(50)
+    for architecture, score in zip(GENERATION, evaluator.evaluate_all(GENERATION), strict=True):
+        logits = evaluator.logits(architecture).astype(float)
+        mean = logits.mean(0)
+        own = scipy.special.log_softmax(mean, -1)[images, labels].mean()
+        mixture = np.log(scipy.special.softmax(logits, -1).mean(0)[images, labels]).mean()
+        fit = fit_temperature(mean, labels)
+        assert score.numbers["log_likelihood"] == pytest.approx(own, abs=1e-9)
+        assert score.numbers["log_likelihood_mixture"] == pytest.approx(mixture, abs=1e-9)
+        calibrated = score.numbers["log_likelihood_calibrated"]
+        assert own <= calibrated <= -fit.after + 1e-6  # T from 1/4 to 4 here, to 20 there
+        if 0.25 < fit.temperature < 4:
+            assert calibrated == pytest.approx(-fit.after, abs=1e-4)
+            assert score.numbers["temperature"] == pytest.approx(fit.temperature, rel=0.01)
+
+
+def test_another_look_is_an_evaluator_of_its_own(model, evaluator):
+    before = evaluator.evaluate(SECOND)
+    other = evaluator.another_look(draw(30, 7)[0], *draw(40, 8))
+    assert other.images == 40 and other._functions is evaluator._functions
+    fresh = CandidateEvaluator(model, draw(30, 7)[0], *draw(40, 8), 8, 32)
+    assert other.evaluate(SECOND) == fresh.evaluate(SECOND) != before
+    assert evaluator.evaluate(SECOND) == before
+    with pytest.raises(NeasError, match="validation_images"):
+        evaluator.another_look(draw(30, 7)[0], *draw(0, 8))
 
 
 def test_workers_share_the_candidates(model):
@@ -249,7 +252,7 @@ def test_workers_share_the_candidates(model):
     for index in range(2):  # what each one contributes
         own = Workers(2, index, lambda found, i=index: parts[i].append(found) or found)
         CandidateEvaluator(*arguments, workers=own).evaluate_all(GENERATION)
-    assert len(parts[0]) == 1  # they meet once a generation, not after every batch
+    assert len(parts[0]) == 2  # they meet for answers and sums, not after every batch
     assert all(first.any() and second.any() for first, second in zip(*parts, strict=True))
     assert not any((first & second).any() for first, second in zip(*parts, strict=True))
     merged = iter([first | second for first, second in zip(*parts, strict=True)])

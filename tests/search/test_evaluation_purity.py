@@ -8,7 +8,6 @@ from mixed_space import MIXED
 from tiny_training import SPACE, draw, shaken
 
 from neas_tf.search.evaluation import CandidateEvaluator
-from neas_tf.search.racing import RaceSettings
 from neas_tf.space.sampling import uniform
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.supernet.model import Supernet
@@ -35,7 +34,7 @@ def measured(request):
 
 
 def test_any_order_and_company(measured):
-    """In random groups and orders, repeated, between races and logits: the same to the bit."""
+    """In random groups and orders, repeated, between other looks and logits: the same to the bit."""
     model, evaluator, _, candidates, alone = measured
     before, rng = bits(model), np.random.default_rng(1)
     logits = evaluator.logits(candidates[0])
@@ -44,7 +43,9 @@ def test_any_order_and_company(measured):
         group = [candidates[i] for i in chosen]
         assert evaluator.evaluate_all(group) == [alone[i] for i in chosen]
         if turn % 2:
-            evaluator.race(candidates, RaceSettings(2, 0.3))
+            size = model.space.input_size[0]
+            look = evaluator.another_look(draw(20, turn, size)[0], *draw(60, turn + 1, size))
+            look.evaluate_all(candidates)
         assert evaluator.logits(candidates[0]).tobytes() == logits.tobytes()
     assert evaluator.evaluate_all([candidates[1]] * 3) == [alone[1]] * 3
     assert bits(model) == before

@@ -185,7 +185,7 @@ def test_it_ends_when_it_is_enough(tmp_path):
     shorter = toy_search(tmp_path / "shorter", fewer, SHRUNK, BUDGET)
     asked = []
 
-    def enough(generation):
+    def enough(generation, scored):
         asked.append(generation)
         return "its time is over" if generation == 1 else ""
 
@@ -196,3 +196,30 @@ def test_it_ends_when_it_is_enough(tmp_path):
     ]
     again = toy_search(tmp_path / "search", SETTINGS, SHRUNK, BUDGET)
     assert again == result
+
+
+def test_the_first_generation_may_end_between_its_parts(tmp_path):
+    """What was scored by then is the search's result; who is scored, and how, does not depend on parts."""
+    whole = toy_search(tmp_path / "whole", SETTINGS, SHRUNK, BUDGET)
+    asked = []
+
+    def enough(generation, scored):
+        asked.append((generation, scored))
+        return "its time is over" if scored == 4 else ""
+
+    def run():
+        return toy_search(
+            tmp_path / "search", SETTINGS, SHRUNK, BUDGET, enough=enough, first_part=2
+        )
+
+    result = run()
+    assert asked == [(0, 2), (0, 4)] and result.reason == "its time is over"
+    assert result.candidates == whole.candidates[:4]
+    assert run() == result and len(asked) == 2  # it is finished
+
+    def never(generation, scored):
+        asked.append((generation, scored))
+        return ""
+
+    same = toy_search(tmp_path / "same", SETTINGS, SHRUNK, BUDGET, enough=never, first_part=2)
+    assert same == whole and asked[2:] == [(0, 2), (0, 4), (0, 0), (1, 0)]

@@ -50,6 +50,7 @@ def test_studies_share_units():
         own = in_order([unit for part in STUDIES[name].rounds(plan) for unit in part])
         kinds[name] = {unit.key for unit in own if isinstance(unit, Supernet)}
     base = {plan.supernet(seed).key for seed in plan.seeds}
+    assert kinds.pop("truth") == set()
     assert all(base <= keys for keys in kinds.values())
     # The budget that is the base's is no other search.
     assert plan.search(plan.supernet(0), max_macs=200_000) == plan.search(plan.supernet(0))
@@ -88,6 +89,12 @@ CANDIDATES = {
 )
 def test_what_is_made_of_a_search(options, key):
     assert Found(Search(), **options).ensemble(CANDIDATES) == key
+
+
+def test_found_is_the_fittest_where_accuracy_is_not_what_counts():
+    by_likelihood = {**CANDIDATES, "fitness": [-1.0, -1.2, -1.1, -0.9]}
+    assert Found(Search()).ensemble(by_likelihood) == CANDIDATES["candidates"][3][0]
+    assert Found(Search(), max_split=3).ensemble(by_likelihood) == CANDIDATES["candidates"][0][0]
 
 
 def test_a_training_is_known_when_its_search_is():

@@ -148,7 +148,7 @@ def test_longer_trained_supernets():
     added = set(ranking.rounds(plan)[1]) - set(
         ranking.rounds(toy_plan(metrics=plan.settings.metrics))[1]
     )
-    assert {unit.kind for unit in added} == {"scores"} and len(added) == 2
+    assert {unit.kind for unit in added} == {"scores"} and len(added) == 4  # of both sets
     settings = [json.loads(unit.supernet.settings) for unit in added]
     assert all(found["supernet"] == {"epochs": 3.0} for found in settings)
     assert all(found["shrink"]["every_epochs"] == 3.0 for found in settings)
@@ -300,6 +300,13 @@ def test_rivals_fit_a_budget_and_shrink_the_image_alike(name):
         ({"shrinks": {"a": 1}}, "study.shrinks.a"),
         ({"latency_shares": [1.5]}, "study.latency_shares"),
         ({"experiment": 1}, "study.experiment"),
+        ({"truth": 1}, "study.truth: received 1, expected a mapping"),
+        ({"truth": {"mac": 1}}, "study.truth.mac: unknown name"),
+        ({"truth": {"macs": -1}}, "study.truth.macs: received -1, expected an integer ≥ 0"),
+        ({"truth": {"tolerance": 2}}, "study.truth.tolerance: received 2, expected a share"),
+        ({"truth": {"ensembles": 1}}, "study.truth.ensembles"),
+        ({"truth": {"training_seeds": []}}, "study.truth.training_seeds"),
+        ({"truth": {"retrain": 3}}, "study.truth.retrain: received 3, expected a mapping"),
     ],
 )
 def test_settings_are_checked(value, words):

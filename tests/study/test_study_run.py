@@ -17,6 +17,7 @@ from tiny_run import TINY, contents
 
 from neas_tf.common import paths
 from neas_tf.common.errors import NeasError
+from neas_tf.config.parse import apply_override
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.run.identity import essential_settings
 from neas_tf.run.pipeline import make_strategy
@@ -234,3 +235,25 @@ def test_the_projects_files_are_read(name):
     assert config.search.max_macs in settings.budgets
     assert settings.experiment in ("neas_cifar10", "neas_imagenet")
     assert not config.supernet.zero_init_residual  # the stored units are without
+    for shrink in settings.shrinks.values():  # names with dots are names
+        apply_override(config, {"shrink": dict(shrink)})
+    assert settings.shrinks["quality_power 0.25"] == {"quality_power": 0.25}
+
+
+def test_the_space_of_operators_that_differ_more():
+    """The second file over the first: another space and other MACs, the rest as it was."""
+    files = [
+        paths.project_file("configs", "studies", f"{name}.yaml")
+        for name in ("cifar10_cpu", "mixed_space")
+    ]
+    (config, settings), (plain, before) = load_settings(files, ""), load_settings(files[:1], "")
+    assert config.space.name == "mixed16" and config.data == plain.data
+    assert config.retrain == plain.retrain and settings.seeds == before.seeds
+    assert settings.truth.retrain == before.truth.retrain == {"epochs": 40.0}
+    assert (settings.truth.macs, settings.truth.ensembles) == (1_400_000, 40)
+
+
+def test_one_setting_of_the_truth_leaves_the_others(config_file):
+    files = [paths.project_file("configs", "studies", "cifar10_cpu.yaml")]
+    _, settings = load_settings(files, "study.truth.ensembles=12")
+    assert settings.truth.ensembles == 12 and settings.truth.macs == 1_000_000

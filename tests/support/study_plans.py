@@ -5,12 +5,13 @@ import zlib
 import numpy as np
 
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.fitness import NUMBERS
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study import units
-from neas_tf.study.settings import StudySettings
+from neas_tf.study.settings import StudySettings, TruthSettings
 from neas_tf.study.tables.plan import Plan
 
 SPACE = SearchSpace.from_dict(
@@ -44,6 +45,7 @@ def toy_plan(**settings) -> Plan:
     values |= {"top": 5, "resamples": 20, "shrinks": {"p4": {"quality_power": 4.0}}}
     values["recipes"] = {"zero gamma": {"supernet": {"zero_init_residual": True}}}
     values |= {"rival_depth": 0.3, "images": 10, "latency_shares": (0.5,)}
+    values["truth"] = TruthSettings(280_000, 0.1, 8, retrain={"epochs": 3.0})
     return Plan(StudySettings(**(values | settings)), BASE, SPACE)
 
 
@@ -66,7 +68,9 @@ def pretend(unit: units.Unit) -> dict:
             "training": {},
         }
     if isinstance(unit, units.Scores):
-        return {"accuracies": rng.random(len(unit.ensembles)).tolist(), "path_accuracies": []}
+        numbers = {name: (-rng.random(len(unit.ensembles))).tolist() for name in NUMBERS}
+        accuracies = rng.random(len(unit.ensembles)).tolist()
+        return {"accuracies": accuracies, "path_accuracies": [], "numbers": numbers}
     if isinstance(unit, units.Pace):
         return {"ratio": 0.5, "epoch_seconds": [2.0, 1.0], "machine": "none"}
     if isinstance(unit, units.LatencyTable):

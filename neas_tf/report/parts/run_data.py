@@ -93,6 +93,7 @@ def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
         "start": first["n"],
         "winner": next((row["n"] for row in rows if "w" in row), None),
         "rows": rows,
+        "numbers": charts.known_numbers(rows),
         "charts": scatter,
         "progress": charts.progress_chart(rows),
     }

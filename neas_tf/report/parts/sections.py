@@ -37,19 +37,21 @@ def search_section(run: Mapping[str, Any], key: str, charts: Charts) -> Markup:
 
 
 def _front(search: Mapping[str, Any], metric: str) -> Markup:
-    rows, metrics = search["rows"], search["metrics"]
+    rows, metrics, numbers = search["rows"], search["metrics"], search["numbers"]
     front = sorted((row for row in rows if metric in row["f"]), key=lambda row: row[metric])
     lines = [
         [
             button(row["n"], class_="link", data_candidate=row["n"]),
             percent(row["a"]),
+            *(f"{row[name]:.4f}" if name in row else "" for name in numbers),
             *(milliseconds(row[m]) if m == "latency_ns" else short_count(row[m]) for m in metrics),
             row["g"],
         ]
         for row in front
     ]
     names = [LABELS[m].partition(" (")[0] for m in metrics]
-    columns = ["candidate", "accuracy", *names, "generation"]
+    shown = [name.replace("_", " ") for name in numbers]
+    columns = ["candidate", "accuracy", *shown, *names, "generation"]
     title = f"Pareto front of accuracy and {LABELS[metric].partition(' (')[0]} ({len(front)})"
     return details(title, table(columns, lines, title), shown=metric == search["cost"])
 

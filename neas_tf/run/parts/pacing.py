@@ -221,27 +221,34 @@ class SupernetPace(StagePace):
 
 def search_end(
     config: NeasConfig, info: data.DatasetInfo, plan: TimePlan, cluster: Cluster
-) -> Callable[[int], str]:
-    """What says after each generation whether the search must end, and why.
+) -> Callable[[int, int], str]:
+    """What says after each generation, and between parts of the first, whether the search must end.
 
-    The first generation is always scored; another one begins where it can be expected to end in time.
+    Some ensembles are always scored; more follow where they can be expected to end in time.
     """
     kept, graphs = reserve(config, info, plan), _graphs(plan, "search")
     deadline = plan.deadline("search", kept, *graphs)
-    agree, last = _agreeing(cluster), [plan.used()]
+    agree, begin = _agreeing(cluster), plan.used()
+    generation_begin, part_begin = begin, begin + graphs[0]  # the first part builds the graphs
     plan.save()
 
-    def enough(generation: int) -> str:
+    def enough(generation: int, scored: int) -> str:
+        """`scored` ensembles of the first generation, or 0 where all of a generation are."""
+        nonlocal generation_begin, part_begin
         now = plan.used()
-        took, last[0] = now - last[0], now
+        took = now - (part_begin if scored else generation_begin)
+        part_begin = now
+        if not scored:
+            generation_begin = now
         plan.save()
         (over,) = agree([int(now + 0.9 * took > deadline)])
         if not over:
             return ""
-        return (
-            f"its time is over after {generation + 1} of {config.search.generations} generations, "
-            f"{told(now)} after the run's begin"
-        )
+        settings = config.search
+        done = f"{generation + 1} of {settings.generations} generations"
+        if scored:
+            done = f"{scored} of the {settings.population} ensembles of the first generation"
+        return f"its time is over after {done}, {told(now)} after the run's begin"
 
     return enough
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from neas_tf.study.statistics import Interval, Mean, bootstrap, kendall, spearman
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.units import Lookup, Supernet, found
+from neas_tf.study.units import Lookup, Supernet, Training, found
 
 LEAST = 5  # ensembles that a correlation needs to be worth printing
 
@@ -19,18 +19,32 @@ Truth = Mapping[str, Mapping[str, Any]]  # by ensemble, its `accuracy` from scra
 
 
 def mean_truth(plan: Plan, lookup: Lookup) -> dict[str, dict[str, Any]]:
-    """What training from scratch says of the random ensembles, means over the seeds that are done.
+    """What training from scratch says of the random ensembles: `truth_of` their trainings."""
+    return truth_of(
+        {
+            key: [plan.training(seed, key) for seed in plan.settings.training_seeds]
+            for key in plan.random_ensembles()
+        },
+        lookup,
+    )
+
+
+def truth_of(
+    trainings: Mapping[str, Sequence[Training]], lookup: Lookup
+) -> dict[str, dict[str, Any]]:
+    """What trainings from scratch say of ensembles, means over the seeds that are done.
+
+    Args:
+      trainings: by ensemble, one a seed.
+      lookup: of results.
 
     Returns:
-      By ensemble: `accuracy`, the same `by_seed`, the `gain` over the best path, and `macs`.
+      By ensemble that has one: `accuracy`, the same `by_seed`, the `gain` over the best path, and
+      `macs`.
     """
     result = {}
-    for key in plan.random_ensembles():
-        done = [
-            value
-            for seed in plan.settings.training_seeds
-            if (value := found(plan.training(seed, key), lookup)) is not None
-        ]
+    for key, units in trainings.items():
+        done = [value for unit in units if (value := found(unit, lookup)) is not None]
         if done:
             accuracies = [value["ensemble_accuracy"] for value in done]
             gains = [v["ensemble_accuracy"] - max(v["path_accuracies"]) for v in done]

@@ -12,6 +12,7 @@ NAMES = (
     "sharing",
     "diversity",
     "frontier",
+    "truth",
     "recipes",
 )
 

@@ -77,9 +77,9 @@ class Plan:
         """A search with its supernet's seed, and these settings of `search` over the base's."""
         return Search(supernet.seed, self._text({"search": settings}), supernet)
 
-    def scores(self, supernet: Supernet) -> Scores:
-        """Supernet accuracies of the random ensembles."""
-        return Scores(supernet.seed, "{}", supernet, self.random_ensembles())
+    def scores(self, supernet: Supernet, ensembles: tuple[str, ...] = ()) -> Scores:
+        """Supernet accuracies of some ensembles, by default of the random ones."""
+        return Scores(supernet.seed, "{}", supernet, ensembles or self.random_ensembles())
 
     def training(self, seed: int, ensemble: str | Found, **settings: Any) -> Training:
         """A training from scratch with these settings over the base's."""
@@ -121,5 +121,6 @@ def _differing(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
             if inner:
                 result[key] = inner
         elif key not in base or base[key] != value:
-            result[key] = value
+            exact = isinstance(base.get(key), float) and isinstance(value, int)
+            result[key] = float(value) if exact else value  # 40 epochs are 40.0, one unit
     return result

@@ -21,8 +21,11 @@ from neas_tf.study.tables.correlations import (
     difference,
     mean_truth,
     scores_of,
+    truth_of,
 )
 from neas_tf.study.tables.plan import Plan
+from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness
+from neas_tf.study.truth.sets import TruthSet, epochs_of, long_sets, short_set
 from neas_tf.study.units import Lookup, Result, Search, Supernet, Unit, found
 
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
@@ -52,6 +55,34 @@ def _kind_name(metric: str, factor: float) -> str:
     return metric if factor == 1.0 else f"{metric}, {factor:g} × the epochs"
 
 
+def _of_kind(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
+    return _supernet(plan, metric, seed) if factor == 1.0 else _longer(plan, metric, factor, seed)
+
+
+def _truths(plan: Plan) -> list[TruthSet]:
+    """The sets that scores are compared with: of equal MACs where the settings name these."""
+    long = long_sets(plan) if plan.settings.truth.macs else []
+    return [short_set(plan), *long]
+
+
+def _by_fitness(plan: Plan, lookup: Lookup) -> dict[str, Any]:
+    """`ranking_by_fitness` by truth and kind of supernets, with a tenth of the resamples."""
+    result: dict[str, Any] = {}
+    for chosen in _truths(plan):
+        trainings = {key: chosen.trainings(plan, key) for key in chosen.ensembles}
+        truth = truth_of(trainings, lookup)
+        for kind in [*((metric, 1.0) for metric in plan.settings.metrics), *_longer_kinds(plan)]:
+            units = [
+                plan.scores(_of_kind(plan, *kind, seed), chosen.ensembles) for seed in plan.seeds
+            ]
+            scored = [(u, value) for u in units if (value := found(u, lookup)) is not None]
+            name = f"{chosen.name}, {epochs_of(chosen, plan):g} epochs: {_kind_name(*kind)}"
+            resamples = max(1, plan.settings.resamples // 10)
+            if values := ranking_by_fitness(scored, truth, resamples):
+                result[name] = values
+    return result
+
+
 def _search(plan: Plan, metric: str, seed: int) -> Search:
     return plan.search(_supernet(plan, metric, seed))
 
@@ -66,6 +97,11 @@ def rounds(plan: Plan) -> list[list[Unit]]:
         scores: list[Unit] = [plan.scores(_supernet(plan, metric, seed)) for metric in metrics]
         own: list[Unit] = [plan.retrained(_search(plan, metric, seed)) for metric in metrics]
         own += [plan.scores(_longer(plan, *kind, seed)) for kind in _longer_kinds(plan)]
+        own += [
+            plan.scores(_of_kind(plan, *kind, seed), chosen.ensembles)
+            for chosen in _truths(plan)
+            for kind in [*((metric, 1.0) for metric in metrics), *_longer_kinds(plan)]
+        ]
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])
     for truth in truths[len(result) :]:
         result.append(list(truth))
@@ -133,7 +169,9 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         pictures["ranking.png"] = functools.partial(_picture, truth, by_metric)
     tables = [_table(by_metric, len(truth)), _table_alive(by_metric)]
     tables.append(_table_supernets({**by_metric, **longer}))
-    tables.append(_table_splits(truth))
+    values["by_fitness"] = by_fitness = _by_fitness(plan, lookup)
+    tables.append(table_by_fitness(by_fitness))
+    tables.append(table_splits(truth, "The random ensembles from scratch, by split point"))
     return Report(values, tables, [*orders, *sentences], pictures)
 
 
@@ -265,7 +303,7 @@ def _table_alive(by_metric: Mapping[str, Any]) -> Table:
     return Table.of("Of the ensembles that lie in the shrunk space", rows)
 
 
-def _table_splits(truth: Mapping[str, Any]) -> Table:
+def table_splits(truth: Mapping[str, Any], title: str) -> Table:
     """What sharing costs: the fewer layers the paths have of their own, the less they differ."""
     groups: dict[int, list[Mapping[str, Any]]] = {}
     for key, row in truth.items():
@@ -281,7 +319,7 @@ def _table_splits(truth: Mapping[str, Any]) -> Table:
         }
         for split, group in sorted(groups.items())
     ]
-    return Table.of("The random ensembles from scratch, by split point", rows)
+    return Table.of(title, rows)
 
 
 def _table_supernets(by_name: Mapping[str, Any]) -> Table:

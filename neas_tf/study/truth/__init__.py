@@ -1,0 +1,1 @@
+"""How sharp the truth is that supernets are judged by."""
