@@ -175,9 +175,10 @@ class CandidateEvaluator:
         return other
 
     def statistics(self, architecture: Architecture) -> dict[str, Any]:
-        """BN statistics of one ensemble, in the structure of `SupernetOutput.moments`.
+        """BN statistics of one ensemble, as `inherited_ensemble` takes them.
 
-        Layers are not padded: an operator has as many (2, C) as batch normalisations, `skip` none.
+        `stem` and `heads` are as in `SupernetOutput.moments`; `layers` has for each layer and path as many
+        (2, C) as its operator has batch normalisations, `skip` none.
         """
         share = _Share(self._functions[0], [architecture], [0])
         share.calibrate(self._calibration)
