@@ -298,6 +298,11 @@ def test_experiments_are_the_recipes(tmp_path):
         head = text[: text.index("\ndata:")]
         assert f"neas train --experiment={name} " in head
         assert "# Expected: " in head and "# Time: " in head
+        zero = load_config(name).supernet.zero_init_residual
+        assert zero == (name in ("neas_cifar10", "neas_own_data"))
+    for name in ("cifar10_cpu", "cifar10_mobile_cpu"):  # as their published pages were made
+        made = load_config("neas_cifar10", [str(config_file(f"{name}.yaml"))])
+        assert not made.supernet.zero_init_residual
     own = tmp_path / "own.yaml"
     own.write_text((folder / "neas_cifar10.yaml").read_text("utf-8") + "seed: 7\n")
     named = load_config("neas_cifar10", (), "seed=7")
