@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from neas_tf.report.reading import RunFiles, read_run
     from neas_tf.report.summary import format_markdown, format_summary, summarise
     from neas_tf.report.writing import Report, write_report
-    from neas_tf.search.history import Candidate
+    from neas_tf.search.candidate import Candidate
 
 __all__ = [
     "Candidate",

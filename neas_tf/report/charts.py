@@ -10,9 +10,8 @@ import numpy as np
 from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable
 from neas_tf.report import style
 from neas_tf.report.reading import METRICS
-from neas_tf.report.run_files import number
-from neas_tf.search.fitness import NUMBERS
-from neas_tf.search.history import Candidate
+from neas_tf.report.run_files import known_numbers, number
+from neas_tf.search.candidate import Candidate
 from neas_tf.search.pareto import pareto_front
 
 LABELS = {
@@ -85,11 +84,6 @@ def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[
         row |= {name: round(value, 6) for name, value in c.numbers.items()}
         rows.append(row | {"f": [metric for metric in on if i in set(on[metric])]})
     return rows
-
-
-def known_numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of `NUMBERS` that a row of `candidate_rows` has."""
-    return [name for name in NUMBERS if any(name in row for row in rows)]
 
 
 def scatter_chart(

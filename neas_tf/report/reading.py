@@ -29,8 +29,8 @@ from neas_tf.report.run_files import (
     is_published,
     number,
 )
+from neas_tf.search.candidate import Candidate
 from neas_tf.search.fitness import NUMBERS
-from neas_tf.search.history import Candidate
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace

@@ -5,11 +5,12 @@ how far it is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neas_tf.common.errors import is_number
+from neas_tf.search.fitness import NUMBERS
 from neas_tf.space.shrunk_space import ShrunkSpace
 
 if TYPE_CHECKING:
@@ -138,3 +139,8 @@ def _formats(run: RunFiles) -> int:
 
 def _state(begun: bool, done: bool) -> str:
     return "done" if done else "begun" if begun else "none"
+
+
+def known_numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `NUMBERS` that some candidate's row (`charts.candidate_rows`) has."""
+    return [name for name in NUMBERS if any(name in row for row in rows)]

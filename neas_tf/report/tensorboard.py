@@ -21,7 +21,7 @@ from neas_tf.report import style
 from neas_tf.report.charts import thinned
 from neas_tf.report.parts.run_data import confusion_data, named
 from neas_tf.report.reading import METRICS, RunFiles
-from neas_tf.search.history import Candidate
+from neas_tf.search.candidate import Candidate
 
 FOLDER = "tensorboard"
 EVENTS_FILE = "events.out.tfevents.0.neas"

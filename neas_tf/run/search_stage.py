@@ -31,6 +31,7 @@ from neas_tf.run.parts.time_limit import TimePlan
 from neas_tf.run.preflight import search_constraints, search_costs, search_settings
 from neas_tf.run.record import timed
 from neas_tf.run.supernet_stage import FINAL, load_shrunk, load_supernet
+from neas_tf.search.candidate import Candidate, Score
 from neas_tf.search.evaluation import CandidateEvaluator, Workers
 from neas_tf.search.evolution import (
     SearchResult,
@@ -41,7 +42,7 @@ from neas_tf.search.evolution import (
 )
 from neas_tf.search.fitness import CALIBRATED, HALVING
 from neas_tf.search.halving import Look, halve
-from neas_tf.search.history import Candidate, History, Score, best_candidate
+from neas_tf.search.history import History, best_candidate
 from neas_tf.search.variation import SearchSettings
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture

@@ -25,8 +25,8 @@ from neas_tf.common.errors import check, check_int
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.operators import SKIP
+from neas_tf.search.candidate import Score
 from neas_tf.search.fitness import SUMS, likelihood_sums, numbers_of
-from neas_tf.search.history import Score
 from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
 from neas_tf.search.prefix_tree import PrefixTree, shares
 from neas_tf.space.architecture import Architecture

@@ -31,16 +31,9 @@ from neas_tf.common.errors import NeasError
 from neas_tf.cost.constraints import NothingFound
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
+from neas_tf.search.candidate import ORIGINS, Candidate, Score
 from neas_tf.search.fitness import ACCURACY, LOG_LIKELIHOOD, RANKS, fitness_values
-from neas_tf.search.history import (
-    ORIGINS,
-    Candidate,
-    History,
-    Score,
-    best_candidate,
-    ensemble_identity,
-    objectives,
-)
+from neas_tf.search.history import History, best_candidate, ensemble_identity, objectives
 from neas_tf.search.pareto import breeding_order
 from neas_tf.search.variation import SearchSettings, crossover, mutate
 from neas_tf.space.architecture import Architecture

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from neas_tf.search.history import Score
+from neas_tf.search.candidate import Score
 from neas_tf.space.architecture import Architecture
 
 Progress = Callable[[float], None]

@@ -27,8 +27,9 @@ from neas_tf.common.errors import NeasError
 from neas_tf.cost.budget import Budget
 from neas_tf.cost.budget_sampling import BudgetSampler
 from neas_tf.cost.cost_table import CostTable
+from neas_tf.search.candidate import Candidate, Score
 from neas_tf.search.evolution import SearchSettings, crossover, propose, run_search
-from neas_tf.search.history import Candidate, History, Score, ensemble_identity
+from neas_tf.search.history import History, ensemble_identity
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace

@@ -12,8 +12,9 @@ from search_folders import SHRUNK, Crash, contents, counting
 from toy_search import toy_evaluate, toy_search
 
 from neas_tf.common.errors import NeasError
+from neas_tf.search.candidate import Candidate
 from neas_tf.search.evolution import SearchSettings, choose_parents
-from neas_tf.search.history import Candidate, pareto_candidates, read_history
+from neas_tf.search.history import pareto_candidates, read_history
 from neas_tf.search.pareto import breeding_order, crowding, front_numbers, pareto_front, unbeaten
 
 TWO = SearchSettings(

@@ -22,6 +22,7 @@ from neas_tf.report.summary import format_summary, summarise
 from neas_tf.report.writing import write_report
 from neas_tf.run import search_stage
 from neas_tf.run.context import open_run
+from neas_tf.search.candidate import Candidate, Score
 from neas_tf.search.evolution import run_search, top_candidates
 from neas_tf.search.fitness import (
     FITNESSES,
@@ -33,14 +34,7 @@ from neas_tf.search.fitness import (
     numbers_of,
 )
 from neas_tf.search.halving import Look, halve
-from neas_tf.search.history import (
-    Candidate,
-    History,
-    Score,
-    best_candidate,
-    pareto_candidates,
-    read_history,
-)
+from neas_tf.search.history import History, best_candidate, pareto_candidates, read_history
 from neas_tf.search.variation import SearchSettings
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace

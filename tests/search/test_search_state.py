@@ -14,7 +14,8 @@ from search_folders import FILES, OUTSIDE, Crash, contents, counting, search, wr
 from toy_search import toy_costs, toy_score, toy_space
 
 from neas_tf.common.errors import NeasError
-from neas_tf.search.history import Candidate, History, Score, read_history
+from neas_tf.search.candidate import Candidate, Score
+from neas_tf.search.history import History, read_history
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neas_tf.search.history import Score
+from neas_tf.search.candidate import Score
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
 

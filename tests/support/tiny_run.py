@@ -102,7 +102,7 @@ class QuickEvaluator:
         pass
 
     def __call__(self, architectures):
-        from neas_tf.search.history import Score
+        from neas_tf.search.candidate import Score
 
         for architecture in architectures:
             yield Score(len(architecture.key) / 100, (0.1, 0.2))

@@ -7,8 +7,9 @@ import zlib
 import numpy as np
 from hypothesis import strategies as st
 
+from neas_tf.search.candidate import Score
 from neas_tf.search.evolution import run_search
-from neas_tf.search.history import History, Score
+from neas_tf.search.history import History
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace

@@ -26,7 +26,7 @@ NEAS.load()
     const told = [`${percent(row.a)} in the search`];
     if ("r" in row) told[0] += ` (estimate, stopped after ${integer(row.r)} images)`;
     if ("looks" in row) told[0] += ` (mean of ${row.looks} looks)`;
-    run.search.numbers.filter((name) => name in row).forEach((name) => told.push(`${name.replace(/_/g, " ")} ${row[name].toFixed(4)}`));
+    (run.search.numbers || []).filter((name) => name in row).forEach((name) => told.push(`${name.replace(/_/g, " ")} ${row[name].toFixed(4)}`));
     if (row.p.length) told.push(`paths alone: ${row.p.map(percent).join(", ")}`);
     run.search.metrics.forEach((metric) => told.push(COSTS[metric](row[metric])));
     const { split, paths } = parsed(row.key);
@@ -161,7 +161,7 @@ NEAS.load()
     box.addEventListener("change", () => choose(parseInt(box.value, 10)) || N.tell());
     N.all("[data-candidate]", node).forEach((button) => button.addEventListener("click", () => choose(Number(button.dataset.candidate))));
     node.querySelector(".csv").addEventListener("click", () => {
-      const head = ["n", "g", "o", "a", ...run.search.numbers, ...run.search.metrics, "key"];
+      const head = ["n", "g", "o", "a", ...(run.search.numbers || []), ...run.search.metrics, "key"];
       const names = { n: "candidate", g: "generation", o: "origin", a: "accuracy" };
       const lines = rows.map((row) => head.map((name) => JSON.stringify(row[name])).join(","));
       N.saveText(`${run.name}-candidates.csv`, "text/csv", [head.map((name) => names[name] || name).join(","), ...lines].join("\n"));

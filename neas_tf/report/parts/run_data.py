@@ -15,9 +15,9 @@ from neas_tf.report import summary as numbers
 from neas_tf.report.parts import opening
 from neas_tf.report.parts.uncertain import risk_chart
 from neas_tf.report.reading import METRICS, RunFiles
-from neas_tf.report.run_files import Shrink, stages
+from neas_tf.report.run_files import Shrink, known_numbers, stages
 from neas_tf.report.summary import budget, second_objective, summarise
-from neas_tf.search.history import Candidate
+from neas_tf.search.candidate import Candidate
 
 MAX_CANDIDATES = 1_000
 MAX_CLASSES = 40  # of a confusion matrix
@@ -81,6 +81,7 @@ def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
     """`rows` are those of `charts.candidate_rows`; `start` is the number of the one shown first."""
     metrics = [m for m in METRICS if all(m in c.costs for c in shown)]
     rows = charts.candidate_rows(shown, run.winner_key)
+    names = known_numbers(rows)
     retrained = run.architecture.key if run.architecture else None
     first = max(rows, key=lambda r: (r["key"] == retrained, "w" in r, "r" not in r, r["a"]))
     objective, limits = second_objective(run.params), budget(run.params)
@@ -93,7 +94,7 @@ def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
         "start": first["n"],
         "winner": next((row["n"] for row in rows if "w" in row), None),
         "rows": rows,
-        "numbers": charts.known_numbers(rows),
+        **({"numbers": names} if names else {}),
         "charts": scatter,
         "progress": charts.progress_chart(rows),
     }

@@ -37,7 +37,7 @@ def search_section(run: Mapping[str, Any], key: str, charts: Charts) -> Markup:
 
 
 def _front(search: Mapping[str, Any], metric: str) -> Markup:
-    rows, metrics, numbers = search["rows"], search["metrics"], search["numbers"]
+    rows, metrics, numbers = search["rows"], search["metrics"], search.get("numbers", ())
     front = sorted((row for row in rows if metric in row["f"]), key=lambda row: row[metric])
     lines = [
         [

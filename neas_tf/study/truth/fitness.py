@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from neas_tf.report.page import Table
+from neas_tf.search.candidate import Score
 from neas_tf.search.fitness import ACCURACY, FITNESSES, HALVING, fitness_values
-from neas_tf.search.history import Score
 from neas_tf.study.reporting import number
 from neas_tf.study.statistics import Mean, bootstrap, kendall, partial_kendall
 from neas_tf.study.tables.correlations import LEAST
