@@ -11,9 +11,9 @@ from neas_tf.common.paths import project_file
 
 FEW = {
     "supernet": {"epochs": 2.0},
-    "shrink": {"num_samples": 20},
-    "search": {"generations": 2, "population": 6, "parents": 3},
-    "retrain": {"epochs": 6.0},
+    "shrink": {"num_samples": 8, "min_pair_count": 1},
+    "search": {"generations": 2, "population": 3, "parents": 2},
+    "retrain": {"epochs": 3.0},
     "export": {"formats": ["tflite"]},
 }
 

@@ -36,6 +36,23 @@ def digits():
     return info, model, dataclasses.replace(what, temperature=2.0), pixels, labels, paths
 
 
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """Settings of a quantization-aware training, which the first export does and the next one finds."""
+    folder = tmp_path_factory.mktemp("tuning")
+    return digits_ensemble.tuning(digits[0], folder, epochs=0.2, rate=1e-9)
+
+
+@pytest.fixture(scope="module")
+def trained_logits(digits, trained, tmp_path_factory):
+    """What the file of that training gives, which has no further outputs."""
+    _, model, what, pixels, labels, _ = digits
+    output = tmp_path_factory.mktemp("qat") / "m.tflite"
+    options = {"quantize": "int8_qat", "fine_tuning": trained, "images": pixels}
+    export_tflite(model, what, output, test=(pixels, labels), **options)
+    return predict_exported(output, pixels)
+
+
 def test_float_exports_have_all_outputs(digits, tmp_path):
     _, model, what, pixels, _, paths = digits
     for calibrated, heat in ((False, 1.0), (True, 2.0)):
@@ -56,18 +73,18 @@ def test_float_exports_have_all_outputs(digits, tmp_path):
 
 
 @pytest.mark.parametrize("quantize", ["float16", "int8", "int8_qat"])
-def test_quantized_files_have_them_too(quantize, digits, tmp_path):
+def test_quantized_files_have_them_too(quantize, digits, trained_logits, tmp_path):
     """Within quantization, and the classes are those of the file without these outputs."""
     info, model, what, pixels, labels, paths = digits
     options = {"quantize": quantize, "images": pixels, "test": (pixels, labels)}
     if quantize == "int8":
         options["representative"] = pixels
     found = {}
-    for outputs in ((), ALL):
-        if quantize == "int8_qat":
-            options["fine_tuning"] = digits_ensemble.tuning(
-                info, tmp_path / f"tuning{len(outputs)}", epochs=0.2, rate=1e-9
-            )
+    if quantize == "int8_qat":
+        tuning = digits_ensemble.tuning(info, tmp_path / "tuning", epochs=0.2, rate=1e-9)
+        options["fine_tuning"] = tuning
+        found[()] = trained_logits
+    for outputs in (ALL,) if found else ((), ALL):
         output = tmp_path / f"{len(outputs)}.tflite"
         report = export_tflite(model, what, output, outputs=outputs, **options)
         found[outputs] = predict_exported(output, pixels)
@@ -90,16 +107,13 @@ def test_quantized_files_have_them_too(quantize, digits, tmp_path):
     assert set(signature.get_output_details()) == {"logits", *ALL}
 
 
-def test_int8_divided_by_a_temperature(digits, tmp_path):
-    info, model, what, pixels, _, paths = digits
-    found = []
-    for calibrated in (False, True):
-        tuning = digits_ensemble.tuning(info, tmp_path / "tuning", epochs=0.2, rate=1e-9)
-        output = tmp_path / f"{calibrated}.tflite"
-        options = {"quantize": "int8_qat", "fine_tuning": tuning, "images": pixels}
-        export_tflite(model, what, output, calibrated=calibrated, **options)
-        found.append(predict_exported(output, pixels)["logits"])
-    np.testing.assert_allclose(found[0] / 2, found[1], atol=np.ptp(paths) / 255)
+def test_int8_divided_by_a_temperature(digits, trained, trained_logits, tmp_path):
+    _, model, what, pixels, _, paths = digits
+    output = tmp_path / "calibrated.tflite"
+    options = {"quantize": "int8_qat", "fine_tuning": trained, "images": pixels}
+    export_tflite(model, what, output, calibrated=True, **options)
+    found = predict_exported(output, pixels)["logits"]
+    np.testing.assert_allclose(trained_logits["logits"] / 2, found, atol=np.ptp(paths) / 255)
 
 
 def test_what_cannot_be_exported(tmp_path):

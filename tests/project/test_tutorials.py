@@ -152,9 +152,9 @@ def test_the_readme_on_sixty_pictures(tmp_path):
         (tmp_path / "photos" / "test" / name / "000.png").unlink()
     assert sum(path.is_file() for path in (tmp_path / "photos").rglob("*")) == 60
     few = (
-        "supernet.epochs=2,supernet.warmup_epochs=0,shrink.every_epochs=1,shrink.num_samples=20,"
-        "search.generations=2,search.population=6,search.parents=3,retrain.epochs=2,"
-        "retrain.warmup_epochs=0"
+        "supernet.epochs=2,supernet.warmup_epochs=0,shrink.every_epochs=1,shrink.num_samples=8,"
+        "shrink.min_pair_count=1,search.generations=2,search.population=3,search.parents=2,"
+        "retrain.epochs=1,retrain.warmup_epochs=0,export.formats=[tflite]"
     )
     (tmp_path / "call.py").write_text(
         call.replace('model_dir="runs/mine"', f'model_dir="runs/mine", params_override="{few}"')

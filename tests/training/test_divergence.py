@@ -83,13 +83,19 @@ def test_reduced_rate():
 
 
 RATE = "supernet.trainer.optimizer_config.learning_rate.polynomial.initial_learning_rate=1.0e+6"
-BACK = f"{RATE},supernet.on_divergence=rollback,supernet.rollback_rate_factor=0.001"
+# Goes back once: 0.1 is a rate that it trains with.
+BACK = f"{RATE},supernet.on_divergence=rollback,supernet.rollback_rate_factor=1.0e-7"
+SMALLER = {
+    **TINY,
+    "space": TINY["space"] | {"stages": [[8, 1, 1], [12, 1, 2]], "max_split": 2},
+    "shrink": TINY["shrink"] | {"remove": 1},
+}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(json.dumps(TINY))
+    path.write_text(json.dumps(SMALLER))
     return str(path)
 
 
@@ -123,7 +129,7 @@ def test_a_rollback_is_resumed_exactly(tiny, tmp_path, monkeypatch, capsys):
     """Stopped by the divergence, then behind the record of the rollback, then at a shrink."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     shrunk = train(tiny, whole, BACK)
-    assert "Goes back to step 0 with 0.001 times the learning rate" in capsys.readouterr().err
+    assert "Goes back to step 0 with 1e-07 times the learning rate" in capsys.readouterr().err
     with pytest.raises(NeasError, match="on_divergence=rollback"):
         train(tiny, stopped, RATE)  # the same folder may go on the other way
     for name in ("console.say", "measure"):
