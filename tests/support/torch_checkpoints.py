@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import os
+import subprocess
 
+import numpy as np
+import warm
+
+from neas_tf.common.paths import project_file
 from neas_tf.ensemble.torch_weight_names import torch_layout
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -43,3 +48,15 @@ def write(path, content: dict):
 
     torch.save(tensors(content), path)
     return path
+
+
+def call(module: str, *arguments) -> subprocess.CompletedProcess:
+    """Runs a command of ours, such as `convert_torch`, in a process of its own."""
+    return subprocess.run(
+        [warm.python(), "-m", f"neas_tf.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": project_file()},
+        check=False,
+        timeout=300,
+    )
