@@ -1,128 +1,18 @@
-"""report.html in a real browser, from disk; skipped where there is no Chromium or Chrome."""
+"""report.html in a real browser, from disk: what is drawn, chosen, compared and saved."""
 
-import contextlib
 import csv
 import io
 import json
-import pathlib
-import re
 import shutil
-import time
 
 import pytest
 import synthetic_run
-from PIL import Image
+from browser_tab import CIFAR, EVIL, MARKS, SCATTER, needs_chromium, saved
 
-from neas_tf.common.paths import project_file
 from neas_tf.report import Table, read_run, summarise, write_page
-from neas_tf.report.style import DARK, LIGHT
 from neas_tf.space.architecture import Architecture
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-EVIL = '<img src=x onerror="document.title=1">'
-CIFAR = pathlib.Path(project_file("docs", "results", "cifar10_cpu"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
-DRAWN = "[...document.querySelectorAll('.chart')].every(n => n.dataset.drawn || !n.offsetWidth)"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-        yield opened
-        opened.close()
-
-
-class Tab:
-    """A page of the browser; notes what it says, and what it asks for."""
-
-    def __init__(self, chromium, width=1280, height=900, dark=False):
-        scheme = "dark" if dark else "light"
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
-        self.page, self.said, self.requested = context.new_page(), [], set()
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.requested.add(request.url.split("#")[0]))
-        self.value = self.page.evaluate
-
-    def open(self, path, address=""):
-        self.page.goto("about:blank")
-        self.page.goto(f"{path.as_uri()}{address}")
-        self.drawn()
-
-    def wait(self, expression):
-        """Until it is true; the page's policy keeps playwright from looking by itself."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            with contextlib.suppress(sync_api.Error):  # it is just being loaded
-                if self.value(expression):
-                    return
-            time.sleep(0.05)
-        raise TimeoutError(expression)
-
-    def drawn(self):
-        """Waits until each chart that can be seen is drawn."""
-        self.wait(DRAWN)
-        self.value("new Promise(done => setTimeout(done, 50))")
-
-    def count(self, selector):
-        return self.page.locator(selector).count()
-
-    def text(self, selector):
-        return self.page.locator(selector).first.text_content()
-
-    def key(self, selector, *keys):
-        for key in keys:
-            self.page.locator(selector).press(key)
-
-    def attribute(self, selector, name):
-        return self.page.locator(selector).first.get_attribute(name)
-
-
-@pytest.fixture
-def open_tab(chromium):
-    """Makes tabs; none may leave an error, a message on the console or a request for another file."""
-    tabs = []
-
-    def make(*arguments, **options):
-        tabs.append(Tab(chromium, *arguments, **options))
-        return tabs[-1]
-
-    yield make
-    for tab in tabs:
-        assert tab.said == [] and tab.text("#errors") == ""
-        here = tab.value("location.href.split('#')[0]")
-        assert {url for url in tab.requested if not url.startswith("data:image")} == {here}
-        tab.page.context.close()
-
-
-@pytest.fixture
-def tab(open_tab):
-    return open_tab()
-
-
-@pytest.fixture(scope="module")
-def page(toy, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pages") / "report.html"
-    write_page(path, [read_run(toy)])
-    return path
-
-
-@pytest.fixture(scope="module")
-def two(toy, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pages") / "two.html"
-    table = Table("Seeds", ("seed", "accuracy"), ((EVIL, 0.5), ("1", None)))
-    write_page(path, [read_run(CIFAR), read_run(toy)], tables=[table])
-    return path
-
-
-SCATTER = "#r0-scatter-macs"
-MARKS = ".mark-symbol.role-mark"
+pytestmark = needs_chromium
 
 
 def test_everything_is_drawn(tab, page, toy):
@@ -137,6 +27,7 @@ def test_everything_is_drawn(tab, page, toy):
     assert tab.count("#r0-s3-alive .layer_0_marks path") == alive
     assert tab.count("#r0-shrinks .state:not([hidden]) .matrices .chart[data-drawn=light]") == 4
     assert tab.count("#r0-confusion .mark-rect.role-mark path") > 10
+    assert tab.count("#r0-risk .mark-line.role-mark path") >= 3
     differ = json.loads((toy / "retrain/confusion.json").read_text())["differ"][0][1]
     assert f"{differ / 100:.2f} %" in tab.text("#r0-test")
     assert "95.85 %" in tab.text("#r0-summary .verdict")
@@ -250,13 +141,6 @@ def test_contents_keep_the_choice(tab, page, toy):
     assert tab.value("location.hash") == "#candidate=5"
 
 
-def saved(tab, selector):
-    """(name, bytes) of what a button saves, pressed by the keyboard."""
-    with tab.page.expect_download() as got:
-        tab.key(selector, "Enter")
-    return got.value.suggested_filename, pathlib.Path(got.value.path()).read_bytes()
-
-
 def test_downloads_hold_the_data(tab, page, toy):
     run = read_run(toy)
     tab.open(page, "#candidate=5")
@@ -273,101 +157,6 @@ def test_downloads_hold_the_data(tab, page, toy):
         assert row["key"] == candidate.architecture.key
         told = (int(row["generation"]), row["origin"])
         assert told == (candidate.generation, candidate.origin)
-
-
-def coloured(content):
-    """(size, how many colours, the colour of the corner) of a PNG."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    return picture.size, len(picture.getcolors(1 << 20)), picture.getpixel((0, 0))
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_every_chart_is_saved_as_png_in_the_readers_colours(open_tab, page, dark):
-    tab = open_tab(dark=dark)
-    tab.open(page)
-    card = tuple(int((DARK if dark else LIGHT)["card"][i : i + 2], 16) for i in (1, 3, 5))
-    shown = "[...document.querySelectorAll('.save[data-kind=png]')].filter(e => e.offsetWidth)"
-    charts = tab.value(f"{shown}.map(e => e.dataset.chart)")
-    drawn = tab.value(
-        "[...document.querySelectorAll('.chart')].filter(e => e.offsetWidth && !e.closest('.scale')).map(e => e.id)"
-    )
-    assert charts == drawn and len(charts) == 1 + 1 + 1 + 6 + 1 + 4
-    for chart in charts[::3]:  # Chromium saves no more than ten files within moments
-        name, content = saved(tab, f".save[data-chart={chart}][data-kind=png]")
-        assert name == f"toy-{chart.removeprefix('r0-')}.png"
-        size, colours, corner = coloured(content)
-        width = tab.value(f"document.querySelector('#{chart} svg').getBoundingClientRect().width")
-        assert abs(size[0] - 2 * width) <= 4 and colours > 20 and corner == card
-    name, content = saved(tab, "#r0-png")
-    size, colours, corner = coloured(content)
-    assert name == "toy-architecture.png" and corner == card
-    assert size[0] > 1_000 and colours > 100
-    wanted = [(DARK if dark else LIGHT)[name] for name in ("expand1", "expand2", "fixed")]
-    found = {"#{:02x}{:02x}{:02x}".format(*c) for _, c in Image.open(io.BytesIO(content)).convert("RGB").getcolors(1 << 20)}  # fmt: skip
-    assert wanted[2] in found and found & set(wanted[:2]), "boxes in their colours"
-    name, content = saved(tab, ".save[data-chart=r0-confusion][data-kind=svg]")
-    assert name == "toy-confusion.svg" and content.startswith(b"<svg")
-
-
-def test_the_bar_stays_and_marks_where_the_reader_is(open_tab, page):
-    for width in (1280, 390):
-        tab = open_tab(width, 800)
-        tab.open(page)
-        bar, current = ".run:not([hidden]) .contents", ".contents [aria-current]"
-        assert tab.text(current) == "Found"
-        for name in ("training", "facts"):
-            tab.page.click(f"nav a[href='#r0-{name}']")
-            tab.wait(f"document.querySelector('{current}').hash === '#r0-{name}'")
-            box = tab.page.locator(bar).bounding_box()
-            assert box["y"] == 0 and box["height"] < 60, "one line at the upper edge"
-        tab.value("window.scrollTo(0, 0)")
-        tab.wait(f"document.querySelector('{current}').hash === '#r0-summary'")
-        tab.page.click("nav a[href='#r0-training']")
-        tab.wait("document.querySelector('#r0-training').getBoundingClientRect().top < 100")
-        top = tab.value("document.querySelector('#r0-training').getBoundingClientRect().top")
-        assert top >= tab.page.locator(bar).bounding_box()["height"] - 1, "below the bar"
-
-
-def test_the_first_screen_holds_verdict_picture_and_candidates(open_tab, page):
-    tab = open_tab(1280, 900)
-    tab.open(page)
-    places = [
-        tab.page.locator(f".run {s}").first.bounding_box()
-        for s in (".verdict", "#r0-picture", SCATTER)
-    ]
-    ends = [box["y"] + box["height"] for box in places]
-    assert ends == sorted(ends) and ends[1] < 560
-    view = f"NEAS.view('{SCATTER[1:]}')"
-    assert places[2]["y"] + tab.value(f"{view}.origin()[1] + {view}.height()") < 900
-    tab = open_tab(390, 844)
-    tab.open(page)
-    picture = tab.page.locator("#r0-picture").bounding_box()
-    assert picture["y"] + picture["height"] < 600
-    assert tab.page.locator(SCATTER).bounding_box()["y"] < 800
-
-
-def test_tooltips_stand_beside_the_point(open_tab, page, toy):
-    candidates = read_run(toy).candidates
-    for width in (1280, 390):
-        tab = open_tab(width, 900)
-        tab.open(page)
-        ends = [min(candidates, key=lambda c: c.macs), max(candidates, key=lambda c: c.macs)]
-        for candidate in ends:
-            point = tab.page.locator(f"{SCATTER} .points_marks path").nth(candidate.number)
-            point.scroll_into_view_if_needed()
-            point.hover(force=True)
-            tab.page.wait_for_selector("#vg-tooltip-element.visible")
-            tab.wait(
-                f"document.querySelector('#vg-tooltip-element').textContent.includes('{candidate.macs:,}')"
-            )
-            mark, tip = point.bounding_box(), tab.page.locator("#vg-tooltip-element").bounding_box()
-            gaps = [
-                max(tip[a] - mark[a] - mark[n], mark[a] - tip[a] - tip[n])
-                for a, n in (("x", "width"), ("y", "height"))
-            ]
-            assert 0 <= max(gaps) <= 24, (width, mark, tip, "beside it, and not over it")
-            assert tip["x"] >= 0 and tip["x"] + tip["width"] <= width
-            tab.page.mouse.move(2, 2)
 
 
 def test_the_cost_can_be_changed(tab, page, toy):
@@ -431,63 +220,6 @@ def test_texts_stay_texts(tab, toy, two, tmp_path):
     assert tab.count("img") == tab.count("#r1-test .pictures img") and EVIL in tab.text(".study")
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_never_scrolls_sideways(open_tab, two, width, dark):
-    tab = open_tab(width, 740, dark=dark)
-    for run in (0, 1):
-        tab.open(two, f"#run={run}")
-        tab.value("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-        root = "document.documentElement"
-        assert tab.value(f"{root}.scrollWidth") <= tab.value(f"{root}.clientWidth") <= width
-        wide = (
-            "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .contents') && "
-            "e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)"
-            ".map(e => e.outerHTML.slice(0, 200))"
-        )
-        assert tab.value(wide) == []
-
-
-def luminance(colour: str) -> float:
-    if colour.startswith("#"):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    else:
-        parts = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_texts_and_marks_stand_out(open_tab, page, dark):
-    """WCAG: texts 4.5 : 1, marks 3 : 1 against the card behind them."""
-    tab = open_tab(dark=dark)
-    tab.open(page)
-    style = "getComputedStyle(document.querySelector({!r})).{}"
-    card = luminance(tab.value(style.format("section.card", "backgroundColor")))
-    assert (card < 0.05) == dark
-    for selector, name, least in (
-        ("h2", "color", 4.5),
-        (".note", "color", 4.5),
-        ("summary", "color", 4.5),
-        (".readout", "color", 4.5),
-        (f"{SCATTER} .role-axis-label text", "fill", 4.5),
-        ("#r0-picture .d-text", "fill", 4.5),
-        (f"{SCATTER} .mark-line.role-mark path", "stroke", 3),
-        ("#r0-retrain-loss .layer_2_marks path", "stroke", 3),
-    ):
-        ink = luminance(tab.value(style.format(selector, name)))
-        ratio = (max(ink, card) + 0.05) / (min(ink, card) + 0.05)
-        assert ratio >= least, (selector, ratio)
-
-
-def test_charts_follow_the_readers_scheme(tab, page):
-    tab.open(page)
-    tab.page.emulate_media(color_scheme="dark")
-    tab.wait(DRAWN.replace("dataset.drawn", "dataset.drawn === 'dark'"))
-    label = f"getComputedStyle(document.querySelector('{SCATTER} .role-axis-label text')).fill"
-    assert luminance(tab.value(label)) > 0.5
-
-
 def test_a_live_page_reloads_in_its_place(open_tab, toy, tmp_path):
     path = tmp_path / "live.html"
     write_page(path, [read_run(toy)], reload_seconds=5)
@@ -527,7 +259,7 @@ def test_an_empty_folder_says_what_is_missing(tab, tmp_path):
     (tmp_path / "empty").mkdir()
     write_page(tmp_path / "empty.html", [read_run(tmp_path / "empty")])
     tab.open(tmp_path / "empty.html")
-    assert tab.count(".missing") == 5
+    assert tab.count(".missing") == 6
     assert tab.text(".verdict").startswith("Nothing is found yet")
     assert "search/history.jsonl" in tab.text("#r0-remarks")
 
