@@ -8,7 +8,7 @@ from benchmarks import data_scale
 
 
 @pytest.mark.parametrize("kind", ["folder", "records"])
-def test_every_measurement_of_a_thousand_pictures(kind, tmp_path, capfd):
+def test_every_measurement_of_a_thousand_pictures(kind, tmp_path, capfd, warm_children):
     work = [f"--kind={kind}", "--examples=1500", f"--work={tmp_path}"]
     assert data_scale.main([*work, "--workers=2", "--steps=1"]) == 0
     report = json.loads(capfd.readouterr().out)

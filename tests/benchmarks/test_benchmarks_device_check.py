@@ -8,7 +8,7 @@ from benchmarks import device_check
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(tmp_path_factory, warm_children):
     path = tmp_path_factory.mktemp("check") / "check.json"
     arguments = ["--case=tiny", "--draws=3", "--candidates=2", "--no_xla", f"--output={path}"]
     code = device_check.main([*arguments, "--tolerance=1e-5"])

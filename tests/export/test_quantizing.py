@@ -42,6 +42,12 @@ def images():
     return random_images(SPACE, 16, seed=3)
 
 
+@pytest.fixture(scope="module")
+def plain(two_paths, tmp_path_factory):
+    """The report of a float file."""
+    return export_tflite(*two_paths, tmp_path_factory.mktemp("plain") / "plain.tflite")
+
+
 @pytest.mark.parametrize("name", ["one_path", "three_paths", "nothing_shared", "all_shared"])
 def test_int8_is_all_integer_in_one_partition(name, images, tmp_path):
     model, info = make(ENSEMBLES[name])
@@ -93,13 +99,12 @@ def test_int8_takes_the_bytes_of_a_camera(two_paths, images, tmp_path):
 
 
 @pytest.mark.parametrize("quantize", ["float16", "dynamic"])
-def test_smaller_weights_in_a_float_graph(quantize, two_paths, images, tmp_path):
+def test_smaller_weights_in_a_float_graph(quantize, two_paths, plain, images, tmp_path):
     model, info = two_paths
     labels = np.zeros(len(images), np.int32)
     report = export_tflite(
         model, info, tmp_path / "m.tflite", quantize=quantize, test=(images, labels)
     )
-    plain = export_tflite(model, info, tmp_path / "plain.tflite")
     assert report["bytes"] < plain["bytes"]
     assert report["parity"]["max_abs_diff"] < 0.05 * report["parity"]["max_abs_logit"]
     assert report["accuracy"]["examples"] == len(images)

@@ -37,14 +37,19 @@ _HARMLESS |= {
     "TF_NUM_INTEROP_THREADS",
 }
 _HARMLESS |= {"CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH"}
+_HARMLESS |= {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}  # of NumPy's matrix products, no result's
 
 
 def _at_loading(environment: dict[str, str]) -> dict[str, str]:
-    return {
+    found = {
         name: value
         for name, value in environment.items()
         if name.startswith(_AT_LOADING) and name not in _HARMLESS
     }
+    # OpenCV adds a folder of its own as soon as it is imported, before or after the server began.
+    folders = found.pop("LD_LIBRARY_PATH", "").split(os.pathsep)
+    own = [folder for folder in folders if folder and "/cv2/" not in folder]
+    return found | ({"LD_LIBRARY_PATH": os.pathsep.join(own)} if own else {})
 
 
 class Process:
@@ -243,25 +248,30 @@ def _become(order: dict, streams: list[int], before: dict[str, str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
-def _keep_bundle(folder: str) -> None:
-    """Vega's scripts, bundled alike for every report's page, are bundled by the first who asks.
+def _keep_drawn(folder: str) -> None:
+    """Vega's scripts and equal charts are made by the first who asks, for all children.
 
-    It takes V8 one and a half seconds; a process that has V8 cannot be forked.
+    V8, which makes them, takes a second to start, and a process that has it cannot be forked.
     """
+    import hashlib
+
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle
+    def kept(make, read, write):
+        def get(*arguments, **options):
+            asked = json.dumps([make.__name__, arguments, options], sort_keys=True)
+            name = os.path.join(folder, hashlib.sha256(asked.encode()).hexdigest())
+            if not os.path.exists(name):
+                with open(f"{name}.{os.getpid()}", "wb") as file:
+                    file.write(write(make(*arguments, **options)))
+                os.replace(file.name, name)
+            with open(name, "rb") as file:
+                return read(file.read())
 
-    def kept(**options):
-        name = os.path.join(folder, f"bundle {json.dumps(options, sort_keys=True)}.js")
-        if not os.path.exists(name):
-            with open(f"{name}.{os.getpid()}", "w", encoding="utf-8") as file:
-                file.write(bundle(**options))
-            os.replace(file.name, name)
-        with open(name, encoding="utf-8") as file:
-            return file.read()
+        return get
 
-    vl_convert.javascript_bundle = kept
+    vl_convert.javascript_bundle = kept(vl_convert.javascript_bundle, bytes.decode, str.encode)
+    vl_convert.vegalite_to_png = kept(vl_convert.vegalite_to_png, bytes, bytes)
 
 
 def _serve(address: str) -> tuple[dict, list[int]] | None:
@@ -270,7 +280,7 @@ def _serve(address: str) -> tuple[dict, list[int]] | None:
     listener.bind(address)
     listener.listen(64)
     _load()
-    _keep_bundle(os.path.dirname(address))
+    _keep_drawn(os.path.dirname(address))
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
