@@ -93,6 +93,8 @@ def test_two_workers_train_search_and_resume(tmp_path):
     (folder / "shrink" / "shrink_02.json").unlink()
     state = folder / "supernet" / "checkpoint"
     state.write_text('model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "ckpt-2"\n')
+    fewer = tmp_path / "fewer"
+    shutil.copytree(folder, fewer)
     run_workers(folder, "supernet")
     assert metrics.read_text() == lines
     assert (folder / "shrink" / "alive.json").read_text() == alive
@@ -103,6 +105,16 @@ def test_two_workers_train_search_and_resume(tmp_path):
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-7)
         elif np.asarray(value).dtype != object:
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+    # As if one of them were gone for good: the other trains the same batches alone, and normalises
+    # all of a batch together, where each of two has the moments of its half.
+    run_workers(fewer, "supernet", count=1)
+    alone = [json.loads(line) for line in (fewer / metrics.relative_to(folder)).open()]
+    together = [json.loads(line) for line in lines.splitlines()]
+    assert [line["step"] for line in alone] == [1, 2, 3, 4] and alone[:2] == together[:2]
+    for one, both in zip(alone[2:], together[2:], strict=True):
+        assert one["loss"] == pytest.approx(both["loss"], rel=0.01)
+    assert (fewer / "shrink" / "alive.json").is_file()
 
 
 def test_a_batch_that_the_replicas_cannot_share_is_refused():
