@@ -137,12 +137,8 @@ class CandidateEvaluator:
         self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
     ) -> list[Score]:
         """Scores of several ensembles, in their order; `progress` gets the share done, 0 to 1."""
-        sums = np.zeros((len(architectures), _SUMS))
-        correct = self.correct(architectures, progress, sums)
-        bits = np.unpackbits(sums.view(np.uint8)).astype(bool)  # zeros but where it was measured
-        merged = np.packbits(self._workers.merge(bits)).view(np.float64) if len(sums) else sums
-        merged = merged.reshape(-1, _SUMS)
-        return [self._score(*row) for row in zip(correct, merged, strict=True)]
+        rows = zip(*self._measured(architectures, progress), strict=True)
+        return [self._score(*row) for row in rows]
 
     def _score(self, correct: np.ndarray, sums: np.ndarray) -> Score:
         """From bool (K + 1, n) and the sums over the images."""
@@ -150,21 +146,28 @@ class CandidateEvaluator:
         apart = float(sums[-1] / self.images) if self._disagreement else None
         return Score(ensemble, tuple(paths), apart, numbers_of(sums[:-1], self.images))
 
-    def correct(
-        self,
-        architectures: Sequence[Architecture],
-        progress: Callable[[float], None] | None = None,
-        sums: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """bool (C, K + 1, n): which images each path is right about, and last the ensemble.
+    def correct(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """bool (C, K + 1, n): which images each path is right about, and last the ensemble."""
+        return self._measured(architectures)[0]
 
-        `sums`, float64 (C, `_SUMS`), gets `likelihood_sums` of the candidates that this process
-        measures, and last the sum of their disagreements, where these are asked for.
+    def _measured(
+        self, architectures: Sequence[Architecture], progress: Callable[[float], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `correct` returns; and float64 (C, `_SUMS`), over the images.
+
+        Those are `likelihood_sums`, and last the disagreements, 0 where they are not asked for.
         """
+        sums = np.zeros((len(architectures), _SUMS))
         parts = list(self._generation(architectures, progress, sums))
-        # The workers meet once: whom they evaluate does not depend on what the others find.
-        correct = np.concatenate(parts, 2) if parts else np.zeros((0, 0, self.images), bool)
-        return self._workers.merge(correct) if parts else correct
+        if not parts:
+            return np.zeros((0, 0, self.images), bool), sums
+        correct = np.concatenate(parts, 2)
+        # The workers meet once: whom they evaluate does not depend on what the others find. All
+        # bits are zero but in what a process has measured itself.
+        bits = np.unpackbits(sums.view(np.uint8)).astype(bool)
+        merged = self._workers.merge(np.concatenate([correct.ravel(), bits]))
+        found, bits = np.split(merged, [correct.size])
+        return found.reshape(correct.shape), np.packbits(bits).view(np.float64).reshape(sums.shape)
 
     def another_look(
         self, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray
@@ -199,7 +202,7 @@ class CandidateEvaluator:
         self,
         architectures: Sequence[Architecture],
         progress: Callable[[float], None] | None,
-        sums: np.ndarray | None,
+        sums: np.ndarray,
     ) -> Iterator[np.ndarray]:
         """Recalculates BN of all candidates, then measures batch after batch.
 
@@ -241,9 +244,8 @@ class CandidateEvaluator:
                     for candidate, logits in part.logits(images, add):
                         correct[candidate, :-1] = logits.argmax(-1) == labels
                         correct[candidate, -1] = logits.mean(0).argmax(-1) == labels
-                        if sums is not None:
-                            sums[candidate, :-1] += likelihood_sums(logits, labels)
-                        if sums is not None and self._disagreement:
+                        sums[candidate, :-1] += likelihood_sums(logits, labels)
+                        if self._disagreement:
                             sums[candidate, -1] += disagreement(np.swapaxes(logits, 0, 1)).sum()
 
                 list(each(measure, parts))
