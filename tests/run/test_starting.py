@@ -87,7 +87,8 @@ def test_it_starts_where_the_search_measured(runs):
         run.config, run.info, load_supernet(run.config, run.model_dir, run.space), run.cluster
     )
     expected = evaluator.logits(Architecture.from_key(KEY))
-    found = initial(run)(evaluator._images[:], training=False)
+    images = run.info.normalisation.apply(evaluator._images)
+    found = initial(run)(images, training=False)
     np.testing.assert_allclose(np.transpose(found, (1, 0, 2)), expected, atol=2e-4)
 
 

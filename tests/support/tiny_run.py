@@ -98,7 +98,7 @@ class QuickEvaluator:
 
     make_bar = None
 
-    def __init__(self, make, config, history):
+    def __init__(self, make, look_again, config, history):
         pass
 
     def __call__(self, architectures):
