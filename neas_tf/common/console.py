@@ -277,10 +277,12 @@ def without_repeats() -> Iterator[None]:
     told: set[str] = set()
 
     def is_new(record: standard_logging.LogRecord) -> bool:
+        if record.levelno != standard_logging.WARNING:
+            return True
         text = record.getMessage()
         known = text in told
         told.add(text)
-        return record.levelno != standard_logging.WARNING or not known
+        return not known
 
     logging.get_absl_logger().addFilter(is_new)
     try:

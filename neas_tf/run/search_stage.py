@@ -126,8 +126,12 @@ def search(
         def make() -> CandidateEvaluator:
             return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
 
+        @functools.cache
+        def all_held_out() -> tuple[np.ndarray, np.ndarray]:
+            return data.make_images(info, "search", 0, config.seed)
+
         def look_again(evaluator: CandidateEvaluator, number: int) -> CandidateEvaluator:
-            return evaluator.another_look(*_images_of_look(config, info, number))
+            return evaluator.another_look(_calibration(config, info, number), *all_held_out())
 
         evaluate = _LazyEvaluator(make, look_again, config.search, history)
         result = run_search(
@@ -189,7 +193,8 @@ def make_evaluator(
     count, index = cluster.worker
     return CandidateEvaluator(
         supernet,
-        *_images_of_look(config, info, 0),
+        _calibration(config, info, 0),
+        *data.make_images(info, "search", _validation_images(config, info), config.seed),
         settings.calibration_batch,
         settings.batch_size,
         cluster.local_devices,
@@ -200,18 +205,10 @@ def make_evaluator(
     )
 
 
-def _images_of_look(
-    config: NeasConfig, info: data.DatasetInfo, number: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images for BN, held-out images and their labels, of the first look (0) or a later one.
-
-    Later looks have other images for BN, and all held-out images.
-    """
-    settings, seed = config.search, config.seed
-    own = seed + number * _NEXT_LOOK
-    calibration, _ = data.make_images(info, "supernet", settings.calibration_images, own)
-    count = 0 if number else _validation_images(config, info)
-    return calibration, *data.make_images(info, "search", count, seed)
+def _calibration(config: NeasConfig, info: data.DatasetInfo, number: int) -> np.ndarray:
+    """Images for BN, of the first look (0) or a later one, which has others."""
+    seed = config.seed + number * _NEXT_LOOK
+    return data.make_images(info, "supernet", config.search.calibration_images, seed)[0]
 
 
 class _LazyEvaluator:

@@ -184,10 +184,14 @@ def supernet_loop(
 ) -> TrainingLoop:
     """The supernet's training, at the newest checkpoint of its folder."""
     part, total = training_part(config), stage.trainer.train_steps
-    weights = data.class_weights(info, part)
-    capacity = min(total, _MAX_DRAWS // stage.draws_per_step)
-    kwargs = {"class_weights": weights, "normalisation": info.normalisation}
-    task = _task(config, stage, space, capacity, **kwargs)
+    task = _task(
+        config,
+        stage,
+        space,
+        min(total, _MAX_DRAWS // stage.draws_per_step),
+        class_weights=data.class_weights(info, part),
+        normalisation=info.normalisation,
+    )
     model = task.build_model()
     if stage.init and not latest_step(folder):
         stored = read_weights(stage.init, "supernet.init")
