@@ -261,8 +261,8 @@ def _train(
     diverging = OnDivergence.of(stage, space.num_classes, "retrain")
     pace: StagePace | None = None
     if plan is not None:
-        pace = StagePace("retrain", config, info, plan, stage.trainer.train_steps, cluster)
-        pace.epochs_of(images / stage.batch_size)
+        recipe, per_epoch = stage.trainer.train_steps, images / stage.batch_size
+        pace = StagePace("retrain", config, info, plan, recipe, per_epoch, cluster)
 
     def begin(model: tf_keras.Model) -> None:
         if not latest_step(folder):

@@ -114,8 +114,7 @@ def train_supernet(
     _announce(config, full, recipe, per_epoch, boundaries)
     pace: SupernetPace | None = None
     if plan is not None:
-        pace = SupernetPace(config, info, plan, recipe, cluster, boundaries)
-        pace.epochs_of(per_epoch)
+        pace = SupernetPace(config, info, plan, recipe, per_epoch, cluster, boundaries)
     diverging = OnDivergence.of(stage, space.num_classes, "supernet")
 
     xla = config.runtime.enable_xla

@@ -16,8 +16,10 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-# A training is at most so many times as long as its recipe, however much time there is.
-MOST_STRETCH = 4.0
+# However much time there is, a training is at most so many times as long as its recipe, or so many epochs if that is
+# more: short recipes gain by far more than four times their length (62.8 % after 24 epochs of 10,000 images of
+# CIFAR-10, some 70 % after 40 and more), and a long limit on little data has an end.
+MOST_STRETCH, MOST_EPOCHS = 4.0, 300.0
 # Of a stage's time: how much it may be off before its length is planned again.
 _LATE, _EARLY = 0.02, 0.06
 # Of a stage's time, between two looks at the clock.
@@ -26,6 +28,16 @@ _LOOK = 0.025
 _WINDOW = 0.08
 # The first steps: those that are traced, then those that the first plan is made of.
 _TRACED, _TIMED = 1, 4
+
+
+def most_steps(recipe: int, per_epoch: float) -> int:
+    """The most steps a training may have.
+
+    Args:
+      recipe: steps of the recipe.
+      per_epoch: steps of an epoch.
+    """
+    return int(max(MOST_STRETCH * recipe, MOST_EPOCHS * per_epoch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Pacer:
       course: as far as it is planned; of a resumed training it has segments.
       begin, deadline: of the stage, in seconds of the run's working time.
       now: the run's working time in seconds.
+      most: steps that the training may have, however much time there is.
       after: seconds of work that the stage has to do besides its steps, from a step on (shrinks).
     """
 
@@ -111,9 +124,10 @@ class Pacer:
         begin: float,
         deadline: float,
         now: Callable[[], float],
+        most: int,
         after: Callable[[int], float] = lambda step: 0.0,
     ):
-        self.course, self._now, self._after = course, now, after
+        self.course, self._now, self._most, self._after = course, now, most, after
         self.begin, self.deadline = begin, deadline
         self._first: tuple[int, float] | None = None
         self._looks: collections.deque[tuple[int, float]] = collections.deque()
@@ -177,7 +191,7 @@ class Pacer:
         if planned and -_EARLY * length <= off <= _LATE * length:
             return False
         total = step + max(1, int(spare / seconds))
-        total = min(total, max(step + 1, int(MOST_STRETCH * self.course.recipe)))
+        total = min(total, max(step + 1, self._most))
         if planned and total == self.course.total:
             return False
         kept = tuple(s for s in self.course.segments if s.step < step)

@@ -62,7 +62,7 @@ def whole_run(config, folder, machine, limit, generation=9.0, shrink=6.0):
     plan = open_plan(limit, folder, 0.0, clock=lambda: machine.clock)
     machine.begin("supernet")
     boundaries = [2500, 5000, 7500]
-    pace = SupernetPace(config, INFO, plan, 7500, CLUSTER, boundaries)
+    pace = SupernetPace(config, INFO, plan, 7500, 62.5, CLUSTER, boundaries)
     pace.begin()
     for index, boundary in enumerate(boundaries, 1):
         pace.train(machine, lambda b=boundary: pace.step_of(b))
@@ -82,7 +82,7 @@ def whole_run(config, folder, machine, limit, generation=9.0, shrink=6.0):
         if over or enough(number, 0):
             break
     machine.begin("retrain")
-    pace = StagePace("retrain", config, INFO, plan, 12_000, CLUSTER)
+    pace = StagePace("retrain", config, INFO, plan, 12_000, 78.125, CLUSTER)
     pace.begin()
     pace.train(machine, lambda: pace.course.total)
     machine.save()

@@ -59,7 +59,7 @@ def train(folder, course, clock, stop=None):
                 raise Stopped
 
         loop = None
-        pacer = Pacer(course, 0.0, DEADLINE, lambda: clock(loop.step if loop else 0))
+        pacer = Pacer(course, 0.0, DEADLINE, lambda: clock(loop.step if loop else 0), 10_000)
         pace = Pace(pacer, save, lambda values: values)
         position = pace.begin()
         optimizer = create_optimizer(

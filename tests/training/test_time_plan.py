@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from neas_tf.training.time_plan import MOST_STRETCH, Course, Pacer, Segment
+from neas_tf.training.time_plan import Course, Pacer, Segment, most_steps
 
 
 @pytest.mark.parametrize(
@@ -68,28 +68,38 @@ SPEEDS = {
 @pytest.mark.parametrize("recipe", [300, 30_000])
 def test_it_ends_in_time_whatever_the_machine_does(name, recipe):
     machine = Machine(SPEEDS[name])
-    pacer = Pacer(Course(recipe), 0.0, 180.0, lambda: machine.clock)
+    pacer = Pacer(Course(recipe), 0.0, 180.0, lambda: machine.clock, 4 * recipe)
     steps = machine.train(pacer)
     course = pacer.course
     assert steps == course.total and course.recipe_step(steps) == pytest.approx(recipe)
     assert machine.clock <= 1.05 * 180.0
-    capped = course.total == MOST_STRETCH * recipe
+    capped = course.total == 4 * recipe
     assert capped or machine.clock >= 0.9 * 180.0
     assert len(course.segments) < 40
     # No jump through the recipe at the end: the learning rate goes down, it does not break off.
     assert recipe - course.recipe_step(steps - max(1, steps // 20)) < 0.25 * recipe or steps < 40
 
 
+def test_a_long_limit_ends_where_more_steps_bring_nothing():
+    """Four times the recipe, or 300 epochs if that is more."""
+    assert most_steps(470, 78.125) == 23_437  # 6 epochs of 10,000 images in batches of 128
+    assert most_steps(100_000, 78.125) == 400_000
+    machine = Machine(lambda t: 0.001)
+    pacer = Pacer(Course(470), 0.0, 7200.0, lambda: machine.clock, most_steps(470, 78.125))
+    assert machine.train(pacer) == pacer.course.total == 23_437
+    assert pacer.course.recipe_step(23_437) == pytest.approx(470)
+
+
 def test_a_resumed_training_repeats_its_course():
     """It was killed after its last checkpoint: what was planned since then counts."""
     first = Machine(SPEEDS["to and fro"])
-    whole = Pacer(Course(3000), 0.0, 180.0, lambda: first.clock)
+    whole = Pacer(Course(3000), 0.0, 180.0, lambda: first.clock, 12_000)
     reached = first.train(whole, stop=1200)
     before = whole.course
     later = [segment.step for segment in before.segments][-1]
     second = Machine(SPEEDS["steady"])
     second.clock = first.clock
-    resumed = Pacer(before, 0.0, 180.0, lambda: second.clock)
+    resumed = Pacer(before, 0.0, 180.0, lambda: second.clock, 12_000)
     steps = second.train(resumed, step=later - 5)
     kept = resumed.course.segments[: len(before.segments)]
     assert kept[:-1] == before.segments[:-1] and reached >= later
@@ -106,7 +116,7 @@ def test_other_work_has_its_time():
     def after(step):
         return 15.0 * sum(pacer.course.steps_until(b) > step for b in due)
 
-    pacer = Pacer(Course(3000), 0.0, 180.0, lambda: machine.clock, after)
+    pacer = Pacer(Course(3000), 0.0, 180.0, lambda: machine.clock, 12_000, after)
     step = 0
     for boundary in [*due, 3000]:
         step = machine.train(pacer, step, stop=0)  # nothing, but the graph is the same

@@ -18,7 +18,7 @@ from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.training.initial_weights import SCRATCH, SUPERNET
 from neas_tf.training.paced import Pace
-from neas_tf.training.time_plan import MOST_STRETCH, Course, Pacer
+from neas_tf.training.time_plan import Course, Pacer, most_steps
 
 # By how much a run may miss its limit before it is not begun.
 _OVER = 1.1
@@ -77,6 +77,7 @@ class StagePace(Pace):
       config, info: of the run.
       plan: of its time.
       recipe: steps of the recipe.
+      per_epoch: steps of an epoch.
       cluster: of the run.
     """
 
@@ -87,13 +88,15 @@ class StagePace(Pace):
         info: data.DatasetInfo,
         plan: TimePlan,
         recipe: int,
+        per_epoch: float,
         cluster: Cluster,
     ):
         self.name, self._config, self._info, self.plan = name, config, info, plan
-        self._per_epoch, self._chief = 1.0, cluster.is_chief
+        self._per_epoch, self._chief = per_epoch, cluster.is_chief
         self._reserve = 0.0
         begin = plan.stage(name)["begin"]
-        pacer = Pacer(plan.course(name, recipe), begin, self._deadline(), plan.used, self.after)
+        course, most = plan.course(name, recipe), most_steps(recipe, per_epoch)
+        pacer = Pacer(course, begin, self._deadline(), plan.used, most, self.after)
         super().__init__(pacer, self._keep, _agreeing(cluster), self._tell)
         plan.save()
 
@@ -147,11 +150,6 @@ class StagePace(Pace):
             f"{seconds:.2g} s, to end {told(self.pacer.deadline)} after the run's begin."
         )
 
-    def epochs_of(self, per_epoch: float) -> StagePace:
-        """Tells how many steps an epoch has; returns itself."""
-        self._per_epoch = per_epoch
-        return self
-
 
 class SupernetPace(StagePace):
     """The supernet's pace, which also decides which shrinks there is time for.
@@ -166,11 +164,12 @@ class SupernetPace(StagePace):
         info: data.DatasetInfo,
         plan: TimePlan,
         recipe: int,
+        per_epoch: float,
         cluster: Cluster,
         boundaries: Sequence[int],
     ):
         self.boundaries = list(boundaries)
-        super().__init__("supernet", config, info, plan, recipe, cluster)
+        super().__init__("supernet", config, info, plan, recipe, per_epoch, cluster)
 
     def step_of(self, boundary: int) -> int:
         """The step at which a boundary of the recipe lies."""
@@ -286,7 +285,7 @@ def choose_start(
             step = image * config.retrain.batch_size * table.cost(architecture).macs
             graph = _RETRAIN_GRAPH * plan.stages["supernet"]["traced"]
             seconds = max(0.0, plan.left() - reserve(config, info, plan) - graph)
-            steps = min(seconds / step, MOST_STRETCH * recipe)
+            steps = min(seconds / step, most_steps(recipe, per_epoch))
             epochs = steps / per_epoch
             choice = SUPERNET if epochs < WARM_BELOW_EPOCHS else SCRATCH
         (warm,) = _agreeing(cluster)([int(choice == SUPERNET)])
