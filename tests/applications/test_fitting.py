@@ -1,5 +1,6 @@
 """`model.fit` under Keras 3's backends: the same curve, and it learns."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -17,23 +18,25 @@ from neas_tf.applications import ensemble_model
 from neas_tf.common.paths import project_file
 
 
-def test_jax_learns_as_tensorflow_does(tmp_path):
-    """The same weights and batches: loss curves within 1e-3; JAX without TensorFlow in the process."""
-    pytest.importorskip("jax")
+@pytest.mark.parametrize(("backend", "jit"), [("jax", True), ("torch", False)])
+def test_other_backends_learn_as_tensorflow_does(backend, jit, tmp_path):
+    """The same weights and batches: loss curves within 1e-3; no TensorFlow in the process."""
+    if importlib.util.find_spec(backend) is None:  # not imported beside TensorFlow
+        pytest.skip(f"{backend} is not installed")
     model = fitting.begin()
     model.save_weights(tmp_path / "first.weights.h5")
     program = os.path.join(os.path.dirname(__file__), "fitting.py")
-    jax = subprocess.Popen(
-        [sys.executable, program, str(tmp_path / "first.weights.h5"), str(tmp_path / "jax.json")],
-        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": project_file()},
+    other = subprocess.Popen(
+        [sys.executable, program, str(tmp_path / "first.weights.h5"), str(tmp_path / "fit.json")],
+        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": project_file()},
         stderr=subprocess.PIPE,
         text=True,
     )
     losses, accuracy = fitting.fit(model)
-    stderr = jax.communicate()[1]
-    assert jax.returncode == 0, stderr
-    theirs = json.loads((tmp_path / "jax.json").read_text())
-    assert (theirs["backend"], theirs["loaded"], theirs["jit"]) == ("jax", [], True)
+    stderr = other.communicate()[1]
+    assert other.returncode == 0, stderr
+    theirs = json.loads((tmp_path / "fit.json").read_text())
+    assert (theirs["backend"], theirs["loaded"], theirs["jit"]) == (backend, [], jit)
     np.testing.assert_allclose(theirs["losses"], losses, atol=1e-3)
     assert min(accuracy, theirs["accuracy"]) > 0.7 and losses[-1] < losses[0]
 
