@@ -131,17 +131,18 @@ def squeeze_excite(
     """SE with ReLU inside and the gate relu6(linear)/6; kernels (1, 1, C, C').
 
     Returns:
-      What its gradient needs: mean (B, C), hidden (B, C'), linear (B, C); and last the map.
+      What its gradient needs: mean (B, C), hidden (B, C'), bounded (B, C), the sixfold gate; and last
+      the map.
     """
     mean = tf.reduce_mean(x, [1, 2])
     hidden = tf.nn.relu(dense(mean, reduce_kernel, reduce_bias))
-    linear = dense(hidden, expand_kernel, expand_bias) + 3.0
-    return mean, hidden, linear, x * gate(linear)
+    bounded = tf.nn.relu6(dense(hidden, expand_kernel, expand_bias) + 3.0)
+    return mean, hidden, bounded, x * gate(bounded)
 
 
-def gate(linear: tf.Tensor) -> tf.Tensor:
-    """The factors of `squeeze_excite`, (B, C) to (B, 1, 1, C)."""
-    return as_map(tf.nn.relu6(linear) * (1.0 / 6.0))
+def gate(bounded: tf.Tensor) -> tf.Tensor:
+    """The factors of `squeeze_excite`, from 0..6 (B, C) to (B, 1, 1, C)."""
+    return as_map(bounded * (1.0 / 6.0))
 
 
 def as_map(x: tf.Tensor) -> tf.Tensor:

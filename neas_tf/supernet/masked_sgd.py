@@ -51,7 +51,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         self._rules: dict[str, UpdateRule] = {}
         self._architecture: Callable[[], tf.Tensor] | None = None
         self._num_layers = 0
-        self._tables = np.zeros([0, 1], np.int32)
+        self._tables, self._reach = np.zeros([0, 1], np.int32), np.zeros([0, 1], np.int32)
 
     def watch(
         self,
@@ -66,7 +66,7 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
         """
         self._rules = {_key(v): rule for v, rule in zip(variables, rules, strict=True)}
         self._architecture, self._num_layers = architecture, num_layers
-        self._tables = _row_tables(rules, num_layers)
+        self._tables, self._reach = _row_tables(rules, num_layers)
         self._create_all_weights(variables)
 
     def _create_slots(self, var_list):
@@ -79,7 +79,9 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             architecture, state = self._architecture(), apply_state[(var_device, var_dtype)]
             state["architecture"] = architecture
             # Of all layers at once: 20 layers are 20 times as many small operations one by one.
-            state["drawn"] = _drawn(self._tables, architecture, self._num_layers)
+            with on_host():
+                drawn = _drawn(self._tables, architecture, self._num_layers)
+            state["drawn"] = _moved(drawn, self._reach) if cpu_only() else _unstacked(drawn)
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         state = apply_state[(var.device, var.dtype.base_dtype)]
@@ -98,15 +100,17 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
                 use_nesterov=self.nesterov,
             )
         drawn = state["drawn"][rule.layer - 1]
+        if isinstance(drawn, _Moved):
+            return self._update_in_place(state["lr_t"], grad, var, slot, drawn)
         if grad.shape[0] != 1:
             grad = tf.linalg.matmul(drawn.shares, grad)
-        update = self._update_in_place if cpu_only() else self._update
-        return update(state["lr_t"], grad, var, slot, rule, drawn)
+        return self._update(state["lr_t"], grad, var, slot, rule, drawn)
 
     def _update(self, rate, grad, var, slot, rule, drawn):
         """Moves the drawn rows; equal ones are written with equal values, in any order."""
         before = tf.gather(var, drawn.row), tf.gather(slot, drawn.row)
-        after = self._step(rate, grad, *before, _decayed(before[0], drawn.row, rule))
+        reach = tf.gather(tf.constant(rule.decayed, tf.int32, [len(rule.decayed), 1]), drawn.row)
+        after = self._step(rate, grad, *before, _decayed(before[0], reach))
         # Where no path has a row, row 0 is written as it was.
         moves = tf.reduce_any(drawn.first)
         value, velocity = (tf.where(moves, *pair) for pair in zip(after, before, strict=True))
@@ -115,18 +119,17 @@ class MaskedSGD(tf_keras.optimizers.legacy.Optimizer):
             var.scatter_update(tf.IndexedSlices(value, drawn.row)),
         )
 
-    def _update_in_place(self, rate, grad, var, slot, rule, drawn):
+    def _update_in_place(self, rate, grad, var, slot, moved):
         """The same in one pass over each row, by an operation of CPUs: 6 % of a step less."""
-        moved = tf.reshape(tf.where(drawn.first), [-1])
-        grad, row = tf.gather(grad, moved), tf.gather(drawn.row, moved)
+        grad = tf.linalg.matmul(moved.shares, grad)
         if self.weight_decay:
-            grad += self.weight_decay * _decayed(tf.gather(var, row), row, rule)
+            grad += self.weight_decay * _decayed(tf.gather(var, moved.row), moved.reach)
         return tf.raw_ops.ResourceSparseApplyKerasMomentum(
             var=var.handle,
             accum=slot.handle,
             lr=rate,
             grad=grad,
-            indices=row,
+            indices=moved.row,
             momentum=self.momentum,
             use_nesterov=self.nesterov,
         )
@@ -166,27 +169,40 @@ class _Drawn(NamedTuple):
     shares: tf.Tensor
 
 
-def _row_tables(rules: Sequence[UpdateRule], num_layers: int) -> np.ndarray:
-    """int32 (d, N): the row of each operator in each layer, -1 where it has none."""
-    rows = {rule.layer: rule.rows for rule in rules if rule.rows}
-    tables = np.full([num_layers, max(map(max, rows.values()), default=0) + 2], -1, np.int32)
-    for layer, own in rows.items():
-        tables[layer - 1, list(own)] = np.arange(len(own))
-    return tables
+class _Moved(NamedTuple):
+    """The rows of a layer that a step moves, each once: those of `_Drawn` whose `first` is true.
+
+    Attributes:
+      row: int64 (n,).
+      shares: float32 (n, K).
+      reach: int32 (n, 1), how many numbers at a row's beginning weight decay reaches.
+    """
+
+    row: tf.Tensor
+    shares: tf.Tensor
+    reach: tf.Tensor
 
 
-def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> list[_Drawn]:
-    """Of each layer, from `_row_tables`: worked out beside the device, for its integers are few."""
-    with on_host():
-        parts = _drawn_of_all(tables, architecture, num_layers)
-    layers = zip(*(tf.unstack(part, num_layers) for part in parts), strict=True)
-    return [_Drawn(*part) for part in layers]
+def _row_tables(rules: Sequence[UpdateRule], num_layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """int32 (d, N): the row of each operator in each layer, -1 where it has none; (d, R): `decayed`."""
+    own = {rule.layer: rule for rule in rules if rule.rows}
+    tables = np.full(
+        [num_layers, max((max(r.rows) for r in own.values()), default=0) + 2], -1, np.int32
+    )
+    reach = np.zeros([num_layers, max((len(r.rows) for r in own.values()), default=0)], np.int32)
+    for layer, rule in own.items():
+        tables[layer - 1, list(rule.rows)] = np.arange(len(rule.rows))
+        reach[layer - 1, : len(rule.rows)] = rule.decayed
+    return tables, reach
 
 
-def _drawn_of_all(
-    tables: np.ndarray, architecture: tf.Tensor, num_layers: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`_Drawn` with the layers as the first axis."""
+def _unstacked(drawn: _Drawn) -> list[_Drawn]:
+    """Of each layer."""
+    return [_Drawn(*parts) for parts in zip(*map(tf.unstack, drawn), strict=True)]
+
+
+def _drawn(tables: np.ndarray, architecture: tf.Tensor, num_layers: int) -> _Drawn:
+    """With the layers as the first axis, from `_row_tables`."""
     draws = tf.reshape(architecture, [-1, architecture.shape[-1]])  # (D, 1 + K·d)
     operators = tf.transpose(tf.reshape(draws[:, 1:], [-1, num_layers]))  # (d, D·K)
     operators = tf.minimum(operators, tables.shape[1] - 1)  # the last one: without a row
@@ -202,12 +218,22 @@ def _drawn_of_all(
         shares *= trunk_scale(layers, splits, num_paths)  # that of path j, in all rows i
     earlier = np.tri(row.shape[1], k=-1, dtype=bool) & has_row[:, None, :]
     first = has_row & ~tf.reduce_any(same & earlier, 2)
-    return tf.cast(row, tf.int64), first, shares
+    return _Drawn(tf.cast(row, tf.int64), first, shares)
 
 
-def _decayed(values: tf.Tensor, rows: tf.Tensor, rule: UpdateRule) -> tf.Tensor:
+def _moved(drawn: _Drawn, reach: np.ndarray) -> list[_Moved]:
+    """Of each layer, from `_drawn`; `reach` (d, R) is that of `_row_tables`."""
+    places = tf.where(drawn.first)  # (n of all layers, 2), layer by layer
+    rows = tf.gather_nd(drawn.row, places)
+    reached = tf.gather_nd(tf.constant(reach), tf.stack([places[:, 0], rows], 1))
+    found = _Moved(rows, tf.gather_nd(drawn.shares, places), reached[:, None])
+    sizes = tf.reduce_sum(tf.cast(drawn.first, tf.int32), 1)
+    parts = (tf.split(part, sizes, num=len(reach)) for part in found)
+    return [_Moved(*own) for own in zip(*parts, strict=True)]
+
+
+def _decayed(values: tf.Tensor, reach: tf.Tensor) -> tf.Tensor:
     """Of the rows' values (n, row width) those that weight decay reaches, zeros elsewhere."""
-    reach = tf.gather(tf.constant(rule.decayed, tf.int32, [len(rule.decayed), 1]), rows)
     return tf.where(np.arange(values.shape[1], dtype=np.int32) < reach, values, 0.0)
 
 

@@ -7,7 +7,6 @@ indices], `Architecture.to_array`. Layers before the split are computed once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,8 @@ import tf_keras
 
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.supernet.fixed_layers import Head, Stem, update_moving
+from neas_tf.supernet import fixed_layers, searchable_layer
+from neas_tf.supernet.fixed_layers import Head, Stem
 from neas_tf.supernet.searchable_layer import Drawn, SearchableLayer, drawn_in
 
 
@@ -98,15 +98,15 @@ class Supernet(tf_keras.Model):
         alive = tuple(tuple(row for row in rows if next(flags)) for rows in self._whole.alive)
         return dataclasses.replace(self._whole, alive=alive)
 
-    def drawn(self, architecture: tf.Tensor) -> list[Drawn]:
-        """What the ensemble draws in each searchable layer."""
+    def drawn(self, architecture: tf.Tensor) -> Drawn:
+        """What the ensemble draws in the searchable layers."""
         return drawn_in(self.searchable, architecture)
 
-    def drawn_rows(self, drawn: Sequence[Drawn]) -> list[tf.Tensor]:
+    def drawn_rows(self, drawn: Drawn) -> list[tf.Tensor]:
         """For each searchable layer the weights (K, row width) that the ensemble draws."""
         return [
             tf.gather(layer.rows, own.rows)
-            for layer, own in zip(self.searchable, drawn, strict=True)
+            for layer, own in zip(self.searchable, drawn.layers, strict=True)
         ]
 
     def call(self, images, architecture, statistics=None, rows=None, drawn=None) -> SupernetOutput:
@@ -126,7 +126,7 @@ class Supernet(tf_keras.Model):
         x, stem_moments = self.stem(tf.cast(images, self.compute_dtype), given["stem"])
         maps, layer_moments = [x] * self.num_paths, []
         for m, layer in enumerate(self.searchable):
-            maps, moments = layer(maps, drawn[m], given["layers"][m], rows[m])
+            maps, moments = layer(maps, drawn.layers[m], given["layers"][m], rows[m])
             layer_moments.append(moments)
         logits, head_moments = [], []
         for k, head in enumerate(self.heads):
@@ -137,14 +137,13 @@ class Supernet(tf_keras.Model):
         everything = {"stem": stem_moments, "layers": layer_moments, "heads": head_moments}
         return SupernetOutput(tf.stack(logits), tf.stack(maps), everything)
 
-    def update_moving(self, moments, drawn: Sequence[Drawn]) -> None:
+    def update_moving(self, moments, drawn: Drawn) -> None:
         """Moves the running BN statistics of the drawn operators towards a step's moments."""
         fixed = self.stem.moving_of(moments["stem"])
         for head, values in zip(self.heads, moments["heads"], strict=True):
             fixed += head.moving_of(values)
-        update_moving(fixed, self.momentum)
-        for m, layer in enumerate(self.searchable):
-            layer.update_moving(moments["layers"][m], self.momentum, drawn[m])
+        fixed_layers.update_moving(fixed, self.momentum)
+        searchable_layer.update_moving(self.searchable, moments["layers"], drawn, self.momentum)
 
 
 class UpdateRule(NamedTuple):

@@ -22,7 +22,7 @@ class Kept(NamedTuple):
 
     Attributes:
       maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
-        out; of squeeze-excite: mean, hidden values, gate before its bounds, and what comes out.
+        out; of squeeze-excite: mean, hidden values, sixfold gate, and what comes out.
       norms: what the gradient of a batch normalisation needs besides.
 
     Of MBConv k3e4 (expand, depthwise, squeeze-excite, project): maps are
@@ -333,10 +333,10 @@ class Backward(_Member):
         return dx
 
     def _squeeze_back(self, dy, x, own):
-        mean, hidden, linear, _ = own
+        mean, hidden, bounded, _ = own
         reduce, _, expand, _ = (tf.cast(self.weight(role), x.dtype) for role in SQUEEZE)
         dgate = tf.reduce_sum(dy * x, [1, 2])
-        dlinear = tf.raw_ops.Relu6Grad(gradients=dgate * (1.0 / 6.0), features=linear)
+        dlinear = tf.raw_ops.Relu6Grad(gradients=dgate * (1.0 / 6.0), features=bounded)
         expand, reduce = (tf.squeeze(kernel, [0, 1]) for kernel in (expand, reduce))
         self._add("se_expand/kernel", tf.linalg.matmul(hidden, dlinear, transpose_a=True))
         self._add("se_expand/bias", tf.reduce_sum(dlinear, 0))
@@ -346,4 +346,4 @@ class Backward(_Member):
         self._add("se_reduce/bias", tf.reduce_sum(dhidden, 0))
         dmean = tf.linalg.matmul(dhidden, reduce, transpose_b=True)
         pixels = tf.constant(x.shape[1] * x.shape[2], x.dtype)
-        return dy * functional.gate(linear) + functional.as_map(dmean / pixels)
+        return dy * functional.gate(bounded) + functional.as_map(dmean / pixels)

@@ -16,6 +16,7 @@ RESULTS = [
     *(entry(s, 3.0, "supernet", 0.50) for s in range(3)),
     *(entry(s, 12.0, "scratch", 0.60) for s in range(3)),
     *(entry(s, 12.0, "supernet", 0.57) for s in range(3)),
+    *(entry(s, e, "supernet_half_rate", 0.61) for s in range(3) for e in (3.0, 12.0)),
 ]
 
 
@@ -26,8 +27,9 @@ def test_report():
     assert (first["scratch"], first["scratch_deviation"]) == (0.41, 0.01)
     assert (first["supernet"], first["supernet_deviation"]) == (0.5, 0.0)
     # It gains 9 points after 3 epochs and loses 3 after 12: three quarters of the way between.
-    assert found["crossing_epochs"] == pytest.approx(3 * math.sqrt(8), abs=0.01)
-    assert warm_start.crossing(found["rows"][:1]) is None
+    crossings = found["crossing_epochs"]
+    assert crossings["supernet"] == pytest.approx(3 * math.sqrt(8), abs=0.01)
+    assert crossings["supernet_half_rate"] is None
 
 
 @pytest.mark.parametrize("arguments", [["--epochs=0"], ["--epochs=a"], ["--seeds=-1"]])

@@ -20,7 +20,7 @@ from neas_tf.supernet.inheritance import inherited_ensemble
 from neas_tf.supernet.layer_program import layer_program
 from neas_tf.supernet.model import Supernet
 from neas_tf.supernet.row_layout import Stack
-from neas_tf.supernet.searchable_layer import SearchableLayer, drawn_in
+from neas_tf.supernet.searchable_layer import SearchableLayer, drawn_in, update_moving
 
 
 def images(count=8, seed=0):
@@ -73,10 +73,10 @@ def test_only_the_drawn_rows_move(supernet):
     layer: SearchableLayer = supernet.searchable[3]
     rows, before = layer.rows.numpy(), layer.moving.numpy()
     names = ("uib_s5m3e2", "skip")
-    (drawn,) = drawn_in([layer], tf.constant([0, *map(MIXED.operator_index, names)]))
+    drawn = drawn_in([layer], tf.constant([0, *map(MIXED.operator_index, names)]))
     x = tf.random.stateless_normal([4, 6, 6, 16], (1, 2))
-    _, moments = layer([x, x], drawn)
-    layer.update_moving(moments, 0.5, drawn)
+    _, moments = layer([x, x], drawn.layers[0])
+    update_moving([layer], [moments], drawn, 0.5)
     np.testing.assert_array_equal(layer.rows.numpy(), rows)
     for number, index in enumerate(layer.members):
         moved = not np.array_equal(layer.moving.numpy()[number], before[number])
@@ -92,9 +92,8 @@ def test_what_is_drawn_is_found_for_all_layers_at_once(supernet):
     split, num_paths = 3, len(PATHS)
     rows = (PATHS[0], PATHS[0][:split] + PATHS[1][split:])
     code = tf.constant(Architecture(split, rows).check_in(MIXED).to_array(MIXED))
-    for number, (layer, drawn) in enumerate(
-        zip(supernet.searchable, supernet.drawn(code), strict=True), 1
-    ):
+    found = supernet.drawn(code)
+    for number, (layer, drawn) in enumerate(zip(supernet.searchable, found.layers, strict=True), 1):
         indices = [MIXED.operator_index(row[number - 1]) for row in rows]
         for k, index in enumerate(indices):
             branch, member = (int(x) for x in drawn.choices[k])
@@ -103,31 +102,29 @@ def test_what_is_drawn_is_found_for_all_layers_at_once(supernet):
             else:
                 assert layer.stacks[branch].indices[member] == index
         assert [layer.members[row] for row in drawn.rows.numpy()] == indices
-        expected = np.zeros((len(layer.members), num_paths))
+        expected = np.zeros((found.weights.shape[0], num_paths))
         for k, index in enumerate(indices):
             expected[layer.members.index(index), k] = 1 / indices.count(index)
-        np.testing.assert_array_equal(drawn.weights, expected)
-        np.testing.assert_array_equal(drawn.moves[:, 0, 0], expected.any(1))
+        np.testing.assert_array_equal(found.weights[:, :, number - 1], expected)
+        np.testing.assert_array_equal(found.moves[:, number - 1], expected.any(1))
 
 
 def test_beside_an_accelerator_choices_are_made_on_the_host(supernet, monkeypatch):
     monkeypatch.setattr(switches, "accelerated", lambda: True)
-    places = {}
+    places = []
 
     @tf.function(autograph=False)
     def look(code):
         with tf.device("GPU:0"):  # traced only
-            for m, drawn in enumerate(supernet.drawn(code)):
-                places[m] = drawn
+            places.extend(supernet.drawn(code).layers)
         return code
 
     look.get_concrete_function(tf.TensorSpec([1 + 2 * MIXED.num_layers], tf.int32))
-    for drawn in places.values():
+    for drawn in places:
         integers = [number for choice in drawn.choices for number in choice]
         assert {x.device.rpartition("device:")[2] for x in integers} == {"CPU:0"}
         assert {x.dtype for x in integers} == {tf.int32}
-        on_device = (drawn.rows, drawn.weights, drawn.moves)
-        assert {x.device.rpartition("device:")[2] for x in on_device} == {"GPU:0"}
+        assert drawn.rows.device.endswith("GPU:0")
         assert drawn.rows.dtype == tf.int64  # int32 would stay in host memory
 
 
@@ -166,7 +163,7 @@ def test_written_out_gradient_equals_that_of_the_tape(supernet, operator):
     """By the input and by the row, against the library's own differentiation of the forward pass."""
     layer = next(x for x in supernet.searchable if operator in x.spec.operators)
     program = layer_program(layer.shape)
-    (drawn,) = drawn_in([layer], tf.constant([0, MIXED.operator_index(operator)]))
+    (drawn,) = drawn_in([layer], tf.constant([0, MIXED.operator_index(operator)])).layers
     x = tf.random.stateless_normal([4, *layer.spec.in_size, layer.spec.c_in], (3, 4))
     row = tf.gather(layer.rows, drawn.rows)[0]
     weights = tf.random.stateless_normal([4, *layer.shape.out_shape], (5, 6))

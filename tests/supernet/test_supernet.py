@@ -132,7 +132,7 @@ def test_gradient_into_the_trunk_is_divided_by_the_paths():
             x, _ = model.stem(images())
             maps = [x, x]
             for m, (layer, drawn) in enumerate(
-                zip(model.searchable, model.drawn(code), strict=True)
+                zip(model.searchable, model.drawn(code).layers, strict=True)
             ):
                 if m == 2:  # Layers 1 and 2 are shared.
                     maps = [x / k + tf.stop_gradient(x - x / k) for x in maps]
