@@ -43,7 +43,7 @@ EXPORT_FORMATS = (
     "keras",
 )
 _COUNTS = {
-    "workers": {"start_seconds": 1, "silence_seconds": 5},
+    "workers": {"start_seconds": 1},
     "shrink": {"images": 1, "batch_size": 1},
     "search": {
         "calibration_images": 1,
