@@ -10,8 +10,10 @@ from typing import Any
 
 from neas_tf.common.files import read_json, told, write_text_atomic
 from neas_tf.common.yaml_text import dump_yaml
+from neas_tf.ensemble.model import PATH_LOGITS
 from neas_tf.ensemble.store import LoadedInfo
 from neas_tf.export.artifacts import read_report
+from neas_tf.export.tflite.outputs import DISAGREEMENT
 
 FILE = "README.md"
 _MOST_CLASSES = 20  # that are named
@@ -120,7 +122,7 @@ def model_card(
         _files(reports),
         _accuracy(results, reports),
         _use(info, reports),
-        _origin(info, data),
+        _origin(info, data, reports),
     )
     return f"---\n{dump_yaml(metadata)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
@@ -204,6 +206,10 @@ def _use(info: LoadedInfo, reports: Sequence[Mapping[str, Any]]) -> str:
         "TFLite; the normalisation is inside. Output: `logits` and, but for int8, `probabilities`, "
         "in the order of the classes in `….labels.txt`."
     )
+    for name, meaning in _MORE.items():
+        files = [f"`{r['file']}`" for r in reports if name in _output_names(r)]
+        if files:
+            text += f" `{name}` of {', '.join(files)}: {meaning}."
     for kind in dict.fromkeys(report["kind"] for report in reports):
         report = next(r for r in reports if r["kind"] == kind)
         image = f"np.zeros((1, {shape}), np.{report['inputs'][0]['dtype']})"
@@ -245,7 +251,30 @@ _CODE = {
 }
 
 
-def _origin(info: LoadedInfo, data: Mapping[str, Any]) -> str:
+_MORE = {
+    DISAGREEMENT: "how far the paths are apart, in nats, 0 where they agree",
+    PATH_LOGITS: "the logits of each path",
+}
+
+
+def _output_names(report: Mapping[str, Any]) -> list[str]:
+    return [output.get("name", "") for output in report.get("outputs") or ()]
+
+
+def _calibration(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Which of the files have a temperature inside."""
+    heated = [report for report in reports if report.get("temperature")]
+    if not heated:
+        return "Its probabilities are not calibrated."
+    files = ", ".join(f"`{report['file']}`" for report in heated)
+    rest = " Those of the others are not." * (len(heated) < len(reports))
+    return (
+        f"The probabilities of {files} are calibrated: the logits are divided by "
+        f"{heated[0]['temperature']:.4g}, fitted on held-out images.{rest}"
+    )
+
+
+def _origin(info: LoadedInfo, data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
     sizes = data.get("sizes") or {}
     trained = "What it was trained on is not known here."
     if sizes:
@@ -259,7 +288,7 @@ def _origin(info: LoadedInfo, data: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in sorted(info.versions.items()))
     return (
         f"## Training\n\n{trained}\n\n## Limits\n\nThe network knows no “none of these”: every image "
-        "gets one of its classes. Its probabilities are not calibrated. Pictures of another kind "
+        f"gets one of its classes. {_calibration(reports)} Pictures of another kind "
         "than those it was trained on were not tried. What the licences of images and weights "
         "demand is for their owner to say, as `license` in front of this file."
         + f"\n\nMade with {versions}."
