@@ -104,7 +104,9 @@ def export(
             )
         if reports:
             model = model_store.read_info(folder)
-            card = write_card(model_dir / "export", model, weights, model_dir)
+            folder = model_dir / "export"
+            outputs = [folder / _FILES[name] for name in settings.formats]
+            card = write_card(folder, model, weights, model_dir, outputs)
             console.say(f"   Model card: {card}")
     return reports
 
