@@ -118,7 +118,7 @@ class Result:
 
         Returns:
           The path; beside it lie the report `.json`, the `.labels.txt` and the model card
-          `README.md`, unless there is one that this project has not written.
+          `README.md`; beside somebody else's README.md it is `<name>.README.md`.
 
         Raises:
           NeasError: for another ending or quantization, something else at the path, or an export
@@ -149,7 +149,7 @@ class Result:
         model, info = load_model(self.model_dir / RUN_MODEL)
         exporter = getattr(formats, f"export_{kind}")
         report = exporter(model, info, target, overwrite=overwrite, **options)
-        card = write_card(target.parent, info, report["weights"], self.model_dir)
+        card = write_card(target.parent, info, report["weights"], self.model_dir, [target])
         console.say(f"Model card: {card}")
         return target
 

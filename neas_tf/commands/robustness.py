@@ -3,7 +3,7 @@
 neas robustness --model_dir=RUN --output=FOLDER
 neas robustness --model_dir=RUN --compare=SINGLE --images=2000 --output=FOLDER
 
-Needs the extra: pip install neas-tf[robustness].
+Stopped, the same command continues. Needs the extra: pip install neas-tf[robustness].
 """
 
 from __future__ import annotations
@@ -22,22 +22,93 @@ from neas_tf.common import command_line, console
 from neas_tf.common.errors import NeasError, check, check_int
 from neas_tf.common.files import (
     check_writable,
+    read_json,
     write_bytes_atomic,
     write_json_atomic,
     write_text_atomic,
 )
 from neas_tf.common.paths import check_local_path, resolve_user_path
-from neas_tf.ensemble.store import LoadedInfo, read_info
+from neas_tf.ensemble.store import (
+    WEIGHTS_FILE,
+    LoadedInfo,
+    library_versions,
+    read_info,
+    weights_digest,
+)
+from neas_tf.run.record import digest_of
 from neas_tf.uncertainty.corruptions import KINDS, SEVERITIES, check_size, corrupted, library
 
 if TYPE_CHECKING:
     from neas_tf.data import DatasetInfo
 
 FORMAT = "neas-robustness/1"
+COUNTS_FORMAT = "neas-robustness-counts/1"
 FILES = ("robustness.json", "README.md", "robustness.png")
+COUNTS_FILE = "robustness.counts.json"  # until the measurement is done
 _CELLS = [(kind, severity) for kind in KINDS for severity in SEVERITIES]
 # From pixels (n, h, w, c) in 0..255 to classes (n, members): paths, then the ensemble.
 Named = Callable[[np.ndarray], np.ndarray]
+
+
+class Counts:
+    """Errors by cell so far, in a file from which an interrupted measurement continues.
+
+    Args:
+      path: of the file; None keeps nothing.
+      identity: what the counts depend on, as JSON; a file of something else is begun anew.
+
+    Attributes:
+      seen: int64 (1 + cells,), pictures of each cell that are counted; the first cell is as they are.
+      wrong: by name of a network, int64 (1 + cells, paths + 1).
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any]):
+        self._path, self._identity = path, digest_of(identity)
+        self.seen = np.zeros(1 + len(_CELLS), np.int64)
+        self.wrong: dict[str, np.ndarray] = {}
+
+    def begin(self, paths: Mapping[str, int]) -> None:
+        """Reads what an earlier session left, for networks with so many paths by name."""
+        self.wrong = {
+            name: np.zeros((1 + len(_CELLS), count + 1), np.int64) for name, count in paths.items()
+        }
+        if self._path is None or not self._path.is_file():
+            return
+        try:
+            found = read_json(self._path, "counts")
+            if found["format"] != COUNTS_FORMAT or found["identity"] != self._identity:
+                console.say(
+                    f"{str(self._path)!r} is of another model, other data or other flags; "
+                    "the measurement begins anew."
+                )
+                return
+            seen = np.array(found["seen"], np.int64).reshape(self.seen.shape)
+            wrong = {
+                name: np.array(found["wrong"][name], np.int64).reshape(zeros.shape)
+                for name, zeros in self.wrong.items()
+            }
+        except (NeasError, KeyError, TypeError, ValueError, OverflowError):
+            console.say(f"{str(self._path)!r} cannot be read; the measurement begins anew.")
+            return
+        self.seen, self.wrong = seen, wrong
+        console.say(f"Continues after {int(seen[1:].sum()):,} corrupted pictures.")
+
+    def add(self, cell: int, pictures: int, wrong: Mapping[str, np.ndarray]) -> None:
+        """Adds what pictures of a cell gave, and writes the file."""
+        self.seen[cell] += pictures
+        for name, errors in wrong.items():
+            self.wrong[name][cell] += errors
+        if self._path is not None:
+            value = {name: counts.tolist() for name, counts in self.wrong.items()}
+            head = {"format": COUNTS_FORMAT, "identity": self._identity}
+            write_json_atomic(
+                self._path, {**head, "seen": self.seen.tolist(), "wrong": value}, indent=None
+            )
+
+    def remove(self) -> None:
+        """Removes the file of a measurement that is done."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
 
 def measure(
@@ -46,6 +117,7 @@ def measure(
     count: int,
     batch_size: int,
     seed: int,
+    counts: Counts | None = None,
 ) -> dict[str, Any]:
     """Errors of networks on the first test images, as they are and corrupted.
 
@@ -57,6 +129,7 @@ def measure(
       count: images; 0 takes all.
       batch_size: images of one forward pass.
       seed: of the corruptions.
+      counts: of an interrupted measurement of the same; None begins one that is kept nowhere.
 
     Returns:
       A mapping with `examples`, `seed`, `kinds`, `severities` and by name `networks`: `clean` and
@@ -66,18 +139,20 @@ def measure(
     from neas_tf import data
 
     total = info.sizes["test"] if not count else min(count, info.sizes["test"])
-    wrong = {
-        name: np.zeros((1 + len(_CELLS), paths + 1), np.int64)
-        for name, (_, paths) in members.items()
-    }
+    counts = counts or Counts(None, {})
+    counts.begin({name: paths for name, (_, paths) in members.items()})
     seen = 0
-    with console.bar("robustness", total * len(_CELLS), "pictures") as bar:
+    with console.bar(
+        "robustness", total * len(_CELLS), "pictures", int(counts.seen[1:].sum())
+    ) as bar:
         for images, labels in data.batches_of(
             data.make_dataset(info, "test", batch_size, training=False, seed=0, pixels=True)
         ):
             pixels = images.numpy()[: total - seen]
             truth = labels.numpy()[: total - seen, None]
             for cell in range(1 + len(_CELLS)):
+                if counts.seen[cell] > seen:  # it is in the counts that were kept
+                    continue
                 shown = pixels
                 if cell:
                     shown = np.stack(
@@ -86,15 +161,19 @@ def measure(
                             for i, x in enumerate(pixels)
                         ]
                     )
-                    bar.update(len(pixels))
-                for name, (named, _) in members.items():
-                    wrong[name][cell] += np.sum(named(shown.astype(np.float32)) != truth, 0)
+                pictures = shown.astype(np.float32)
+                wrong = {
+                    name: np.sum(named(pictures) != truth, 0)
+                    for name, (named, _) in members.items()
+                }
+                counts.add(cell, len(pixels), wrong)
+                bar.update(len(pixels) if cell else 0)
             seen += len(truth)
             if seen >= total:
                 break
     if not seen:
         raise NeasError(f"data: none of the test images of {info.name!r} can be decoded.")
-    networks = {name: _shares(counts / seen) for name, counts in wrong.items()}
+    networks = {name: _shares(wrong / seen) for name, wrong in counts.wrong.items()}
     result = {"examples": seen, "seed": seed, "kinds": list(KINDS), "severities": list(SEVERITIES)}
     return {**result, "networks": networks}
 
@@ -195,7 +274,8 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    return command_line.exit_code("neas robustness", None, lambda: _run(argv))
+    output = flags.FLAGS.output
+    return command_line.exit_code("neas robustness", output, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -225,7 +305,8 @@ def _run(argv: Sequence[str]) -> None:
         print(warning, file=sys.stderr)
     members = {"tested": _named(folder)} | ({"compared": _named(other)} if other else {})
     result: dict[str, Any] = {"format": FORMAT, "model": str(folder), "data": opened.name}
-    result |= measure(members, opened, values.images, values.batch_size, values.seed)
+    counts = Counts(output / COUNTS_FILE, _identity([folder, other], opened, values))
+    result |= measure(members, opened, values.images, values.batch_size, values.seed, counts)
     if other is not None:
         networks = result["networks"]
         mce = relative(networks["tested"]["ensemble"], networks["compared"]["ensemble"])
@@ -234,9 +315,26 @@ def _run(argv: Sequence[str]) -> None:
     write_json_atomic(output / FILES[0], result)
     write_bytes_atomic(output / FILES[2], picture(result))
     write_text_atomic(output / FILES[1], text)
+    counts.remove()
     console.show(
         json.dumps(result, indent=2) if values.format == "json" else text.removesuffix("\n")
     )
+
+
+def _identity(folders: Sequence[Path | None], opened: DatasetInfo, values: Any) -> dict[str, Any]:
+    """What the counts of a measurement depend on: networks, images, corruptions, and in which batches."""
+    networks = [
+        folder and [read_info(folder).architecture.key, weights_digest(folder / WEIGHTS_FILE)]
+        for folder in folders
+    ]
+    names = ("images", "batch_size", "seed")
+    return {
+        "networks": networks,
+        "data": opened.describe(),
+        "settings": opened.config.as_dict(),
+        "flags": {name: getattr(values, name) for name in names},
+        "library": library_versions("imagecorruptions", "numpy", "tensorflow"),
+    }
 
 
 def _check_input(other: LoadedInfo, info: LoadedInfo) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from neas_tf.common import console, keras_settings
 from neas_tf.common.errors import NeasError, WorkerLost, fail
@@ -176,6 +176,13 @@ def flags_only(argv: Sequence[str]) -> None:
         fail("arguments", " ".join(argv[1:]), "flags only (see --help)")
 
 
+def quiet_exit_code(name: str, work: Callable[[], None]) -> int:
+    """`exit_code` of a command that loads TensorFlow late, of whose libraries only errors are told."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)
+    return exit_code(name, None, work)
+
+
 def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int:
     """Does the work of a command, and says in one sentence why it did not end.
 
@@ -215,14 +222,17 @@ def exit_code(name: str, model_dir: str | None, work: Callable[[], None]) -> int
     return 0
 
 
-def start_tensorflow(threads: int, logical_cpus: int = 1) -> None:
+def start_tensorflow(threads: int, logical_cpus: int = 1, quiet: bool = True) -> None:
     """Imports TensorFlow quietly and splits the CPU, which must precede everything else.
 
     Args:
       threads: of one operation; 0 takes all cores.
       logical_cpus: devices that the CPU is split into.
+      quiet: whether libraries are silenced; else only what C++ code remarks, not what Model Garden logs.
     """
-    if not flags.FLAGS["verbosity"].present:
+    if not quiet:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    elif not flags.FLAGS["verbosity"].present:
         console.quiet_libraries()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     console.say("Starting TensorFlow …")

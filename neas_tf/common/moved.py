@@ -15,7 +15,9 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+from absl import logging
 
 from neas_tf.common.errors import fail
 
@@ -48,25 +50,50 @@ _PACKAGES = {
 }
 
 
-# Settings that are no more: the value that nobody misses, and what to do instead of another one.
+class _Removed(NamedTuple):
+    """A setting that is no more.
+
+    Attributes:
+      unmissed: the value that nobody misses, which is passed over without a word; None for all.
+      words: on another one: what is expected instead of it, or why it is passed over.
+      refused: whether another one is refused, because results depended on it.
+    """
+
+    unmissed: Any
+    words: str
+    refused: bool = True
+
+
 _RACES = "it left out: races are no more; search.fitness=halving looks again at the best"
-_REMOVED = {"search": {"racing": (False, _RACES), "racing_error": (None, _RACES)}}
+_REMOVED = {
+    "search": {"racing": _Removed(False, _RACES), "racing_error": _Removed(None, _RACES)},
+    "workers": {
+        "silence_seconds": _Removed(
+            30,  # its default, which params.yaml of every run had
+            "TensorFlow alone decides after how many seconds of silence a worker is lost",
+            refused=False,
+        )
+    },
+}
 
 
 def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, nested, without those that are no more, as files of old runs have them.
 
     Raises:
-      NeasError: for one that had been turned on.
+      NeasError: for one on which results depended.
     """
     result = dict(settings)
     for section, names in _REMOVED.items():
         given = result.get(section)
         if not isinstance(given, Mapping):
             continue
-        for name, (harmless, instead) in names.items():
-            if name in given and harmless is not None and given[name] != harmless:
-                fail(f"{section}.{name}", given[name], instead)
+        for name, removed in names.items():
+            if name not in given or removed.unmissed in (None, given[name]):
+                continue
+            if removed.refused:
+                fail(f"{section}.{name}", given[name], removed.words)
+            logging.warning("%s.%s is passed over: %s.", section, name, removed.words)
         result[section] = {name: value for name, value in given.items() if name not in names}
     return result
 

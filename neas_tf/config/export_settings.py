@@ -22,6 +22,9 @@ class ExportConfig(hyperparams.Config):
         tflite_int8_qat and 0.001 for tflite_pruned.
       fine_tune_batch: images a step of theirs.
       sparsity: share of zeros in each pruned kernel of tflite_pruned.
+      outputs: beside the logits, of probabilities (int8 files leave them out), disagreement and
+        path_logits; [logits] is nothing else, [] the default: probabilities (docs/uncertainty.md).
+      calibrated: whether the logits are divided by the temperature that `retrain.calibrate` fits.
     """
 
     formats: list[str] = dataclasses.field(default_factory=lambda: ["tflite", "saved_model"])
@@ -32,3 +35,5 @@ class ExportConfig(hyperparams.Config):
     fine_tune_rate: float = 0.0
     fine_tune_batch: int = 128
     sparsity: float = 0.5
+    outputs: list[str] = dataclasses.field(default_factory=list)
+    calibrated: bool = False

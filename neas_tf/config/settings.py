@@ -341,12 +341,9 @@ class WorkersConfig(hyperparams.Config):
 
     Attributes:
       start_seconds: for the last one to come, at the start; then the others end.
-      silence_seconds: not used any more; TensorFlow counts a worker as lost after some 10 seconds of
-        silence.
     """
 
     start_seconds: int = 600
-    silence_seconds: int = 30
 
 
 @dataclasses.dataclass

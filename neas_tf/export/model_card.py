@@ -10,12 +10,15 @@ from typing import Any
 
 from neas_tf.common.files import read_json, told, write_text_atomic
 from neas_tf.common.yaml_text import dump_yaml
+from neas_tf.ensemble.model import PATH_LOGITS
 from neas_tf.ensemble.store import LoadedInfo
 from neas_tf.export.artifacts import read_report
+from neas_tf.export.tflite.outputs import DISAGREEMENT
 
 FILE = "README.md"
 _MOST_CLASSES = 20  # that are named
 _MOST_BYTES = 1 << 20  # of a card
+_ENDINGS = (".tflite", ".keras", ".weights.h5")
 _FORMS = {
     "none": "float32",
     "float16": "weights as float16",
@@ -28,26 +31,53 @@ _LIBRARIES = {"keras": "keras", "tflite": "litert", "saved_model": "tensorflow"}
 _MARK = "<!-- neas-card/1, written again with every export while it is as it was: sha256 {} -->\n"
 
 
-def write_card(folder: Path, info: LoadedInfo, weights: str, model_dir: Path | None = None) -> str:
-    """Writes the card of the exports in a folder, unless one is there that somebody has written.
+def write_card(
+    folder: Path,
+    info: LoadedInfo,
+    weights: str,
+    model_dir: Path | None = None,
+    outputs: Sequence[Path] = (),
+) -> str:
+    """Writes the card of the exports in a folder, and touches nothing that somebody else has written.
+
+    Where `README.md` is somebody else's, such as a project's, `outputs` get cards of their own,
+    `model.README.md` for `model.tflite` and `model.keras`. A card of ours that somebody has edited stays as it is.
 
     Args:
       folder: of the exports; those of other weights are not told of.
       info: what the model is.
       weights: digest of its weights, as the reports have it.
       model_dir: of the run that trained it, whose figures the card has; None where it is unknown.
+      outputs: the exports in it that were just made.
 
     Returns:
-      The card's path, or a sentence that says why it stays as it is.
+      The card's path, or a sentence that says what stays as it is.
     """
-    reports = [
-        report
+    reports = {
+        report["file"]: report
         for path in sorted(folder.glob("*.labels.txt"))
         if (report := read_report(path.with_name(path.name.removesuffix(".labels.txt"))))
         and report.get("weights") == weights
-    ]
-    card = model_card(info, reports, *(_run(model_dir) if model_dir else ({}, {})))
+    }
+    run = _run(model_dir) if model_dir else ({}, {})
     path = folder / FILE
+    if _is_untouched(path) or _is_edited(path) or not outputs:
+        return _write(path, model_card(info, list(reports.values()), *run))
+    cards = []
+    for name in dict.fromkeys(_own_card(output.name) for output in outputs):
+        of_it = [report for file, report in reports.items() if _own_card(file) == name]
+        cards.append(_write(folder / name, model_card(info, of_it, *run)))
+    return f"{', '.join(cards)} ({path} is somebody else's and stays)"
+
+
+def _own_card(file: str) -> str:
+    """The name of an export's card where README.md is somebody else's."""
+    stem = next((file.removesuffix(e) for e in _ENDINGS if file.endswith(e)), "")
+    return f"{stem or file}.{FILE}"
+
+
+def _write(path: Path, card: str) -> str:
+    """Writes a card where there is none, or ours as it was; returns its path, or that it stays."""
     if not _is_untouched(path):
         return (
             f"{path} is not as an export left it and stays; removed, it is written with the next."
@@ -70,14 +100,24 @@ def _is_untouched(path: Path) -> bool:
     """Whether there is no card, or one that nobody has changed since it was written here."""
     if not path.exists() and not path.is_symlink():
         return True
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
-        return False
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError):
-        return False
+    text = _text(path)
     card = text[: text.rfind("\n", 0, -1) + 1]
     return text == card + _MARK.format(_digest(card))
+
+
+def _is_edited(path: Path) -> bool:
+    """Whether it is a card of ours that somebody has changed."""
+    return _MARK[: _MARK.index("/")] in _text(path)
+
+
+def _text(path: Path) -> str:
+    """What a file says; '' for a link, for what is no file or no text, and for more than a card holds."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        return ""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _digest(card: str) -> str:
@@ -120,7 +160,7 @@ def model_card(
         _files(reports),
         _accuracy(results, reports),
         _use(info, reports),
-        _origin(info, data),
+        _origin(info, data, reports),
     )
     return f"---\n{dump_yaml(metadata)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
@@ -204,6 +244,10 @@ def _use(info: LoadedInfo, reports: Sequence[Mapping[str, Any]]) -> str:
         "TFLite; the normalisation is inside. Output: `logits` and, but for int8, `probabilities`, "
         "in the order of the classes in `….labels.txt`."
     )
+    for name, meaning in _MORE.items():
+        files = [f"`{r['file']}`" for r in reports if name in _output_names(r)]
+        if files:
+            text += f" `{name}` of {', '.join(files)}: {meaning}."
     for kind in dict.fromkeys(report["kind"] for report in reports):
         report = next(r for r in reports if r["kind"] == kind)
         image = f"np.zeros((1, {shape}), np.{report['inputs'][0]['dtype']})"
@@ -245,7 +289,30 @@ _CODE = {
 }
 
 
-def _origin(info: LoadedInfo, data: Mapping[str, Any]) -> str:
+_MORE = {
+    DISAGREEMENT: "how far the paths are apart, in nats, 0 where they agree",
+    PATH_LOGITS: "the logits of each path",
+}
+
+
+def _output_names(report: Mapping[str, Any]) -> list[str]:
+    return [output.get("name", "") for output in report.get("outputs") or ()]
+
+
+def _calibration(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Which of the files have a temperature inside."""
+    heated = [report for report in reports if report.get("temperature")]
+    if not heated:
+        return "Its probabilities are not calibrated."
+    files = ", ".join(f"`{report['file']}`" for report in heated)
+    rest = " Those of the others are not." * (len(heated) < len(reports))
+    return (
+        f"The probabilities of {files} are calibrated: the logits are divided by "
+        f"{heated[0]['temperature']:.4g}, fitted on held-out images.{rest}"
+    )
+
+
+def _origin(info: LoadedInfo, data: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
     sizes = data.get("sizes") or {}
     trained = "What it was trained on is not known here."
     if sizes:
@@ -259,7 +326,7 @@ def _origin(info: LoadedInfo, data: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in sorted(info.versions.items()))
     return (
         f"## Training\n\n{trained}\n\n## Limits\n\nThe network knows no “none of these”: every image "
-        "gets one of its classes. Its probabilities are not calibrated. Pictures of another kind "
+        f"gets one of its classes. {_calibration(reports)} Pictures of another kind "
         "than those it was trained on were not tried. What the licences of images and weights "
         "demand is for their owner to say, as `license` in front of this file."
         + f"\n\nMade with {versions}."

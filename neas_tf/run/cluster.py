@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import faulthandler
 import re
-import socket
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import NeasError, WorkerLost
-from neas_tf.run.ray_engine import answers
+from neas_tf.run.parts.ports import answers, listening
 
 # How TensorFlow says that a collective operation cannot be finished.
 _LOST = (
@@ -122,7 +121,7 @@ def await_others(start_seconds: int) -> None:
     own = resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
     missing = {i: host for i, host in enumerate(hosts) if host != own}
     end = time.monotonic() + start_seconds
-    with _listening(own):
+    with listening(own):
         while missing:
             for index in [i for i, host in missing.items() if answers(host)]:
                 del missing[index]
@@ -148,22 +147,6 @@ def at_most(seconds: int) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def _listening(host: str) -> socket.socket:
-    """A socket at this worker's own port, for the others to see; nothing is read from it."""
-    port = host.rpartition(":")[2]
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    try:
-        return socket.create_server(
-            ("", int(port)), family=family, backlog=512, dualstack_ipv6=both
-        )
-    except (OSError, ValueError, OverflowError) as error:
-        raise NeasError(
-            f"workers: this worker's address {host!r} cannot be listened at ({error}); expected "
-            "HOST:PORT with a free port."
-        ) from None
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from neas_tf.export import formats as exporting
 from neas_tf.export import images as export_images
 from neas_tf.export.artifacts import FINE_TUNING, report_file
 from neas_tf.export.model_card import write_card
-from neas_tf.export.tflite.quantizing import QAT
+from neas_tf.export.tflite.outputs import PROBABILITIES
+from neas_tf.export.tflite.quantizing import INTEGER, QAT
 from neas_tf.run.cluster import Cluster
 from neas_tf.run.identity import Identity
 from neas_tf.run.record import timed
@@ -103,7 +104,9 @@ def export(
             )
         if reports:
             model = model_store.read_info(folder)
-            card = write_card(model_dir / "export", model, weights, model_dir)
+            folder = model_dir / "export"
+            outputs = [folder / _FILES[name] for name in settings.formats]
+            card = write_card(folder, model, weights, model_dir, outputs)
             console.say(f"   Model card: {card}")
     return reports
 
@@ -145,7 +148,18 @@ def _settings(settings: ExportConfig, name: str) -> dict[str, Any]:
         value["calibration_images"] = settings.calibration_images
     if kind == "pruned":
         value["sparsity"] = settings.sparsity
-    return value
+    # Left out where they are not set, as reports had it before there were such settings.
+    return (
+        value
+        | ({"outputs": list(settings.outputs)} if settings.outputs else {})
+        | ({"calibrated": True} if settings.calibrated else {})
+    )
+
+
+def _outputs(settings: ExportConfig, quantize: str) -> dict[str, Any]:
+    """What a graph gives, as arguments of its exporter; none for the default."""
+    names = [n for n in settings.outputs if n != PROBABILITIES or quantize not in INTEGER]
+    return ({"outputs": names} if settings.outputs else {}) | {"calibrated": settings.calibrated}
 
 
 @contextlib.contextmanager
@@ -184,11 +198,13 @@ def _export(
     settings = config.export
     output = model_dir / "export" / _FILES[name]
     common = common | {"settings": _settings(settings, name)}
-    if name == "saved_model":
-        return exporting.export_saved_model(model, loaded, output, **common)
     if name == "keras":
         return exporting.export_keras(model, loaded, output, **common)
+    if name == "saved_model":
+        outputs = _outputs(settings, "none")
+        return exporting.export_saved_model(model, loaded, output, **outputs, **common)
     quantize = name.removeprefix("tflite").removeprefix("_") or "none"
+    common |= _outputs(settings, quantize)
     if quantize == "int8":
         images = export_images.training_pixels(info, settings.calibration_images, config.seed)
         common = common | {"representative": images}

@@ -22,6 +22,7 @@ from neas_tf.cost.constraints import Constraints, load_constraints
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import LatencyTable, load_table
 from neas_tf.data import DatasetInfo
+from neas_tf.export.tflite.outputs import check_outputs
 from neas_tf.run.parts.time_limit import parse_limit
 from neas_tf.search.variation import DISAGREEMENT, SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
@@ -43,7 +44,7 @@ EXPORT_FORMATS = (
     "keras",
 )
 _COUNTS = {
-    "workers": {"start_seconds": 1, "silence_seconds": 5},
+    "workers": {"start_seconds": 1},
     "shrink": {"images": 1, "batch_size": 1},
     "search": {
         "calibration_images": 1,
@@ -127,6 +128,7 @@ def check_settings(
         except NeasError as error:
             raise NeasError(f"retrain.architecture: {error}") from None
     _check_distillation(config, space)
+    _check_outputs(config, space)
 
 
 def _check_xla(config: NeasConfig, num_replicas: int) -> None:
@@ -304,6 +306,23 @@ def _check_stage(name: str, stage: StageConfig, images: int, num_replicas: int) 
         f"a multiple of steps_per_loop = {trainer.steps_per_loop}",
     )
     _check_optimizer(f"{name}.trainer.optimizer_config", trainer.optimizer_config)
+
+
+def _check_outputs(config: NeasConfig, space: SearchSpace) -> None:
+    """What the graphs of `export` give; which formats there are is checked before."""
+    export, named = config.export, config.retrain.architecture
+    if not export.outputs and not export.calibrated:
+        return
+    if "keras" in export.formats:
+        what = "outputs" if export.outputs else "calibrated"
+        expected = "formats without 'keras', whose file has logits and probabilities as they are"
+        fail(f"export.{what}", getattr(export, what), expected)
+    paths = zoo.load_architecture(named, space).num_paths if named else config.num_paths
+    check_outputs(export.outputs, paths, field="export.outputs")
+    if export.calibrated and not config.retrain.calibrate:
+        fail(
+            "export.calibrated", True, "retrain.calibrate=true with it, which fits the temperature"
+        )
 
 
 def _check_export(export: ExportConfig, images: int) -> None:

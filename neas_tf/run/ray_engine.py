@@ -20,6 +20,7 @@ from absl import flags
 from neas_tf.common import console, keras_settings
 from neas_tf.common.errors import NeasError, WorkerLost, check, fail, unknown_name
 from neas_tf.cost.quantities import BYTES, quantity
+from neas_tf.run.parts.ports import answers
 from neas_tf.run.record import code_digest
 
 ENGINES = ("local", "ray")
@@ -68,16 +69,6 @@ def parse_resources(text: str) -> dict[str, float]:
             fail("resources", text, _SYNTAX)
         check(bool(name and equals) and 0 <= found[name] < 1e9, "resources", text, _SYNTAX)
     return found
-
-
-def answers(host: str) -> bool:
-    """Whether something listens at `host:port`."""
-    name, _, port = host.rpartition(":")
-    try:
-        with socket.create_connection((name.strip("[]"), int(port)), timeout=2.0):
-            return True
-    except (OSError, ValueError, OverflowError):
-        return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -351,6 +351,7 @@ def _loop(
         "retrain",
         Watch(diverging, lambda step: architecture.key),
         pace.note if pace else str,
+        paced=pace is not None,
     )
 
 

@@ -227,6 +227,7 @@ def supernet_loop(
         "supernet",
         Watch(diverging, lambda step: drawn(task, step)),
         pace.note if pace else str,
+        paced=pace is not None,
     )
 
 

@@ -176,7 +176,8 @@ def run_search(
       enough: called with each generation that is not the last one, after it is scored, and 0; says
         why the search is to end with it, or ''.
       first_part: the first generation is scored so many at a time, and `enough` is asked between
-        them too, with 0 and how many are scored; 0 scores it as a whole, as do `whole_generations`.
+        them too, with 0 and how many are scored, also before a resumed search scores any; 0 scores
+        it as a whole, as do `whole_generations`.
 
     Returns:
       The result; of a finished search at once, without an evaluation.
@@ -219,8 +220,13 @@ def run_search(
                 )
             missing, reason = _match(proposals, len(scored), generation, history), ""
             size = first_part if not generation and not whole_generations else 0
-            while missing and not reason:
-                part, missing = missing[: size or None], missing[size:] if size else []
+            while missing:
+                known = len(proposals) - len(missing)
+                rest = known % size if size else 0  # a resumed search first fills a part
+                if enough and size and known and not rest and (reason := enough(generation, known)):
+                    break
+                end = size - rest if size else None
+                part, missing = missing[:end], missing[end:] if size else []
                 asked = proposals if whole_generations else part
                 for (origin, architecture), score in _scores(part, asked, evaluate):
                     history.append(architecture, generation, origin, score)
@@ -228,8 +234,6 @@ def run_search(
                         bar.update(max(0, len(done) - bar.n))
                         best = best_candidate(done, fitness)
                         bar.set_postfix_str(_postfix(best, fitness))
-                if missing and enough:
-                    reason = enough(generation, len(done))
             reached = [c for c in history.candidates if c.generation <= generation]
             new, best = reached[len(scored) :], best_candidate(reached, fitness)
             last = not new or bool(reason) or generation + 1 == settings.generations

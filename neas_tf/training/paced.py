@@ -79,7 +79,8 @@ class Pace:
     def train(self, loop: TrainingLoop, end: Callable[[], int]) -> None:
         """Trains until `end()` steps are done, which may change on the way; does not save."""
         assert self.position is not None
-        loop.set_total(self.course.total)
+        if self.course.segments:
+            loop.set_total(self.course.total)
         while (step := loop.step) < end():
             self.position.piece.assign(self.course.piece(step))
             (stop,) = self._agree([self.pacer.next_look(step)])
@@ -95,6 +96,7 @@ class Pace:
             segments = (*kept, Segment(int(step), int(total)))
             self.pacer.course = Course(self.course.recipe, segments)
         self._save(self.course)
-        if changed:
+        if self.course.segments:
+            loop.set_total(self.course.total)
+        if changed:  # the bar below what is said is drawn again, with the new length
             self._say(self.course, self.pacer.step_seconds or 0.0)
-        loop.set_total(self.course.total)

@@ -42,6 +42,8 @@ class TrainingLoop:
       title: of the progress bar.
       watch: what counts as diverged; without one, what is not finite.
       note: what the bar says besides, such as how far the whole run is.
+      paced: whether the length is planned while it trains; the bar has none before `set_total`, for
+        the recipe's would look like another training's.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class TrainingLoop:
         title: str,
         watch: Watch | None = None,
         note: Callable[[], str] = str,
+        paced: bool = False,
     ):
         self._watch, self._note = watch or Watch(), note
         strategy = tf.distribute.get_strategy()
@@ -80,7 +83,8 @@ class TrainingLoop:
             train_dataset=orbit.utils.make_distributed_dataset(strategy, dataset),
             max_loss=self._watch.settings.max_loss,
         )
-        self._bar = console.bar(title, self.total, "steps", self.first_step, disable=not chief)
+        shown = None if paced else self.total
+        self._bar = console.bar(title, shown, "steps", self.first_step, disable=not chief)
         self._steps_per_epoch = steps_per_epoch
         if chief:
             folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,8 @@ class TrainingLoop:
         if self.step != self.first_step:
             raise RuntimeError(f"Restored step {self.step}, expected {self.first_step}.")
         if self.first_step:
-            console.say(f"   Continues at step {self.first_step:,} of {self.total:,}.")
+            of = "" if paced else f" of {self.total:,}"
+            console.say(f"   Continues at step {self.first_step:,}{of}.")
 
     @property
     def step(self) -> int:

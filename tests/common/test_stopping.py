@@ -1,13 +1,16 @@
-"""SIGTERM in processes of their own."""
+"""How commands end: SIGTERM in processes of their own; exit codes, and what libraries may tell."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from absl import logging
 
-from neas_tf.common import paths
+from neas_tf.common import command_line, paths
 from neas_tf.common.command_line import EXIT_CODE, Terminated, terminating
+from neas_tf.common.errors import NeasError
 
 _PROGRAM = """
 import os, signal, sys, time
@@ -52,3 +55,16 @@ def test_without_a_signal_nothing_changes():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)) == before
     assert not issubclass(Terminated, Exception)
+
+
+def test_a_quiet_command_tells_of_errors_alone(monkeypatch, request):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    level, seen = logging.get_verbosity(), []
+    request.addfinalizer(lambda: logging.set_verbosity(level))
+
+    def work():
+        seen.append((os.environ["TF_CPP_MIN_LOG_LEVEL"], logging.get_verbosity()))
+        raise NeasError("model: received nothing, expected a file.")
+
+    assert command_line.quiet_exit_code("neas detect predict", work) == 2
+    assert seen == [("3", logging.ERROR)]

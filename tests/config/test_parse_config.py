@@ -373,3 +373,18 @@ def _config():
     if not hasattr(_config, "value"):
         _config.value = load_config("neas_quickstart")
     return copy.deepcopy(_config.value)
+
+
+@pytest.mark.parametrize("seconds, told", [(30, 0), (75, 1)])
+def test_settings_of_a_run_with_seconds_of_silence_are_read(tmp_path, caplog, seconds, told):
+    """params.yaml of a run from before: the default was in each of them."""
+    settings = load_config("neas_quickstart").as_dict()
+    settings["workers"]["silence_seconds"] = seconds
+    (tmp_path / "params.yaml").write_text(dump_yaml(settings))
+    config = load_config("neas_quickstart", [tmp_path / "params.yaml"])
+    assert config.as_dict() == load_config("neas_quickstart").as_dict()
+    lines = [r.getMessage() for r in caplog.records if "silence" in r.getMessage()]
+    assert lines == told * [
+        "workers.silence_seconds is passed over: TensorFlow alone decides after how many seconds of "
+        "silence a worker is lost."
+    ]

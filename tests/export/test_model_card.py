@@ -94,12 +94,67 @@ def test_a_card_is_written_again_until_somebody_edits_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"# Mine\n", b"\xff\xfe no UTF-8", b"x" * (1 << 21)])
-def test_a_readme_of_somebody_else_stays(tmp_path, content):
+@pytest.mark.parametrize(
+    "file, card",
+    [
+        ("m.tflite", "m.README.md"),
+        ("m.weights.h5", "m.README.md"),
+        ("v1.2", "v1.2.README.md"),
+        (".keras", ".keras.README.md"),
+    ],
+)
+def test_a_readme_of_somebody_else_stays(tmp_path, content, file, card):
+    """And the card lies beside it, of this file alone."""
     path = tmp_path / "README.md"
     path.write_bytes(content)
-    exported(tmp_path)
-    assert "stays" in write_card(tmp_path, INFO, "w")
+    before = path.stat()
+    exported(tmp_path, file)
+    exported(tmp_path, "other.tflite")
+    said = write_card(tmp_path, INFO, "w", outputs=[tmp_path / file])
+    assert said == f"{tmp_path / card} ({path} is somebody else's and stays)"
     assert path.read_bytes() == content
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    text = (tmp_path / card).read_text("utf-8")
+    assert f"| `{file}` |" in text and "other.tflite" not in text
+    assert "stays" in write_card(tmp_path, INFO, "w") and path.read_bytes() == content
+
+
+def test_a_card_beside_somebody_elses_readme_stays_when_it_is_edited(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    exported(tmp_path)
+    card = tmp_path / "m.README.md"
+    for edited in ("license: mit", "license: apache-2.0"):
+        write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.tflite"])
+        text = card.read_text("utf-8").replace("license: unknown", edited)
+        card.write_text(text, "utf-8")
+        said = write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.tflite"])
+        assert "m.README.md is not as an export left it and stays" in said
+        assert card.read_text("utf-8") == text
+        card.unlink()
+    card.symlink_to(tmp_path / "nowhere")
+    assert "stays" in write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.tflite"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_exports_of_a_name_share_the_card_beside_somebody_elses_readme(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    exported(tmp_path)
+    exported(tmp_path, "m.keras", "keras")
+    exported(tmp_path, "n.tflite")
+    write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.keras", tmp_path / "m.tflite"])
+    text = (tmp_path / "m.README.md").read_text("utf-8")
+    assert "| `m.tflite` |" in text and "| `m.keras` |" in text and "n.tflite" not in text
+    assert not (tmp_path / "n.README.md").exists()
+
+
+def test_an_edited_card_gets_no_second_one(tmp_path):
+    exported(tmp_path)
+    write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.tflite"])
+    path = tmp_path / "README.md"
+    path.write_text(path.read_text("utf-8") + "More of mine.\n", "utf-8")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert "stays" in write_card(tmp_path, INFO, "w", outputs=[tmp_path / "m.tflite"])
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_links_and_folders_stay(tmp_path):

@@ -13,18 +13,19 @@ from cluster_runs import Cluster, said
 
 from neas_tf.common.errors import NeasError, WorkerLost
 from neas_tf.run import cluster
+from neas_tf.run.parts import ports
 
 
 def test_a_port_in_use_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         host = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(NeasError, match=f"address '{host}' cannot be listened at"):
-            cluster._listening(host)
-    with cluster._listening(host):
-        assert cluster.answers(host)
-    assert not cluster.answers(host)
+            ports.listening(host)
+    with ports.listening(host):
+        assert ports.answers(host)
+    assert not ports.answers(host)
     with pytest.raises(NeasError, match="expected HOST:PORT"):
-        cluster._listening("node-a")
+        ports.listening("node-a")
 
 
 def test_one_process_meets_itself():

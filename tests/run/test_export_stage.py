@@ -14,7 +14,8 @@ from neas_tf.common.errors import NeasError
 from neas_tf.common.files import read_json
 from neas_tf.config.parse import load_config
 from neas_tf.ensemble.model import build_ensemble
-from neas_tf.ensemble.store import save_model
+from neas_tf.ensemble.store import load_model, save_model
+from neas_tf.export.checks import predict_exported
 from neas_tf.run.context import open_run
 from neas_tf.run.export_stage import export
 from neas_tf.run.identity import Identity
@@ -61,7 +62,7 @@ def exported(tmp_path_factory):
     return run, dict(zip(FILES, reports, strict=True))
 
 
-def trained(run, seed=0):
+def trained(run, seed=0, temperature=None):
     """What the retraining stage leaves for this one."""
     model = build_ensemble(ARCHITECTURE, run.space, dtype="float32")
     randomise(model, seed)
@@ -74,7 +75,62 @@ def trained(run, seed=0):
         run.space,
         run.info.class_names,
         run.info.normalisation.to_dict(),
+        temperature=temperature,
     )
+
+
+def test_outputs_and_the_temperature_are_settings(tmp_path):
+    outputs, formats = ["disagreement", "probabilities"], ["tflite_int8", "saved_model"]
+    config = configured(tmp_path, formats=formats, outputs=outputs, calibrated=True)
+    config.retrain.calibrate = True
+    run = open_run(config, str(tmp_path / "run"), strategy())
+    with run.writing():
+        trained(run, temperature=4.0)
+        int8, saved = export(*run.inputs)
+        assert [r["temperature"] for r in (int8, saved)] == [4.0, 4.0]
+        names = [[output["name"] for output in r["outputs"]] for r in (int8, saved)]
+        assert sorted(names[0]) == ["disagreement", "logits"]  # int8 leaves probabilities out
+        assert names[1] == ["logits", "probabilities", "disagreement"]
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
+        found = predict_exported(run.folder("export", "saved_model"), pixels)["logits"]
+        model, info = load_model(run.folder("retrain", "model"))
+        logits = model(info.normalisation.apply(pixels), training=False).numpy().mean(1)
+        np.testing.assert_allclose(found, logits / 4.0, rtol=1e-4, atol=1e-5)
+        card = run.folder("export", "README.md").read_text("utf-8")
+        assert "are calibrated: the logits are divided by 4, fitted" in card
+        assert "`disagreement` of `model_int8.tflite`, `saved_model`: how far" in card
+        before = contents(run.folder("export"))
+        assert export(*run.inputs) == [int8, saved] and contents(run.folder("export")) == before
+        run.config.export.calibrated = False
+        run.config.export.formats = ["saved_model"]
+        (plain,) = export(*run.inputs)
+    assert "temperature" not in plain and plain["outputs"] == saved["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "export.outputs=[disagreement],num_paths=1",
+            "export.outputs: received 'disagreement', expected an ensemble of 2 paths or more",
+        ),
+        ("export.outputs=[logit]", "export.outputs: unknown name 'logit'"),
+        (
+            "export.outputs=[logits],export.formats=[tflite,keras]",
+            r"export.outputs: received \['logits'\], expected formats without 'keras'",
+        ),
+        (
+            "export.calibrated=true",
+            "export.calibrated: received True, expected retrain.calibrate=true with it",
+        ),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path, override, words):
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
+    config = load_config("neas_quickstart", [str(tmp_path / "tiny.yaml")], override)
+    with pytest.raises(NeasError, match=words):
+        open_run(config, str(tmp_path / "run"), strategy())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_model_card_has_every_format_and_its_code_runs(exported, monkeypatch):

@@ -221,3 +221,29 @@ def test_a_damaged_plan_is_one_sentence(text, tmp_path):
     (tmp_path / "time_plan.json").write_text(text)
     with pytest.raises(NeasError, match="time plan"):
         open_plan("2h", tmp_path, 0.0)
+
+
+def test_a_resumed_search_decides_as_the_one_session_would(config, tmp_path):
+    """Killed after a part, or a generation, whose end leaves no time for another; it has seen little."""
+
+    def session(clock, began):
+        plan = open_plan(1000, tmp_path, began, clock=lambda: clock[0])
+        return plan, search_end(config, INFO, plan, CLUSTER)
+
+    clock = [50.0]
+    plan, enough = session(clock, 0.0)
+    kept, graphs = reserve(config, INFO, plan), 0.0  # no supernet was trained
+    deadline = plan.deadline("search", kept, graphs)
+    clock[0] = 60.0
+    assert not enough(0, 4)  # a short part, with time for many
+    plan.put("search", part_seconds=30.0)
+    clock[0] = deadline - 20  # noted, then killed before it asked
+    plan.save()
+    clock[0] = 9000.0
+    resumed, enough = session(clock, 9000.0)
+    assert resumed.used() == pytest.approx(deadline - 20, abs=0.1)
+    assert "its time is over after 8 of the" in enough(0, 8)
+
+    resumed.put("search", generation_seconds=30.0)
+    _, enough = session(clock, 9000.0)
+    assert f"its time is over after 2 of {config.search.generations} generations" in enough(1, 0)

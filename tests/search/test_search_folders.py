@@ -223,3 +223,20 @@ def test_the_first_generation_may_end_between_its_parts(tmp_path):
 
     same = toy_search(tmp_path / "same", SETTINGS, SHRUNK, BUDGET, enough=never, first_part=2)
     assert same == whole and asked[2:] == [(0, 2), (0, 4), (0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("scored, more", [(4, 0), (3, 1), (1, 1)])
+def test_a_resumed_first_generation_ends_where_the_time_is_over(tmp_path, scored, more):
+    """A part that was begun is filled, as the uninterrupted search does; no other one is begun."""
+
+    def over(generation, scored):
+        return "its time is over"
+
+    evaluated = []
+    with pytest.raises(Crash):
+        toy_search(tmp_path, SETTINGS, SHRUNK, BUDGET, counting([], scored), first_part=2)
+    result = toy_search(
+        tmp_path, SETTINGS, SHRUNK, BUDGET, counting(evaluated), enough=over, first_part=2
+    )
+    assert len(evaluated) == more and len(result.candidates) == scored + more
+    assert result.reason == "its time is over"

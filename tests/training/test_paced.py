@@ -1,5 +1,7 @@
 """A training whose length is planned while it runs: its rates, and the same bits when it is resumed."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tf_keras
 from official.core import config_definitions as cfg
 from tiny_training import FIRST, SPACE, batches, retrain_stage
 
+from neas_tf.common import console
 from neas_tf.training.optimizers import create_optimizer, create_slots
 from neas_tf.training.paced import CoursePosition, Pace, planned_rate
 from neas_tf.training.tasks import EnsembleTask, EnsembleTaskConfig
@@ -35,6 +38,10 @@ class Stopped(Exception):
 DEADLINE = 30.0
 
 
+def say(course, seconds):
+    console.say(f"Plan: {course.total}")
+
+
 def train(folder, course, clock, stop=None):
     """Trains on a clock that the steps move.
 
@@ -60,7 +67,7 @@ def train(folder, course, clock, stop=None):
 
         loop = None
         pacer = Pacer(course, 0.0, DEADLINE, lambda: clock(loop.step if loop else 0), 10_000)
-        pace = Pace(pacer, save, lambda values: values)
+        pace = Pace(pacer, save, lambda values: values, say)
         position = pace.begin()
         optimizer = create_optimizer(
             stage.trainer.optimizer_config,
@@ -71,7 +78,8 @@ def train(folder, course, clock, stop=None):
         config = cfg.ExperimentConfig(
             task=EnsembleTaskConfig(), trainer=stage.trainer, runtime=cfg.RuntimeConfig()
         )
-        loop = TrainingLoop(config, task, model, optimizer, batches, folder, 2.0, "retrain")
+        parts = (config, task, model, optimizer, batches, folder, 2.0, "retrain")
+        loop = TrainingLoop(*parts, paced=True)
         try:
             pace.train(loop, lambda: pace.course.total)
             loop.save()
@@ -82,13 +90,22 @@ def train(folder, course, clock, stop=None):
         return model.get_weights(), pace.course
 
 
-def test_a_resumed_training_has_the_same_bits(tmp_path):
-    """It goes back to its last checkpoint and repeats what was planned after that."""
+def test_a_resumed_training_has_the_same_bits(tmp_path, monkeypatch, capsys):
+    """It goes back to its last checkpoint and repeats what was planned after that.
+
+    Its bar has the length that was told last, and none before.
+    """
+    monkeypatch.setattr(console, "LOG_INTERVAL", 0.0)
 
     def slower(step):
         return step + max(0.0, step - 8.0)
 
     whole, course = train(tmp_path / "whole", Course(12), slower)
+    told, plan = re.findall(r"(retrain: .*? of|Plan:) (\S+)", capsys.readouterr().err), "?"
+    for words, total in told:
+        plan = total if words == "Plan:" else plan
+        assert total == plan, told
+    assert plan == str(course.total) and told[0][1] == "?"
     last = course.segments[-1]
     assert len(course.segments) > 1 and 12 < course.total < DEADLINE and last.step > 8
     _, planned = train(tmp_path / "cut", Course(12), slower, stop=last.step)

@@ -6,13 +6,12 @@ neas detect compare runs/neas_s runs/mobilenet_v2
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError, check
@@ -145,9 +144,7 @@ def _number(value: float | None) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.ERROR)
-    return command_line.exit_code("detection.compare", None, lambda: _run(argv))
+    return command_line.quiet_exit_code("detection.compare", lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:

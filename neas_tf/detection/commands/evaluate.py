@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError, check
@@ -143,9 +143,7 @@ def _measure(coco: Any, rows: list[dict[str, Any]]) -> Sequence[float]:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code, 2 after bad input."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.ERROR)
-    return command_line.exit_code("detection.evaluate", None, lambda: _run(argv))
+    return command_line.quiet_exit_code("detection.evaluate", lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:

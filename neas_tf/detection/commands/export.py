@@ -6,12 +6,11 @@ neas detect export --model_dir=RUN --output=detector_saved_model
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.common import command_line
 from neas_tf.common.errors import check, fail
@@ -73,9 +72,7 @@ def list_pictures(folder: str | None) -> list[Path]:
 
 def main(argv: Sequence[str]) -> int:
     """Exports as the flags say; returns the exit code, 2 after bad input."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.ERROR)
-    return command_line.exit_code("detection.export", None, lambda: _run(argv))
+    return command_line.quiet_exit_code("detection.export", lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:

@@ -7,14 +7,13 @@ neas detect predict --model_dir=RUN --image=street.jpg --output=boxes.png
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError, check
@@ -44,9 +43,7 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.ERROR)
-    return command_line.exit_code("detection.predict", None, lambda: _run(argv))
+    return command_line.quiet_exit_code("detection.predict", lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from neas_tf.common import command_line, console
+from neas_tf.common import command_line
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import system_fault, write_text_atomic
 from neas_tf.common.folder_lock import sweep_part
@@ -55,7 +55,7 @@ def _run(argv: Sequence[str]) -> None:
     if folder := os.environ.get("BUILD_WORKING_DIRECTORY"):
         os.chdir(folder)  # under `bazel run`, relative paths mean the caller's folder
     check_literal("model_dir", FLAGS.model_dir)
-    _start_tensorflow(FLAGS.threads)
+    command_line.start_tensorflow(FLAGS.threads, quiet=False)
     from neas_tf.detection.checks import check_experiment, load_experiment
 
     config = load_experiment(FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override or "")
@@ -75,16 +75,6 @@ def _run(argv: Sequence[str]) -> None:
         if system_fault(error) and os.path.isdir(folder):
             sweep_part(Path(folder))  # half a checkpoint would keep the disk full
         raise
-
-
-def _start_tensorflow(threads: int) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    console.say("Starting TensorFlow …")
-    import tensorflow as tf
-
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
 @contextlib.contextmanager

@@ -166,7 +166,7 @@ def main(
         export: Exporter = getattr(formats, exporter)
         report = export(load(), info, output, overwrite=FLAGS.overwrite, **arguments)
         run = Path(resolve_user_path(FLAGS.model_dir)) if FLAGS.model_dir else None
-        card = write_card(output.absolute().parent, info, report["weights"], run)
+        card = write_card(output.absolute().parent, info, report["weights"], run, [output])
         print_report(output, report)
         print(f"{'model card':<13} {card}")
 

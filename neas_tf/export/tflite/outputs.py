@@ -38,23 +38,23 @@ def check_calibrated(info: LoadedInfo) -> None:
 
 
 def check_outputs(
-    names: Sequence[str], num_paths: int, quantize: str = "none", *ends: str
+    names: Sequence[str], num_paths: int, quantize: str = "none", *ends: str, field: str = "outputs"
 ) -> tuple[str, ...]:
     """The outputs in the order of `OPTIONAL`, those that an ensemble and a file's numbers can have.
 
-    `ends` are the types of the graph's input and output.
+    `ends` are the types of the graph's input and output; `field` begins a message.
 
     Raises:
       NeasError: for an unknown one, disagreement of one path, or what an integer graph cannot give.
     """
     for name in names:
         if name != "logits" and name not in OPTIONAL:
-            unknown_name("outputs", name, ("logits", *OPTIONAL))
+            unknown_name(field, name, ("logits", *OPTIONAL))
     if DISAGREEMENT in names and num_paths < 2:
-        fail("outputs", DISAGREEMENT, "an ensemble of 2 paths or more, which can disagree")
+        fail(field, DISAGREEMENT, "an ensemble of 2 paths or more, which can disagree")
     if PROBABILITIES in names and quantize in INTEGER:
         allowed = f"logits and {PATH_LOGITS} or {DISAGREEMENT} with quantize={quantize}"
-        fail("outputs", PROBABILITIES, f"{allowed}: steps of 1/256 say little")
+        fail(field, PROBABILITIES, f"{allowed}: steps of 1/256 say little")
     for end in ends:
         if DISAGREEMENT in names and end != "float32":
             fail("input_type, output_type", end, "float32 with the output disagreement")

@@ -223,22 +223,30 @@ def search_end(
 ) -> Callable[[int, int], str]:
     """What says after each generation, and between parts of the first, whether the search must end.
 
-    Some ensembles are always scored; more follow where they can be expected to end in time.
+    Some ensembles are always scored; more follow where they can be expected to end in time. What a part
+    or a generation took is kept in the plan: a resumed search has seen only a piece of the first one.
     """
     kept, graphs = reserve(config, info, plan), _graphs(plan, "search")
     deadline = plan.deadline("search", kept, *graphs)
-    agree, begin = _agreeing(cluster), plan.used()
-    generation_begin, part_begin = begin, begin + graphs[0]  # the first part builds the graphs
+    agree, begin, entry = _agreeing(cluster), plan.used(), plan.stage("search")
+    # The first part builds the graphs; the first generation may have begun in an earlier session.
+    begins = {"generation": entry["begin"], "part": begin + graphs[0]}
+    pieces = {name for name in begins if f"{name}_seconds" in entry}
+    if "generation" in pieces:
+        begins["generation"] = begin
     plan.save()
 
     def enough(generation: int, scored: int) -> str:
         """`scored` ensembles of the first generation, or 0 where all of a generation are."""
-        nonlocal generation_begin, part_begin
-        now = plan.used()
-        took = now - (part_begin if scored else generation_begin)
-        part_begin = now
+        now, name = plan.used(), "part" if scored else "generation"
+        took = now - begins[name]
+        if name in pieces:
+            took = max(took, entry[f"{name}_seconds"])
+            pieces.remove(name)
+        begins["part"] = now
         if not scored:
-            generation_begin = now
+            begins["generation"] = now
+        entry[f"{name}_seconds"] = round(took, 2)
         plan.save()
         (over,) = agree([int(now + 0.9 * took > deadline)])
         if not over:
