@@ -1,13 +1,22 @@
 """An interrupted `neas robustness` continues with the counts that it kept."""
 
 import json
+import types
 
 import digits_ensemble
+import image_files
 import numpy as np
 import pytest
+from small_ensembles import ENSEMBLES, SPACE, randomise
 
-from neas_tf.commands import robustness
+from neas_tf import data
+from neas_tf.commands import evaluate, robustness
 from neas_tf.commands.robustness import Counts, measure
+from neas_tf.common.normalisation import Normalisation
+from neas_tf.ensemble.model import build_ensemble
+from neas_tf.ensemble.store import read_info, save_model
+from neas_tf.run.record import digest_of
+from neas_tf.space.search_space import SearchSpace
 
 BATCH, IMAGES = 16, 40
 CELLS = 1 + len(robustness._CELLS)
@@ -79,3 +88,32 @@ def test_counts_of_something_else_are_not_mixed_in(info, tmp_path, content, caps
     assert other == measure(network([], shift=5), info, IMAGES, BATCH, 3)
     assert "begins anew" in capsys.readouterr().err
     assert sum(json.loads(path.read_text())["seen"]) == IMAGES * CELLS
+
+
+def test_the_identity_is_of_networks_pictures_and_flags(tmp_path):
+    space = SearchSpace.from_dict({**SPACE.to_dict(), "input_size": [32, 40], "num_classes": 3})
+    model = build_ensemble(ENSEMBLES["one_path"], space)
+    folders, opened = [], []
+    for number in range(2):
+        folders.append(tmp_path / f"model{number}")
+        randomise(model, number)
+        parts = (ENSEMBLES["one_path"], space, ("cat", "dog", "owl"), Normalisation())
+        save_model(folders[-1], model, *parts)
+        root = image_files.folder(tmp_path / f"data{number}", per_class=2 + number, test="val")
+        found = evaluate.data_config(
+            read_info(folders[0]), None, [], [{"source": "image_folder", "data_dir": str(root)}]
+        )
+        opened.append(data.load(found, test_only=True))
+
+    def digest(networks, pictures, **flags):
+        values = types.SimpleNamespace(**{"images": 5, "batch_size": 2, "seed": 0, **flags})
+        return digest_of(robustness._identity(networks, pictures, values))
+
+    base = [folders[0], None], opened[0]
+    others = [
+        digest([folders[1], None], opened[0]),
+        digest(folders, opened[0]),
+        digest([folders[0], None], opened[1]),
+        *(digest(*base, **{name: 9}) for name in ("images", "batch_size", "seed")),
+    ]
+    assert digest(*base) == digest(*base) and len({digest(*base), *others}) == 7
