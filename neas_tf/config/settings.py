@@ -287,7 +287,7 @@ class RetrainConfig(StageConfig):
         statistics recalculated on `search.calibration_images`), or a stored ensemble of the same
         architecture as a path (a model folder, the output of `neas convert`, a `.keras` or
         `.weights.h5` file), whose classes and input size may be others; auto is scratch, but under a
-        `time_limit` too short for more than 20 epochs it is supernet.
+        `time_limit` that leaves less than a fifth of the supernet's epochs it is supernet.
       freeze_epochs: at the beginning, in which only the classifiers train.
       trunk_rate_factor: on the learning rate of everything but the classifiers, 0 to 1.
       calibrate: whether the held-out images (`data.search_fraction`) stay out of the training and a

@@ -157,15 +157,25 @@ def test_a_training_that_cannot_be_says_what_it_would_take(config, tmp_path):
         whole_run(config, tmp_path, machine, 120)
 
 
-@pytest.mark.parametrize("limit, expected", [(300, "supernet"), (36_000, "scratch")])
-def test_a_short_training_starts_from_the_supernet(limit, expected, config, tmp_path):
+@pytest.mark.parametrize(
+    "limit, supernet_steps, expected",
+    [
+        (300, 20_000, "supernet"),  # some 4 epochs after 320 of the supernet
+        (600, 20_000, "supernet"),
+        (300, 600, "scratch"),  # after 10 epochs the supernet has hardly learnt anything
+        (3600, 20_000, "scratch"),  # more than 64
+    ],
+)
+def test_a_training_short_beside_the_supernets_starts_from_it(
+    limit, supernet_steps, expected, config, tmp_path
+):
     config.space.input_size, config.space.input_channels = [8, 8], 1
     config.space.num_classes = 10
     space = search_space(config.space)
     shrunk = ShrunkSpace.full(space, 2)
     chosen = Architecture.from_array(draws_for_steps(shrunk, 0, 0, 1)[0], space)
     plan = TimePlan(tmp_path / "plan.json", limit, clock=lambda: 0.5 * limit)
-    plan.put("supernet", step_seconds=0.2, traced=10.0)
+    plan.put("supernet", step_seconds=0.2, traced=10.0, segments=[[5, supernet_steps]])
     choice = choose_start(config, INFO, plan, CostTable(space), chosen, shrunk, CLUSTER)
     assert choice == expected == plan.stages["retrain"]["init"]
     other = TimePlan(tmp_path / "other.json", limit, clock=lambda: 0.5 * limit)

@@ -12,7 +12,8 @@ from neas_tf.config.resolve import resolve_steps, retrain_part
 from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.run.cluster import Cluster, exchange
-from neas_tf.run.parts.time_limit import SHARES, WARM_BELOW_EPOCHS, TimePlan, told
+from neas_tf.run.parts.measuring import training_part
+from neas_tf.run.parts.time_limit import SHARES, WARM_SHARE, TimePlan, told
 from neas_tf.space import sampling
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.shrunk_space import ShrunkSpace
@@ -269,7 +270,7 @@ def choose_start(
     shrunk: ShrunkSpace | None,
     cluster: Cluster,
 ) -> str:
-    """What `retrain.init: auto` means under a time limit: supernet where the training will be short.
+    """What `retrain.init: auto` means under a time limit: supernet where the training will be short beside its own.
 
     The length is estimated from the supernet's steps and the cost of both; the choice is recorded.
 
@@ -295,11 +296,19 @@ def choose_start(
             seconds = max(0.0, plan.left() - reserve(config, info, plan) - graph)
             steps = min(seconds / step, most_steps(recipe, per_epoch))
             epochs = steps / per_epoch
-            choice = SUPERNET if epochs < WARM_BELOW_EPOCHS else SCRATCH
+            learnt = _supernet_epochs(config, info, plan)
+            choice = SUPERNET if epochs < WARM_SHARE * learnt else SCRATCH
         (warm,) = _agreeing(cluster)([int(choice == SUPERNET)])
         choice = SUPERNET if warm else SCRATCH
         plan.put("retrain", init=choice, estimated_epochs=round(epochs, 2))
     return str(entry["init"])
+
+
+def _supernet_epochs(config: NeasConfig, info: data.DatasetInfo, plan: TimePlan) -> float:
+    """For how many the supernet was trained."""
+    images = info.sizes[training_part(config)]
+    recipe = resolve_steps(config.supernet, images, "supernet").trainer.train_steps
+    return plan.course("supernet", recipe).total * config.supernet.batch_size / images
 
 
 def _agreeing(cluster: Cluster) -> Callable[[Sequence[int]], Sequence[int]]:
