@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import re
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from neas_tf.common.errors import NeasError, WorkerLost
 from neas_tf.run.parts.ports import answers, listening
+from neas_tf.search.replicas import Replicas
 
 # How TensorFlow says that a collective operation cannot be finished.
 _LOST = (
@@ -57,10 +60,24 @@ class Cluster:
     def local_devices(self) -> tuple[str | None, ...]:
         """This process' devices, for work that needs no strategy; None is TensorFlow's choice."""
         mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
-        if not isinstance(self.strategy, mirrored):  # the cores of a TPU run whole programs
+        if not isinstance(self.strategy, mirrored):  # a TPU's cores are `replicas`
             return (None,)
         names = tuple(self.strategy.extended.worker_devices)
         return names if len(names) > 1 else (None,)
+
+    @functools.cached_property
+    def replicas(self) -> Replicas | None:
+        """What runs work on devices that only the strategy's `run` reaches: the cores of a TPU.
+
+        One process drives those of all hosts of a slice. None where `local_devices` are all there is.
+        """
+        if isinstance(self.strategy, tf.distribute.TPUStrategy):
+            return Replicas(self.strategy)
+        return None
+
+    def placing(self) -> contextlib.AbstractContextManager[Any]:
+        """The scope in which what `replicas` read is made."""
+        return self.strategy.scope() if self.replicas else contextlib.nullcontext()
 
     def barrier(self) -> None:
         """Waits until all worker processes are here, so that what the chief wrote is on disk."""

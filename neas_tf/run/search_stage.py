@@ -124,7 +124,9 @@ def search(
         history = _history(folder, table, constraints)
 
         def make() -> CandidateEvaluator:
-            return make_evaluator(config, info, load_supernet(config, model_dir, space), cluster)
+            with cluster.placing():
+                supernet = load_supernet(config, model_dir, space)
+            return make_evaluator(config, info, supernet, cluster)
 
         @functools.cache
         def all_held_out() -> tuple[np.ndarray, np.ndarray]:
@@ -202,6 +204,7 @@ def make_evaluator(
         search_settings(config).disagreement,
         config.runtime.enable_xla,
         info.normalisation,
+        cluster.replicas,
     )
 
 

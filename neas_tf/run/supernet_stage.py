@@ -120,7 +120,12 @@ def train_supernet(
     xla = config.runtime.enable_xla
     # A model more only after a rollback.
     functions = functools.cache(
-        functools.partial(forward_functions, xla=xla, normalisation=info.normalisation)
+        functools.partial(
+            forward_functions,
+            xla=xla,
+            normalisation=info.normalisation,
+            runner=cluster.replicas,
+        )
     )
 
     def next_space(index: int, step: int, model: Supernet, shrunk: ShrunkSpace) -> ShrunkSpace:
@@ -308,7 +313,7 @@ def load_shrunk(model_dir: Path, space: SearchSpace) -> ShrunkSpace:
 
 
 def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Supernet:
-    """The trained supernet of a run's folder, on this process' default device.
+    """The trained supernet of a run's folder, on this process' default device or in a strategy's scope.
 
     It has the averages of the weights, where the training kept some.
 
@@ -319,7 +324,7 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
     path = tf.train.latest_checkpoint(literal_path(folder))
     if path is None or not (model_dir / FINAL).exists():
         raise _unfinished(model_dir)
-    # Not in the strategy's scope, where other workers would have to take part.
+    # With several workers not in their strategy's scope, where all of them would have to take part.
     parts: dict[str, Any] = {"model": _fresh(config, space)}
     if config.supernet.trainer.optimizer_config.ema is not None:
         task = _task(config, config.supernet, space, 1)

@@ -7,11 +7,15 @@ candidates are evaluated as one prefix tree (`prefix_tree`): every calibration b
 validation batch walks once through every distinct prefix. Between the walks a node keeps its
 statistics; within one walk as many maps wait as the tree is deep.
 
+With devices that only a strategy's `run` reaches, candidates are whole forward passes on all of them
+(`replicas`), and the rest is the same.
+
 Nothing of the supernet changes. A score is the same, to the bit, whatever is scored with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +33,10 @@ from neas_tf.search.candidate import Score
 from neas_tf.search.fitness import SUMS, likelihood_sums, numbers_of
 from neas_tf.search.layer_functions import LayerFunctions, Part, statistics_of
 from neas_tf.search.prefix_tree import PrefixTree, shares
+from neas_tf.search.replicas import EnsembleFunctions, Runner, WholeEnsembles
 from neas_tf.space.architecture import Architecture
 from neas_tf.supernet.model import Supernet
+from neas_tf.supernet.switches import safe_switches
 from neas_tf.uncertainty.measures import disagreement
 
 _SUMS = SUMS + 1  # of a candidate's images: those of its likelihoods, and the disagreement
@@ -83,6 +89,7 @@ class CandidateEvaluator:
       disagreement: whether `evaluate_all` measures the paths' disagreement too.
       xla: whether XLA compiles the functions of the operators.
       normalisation: of pixels, see `calibration`.
+      replicas: what runs whole ensembles, in place of `devices`; the supernet was made for it.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class CandidateEvaluator:
         disagreement: bool = False,
         xla: bool = False,
         normalisation: Normalisation | None = None,
+        replicas: Runner | None = None,
     ):
         check_int("search.calibration_batch", calibration_batch, 1)
         check_int("search.batch_size", batch_size, 1)
@@ -108,6 +116,9 @@ class CandidateEvaluator:
         self._functions = [
             LayerFunctions(supernet, device, xla, normalisation) for device in devices
         ]
+        self._whole = (
+            EnsembleFunctions(supernet, replicas, xla, normalisation) if replicas else None
+        )
         self._workers, self._disagreement = workers or Workers(), disagreement
         self._costs = CostTable(supernet.space)
 
@@ -158,7 +169,8 @@ class CandidateEvaluator:
         Those are `likelihood_sums`, and last the disagreements, 0 where they are not asked for.
         """
         sums = np.zeros((len(architectures), _SUMS))
-        parts = list(self._generation(architectures, progress, sums))
+        with safe_switches() if self._whole else contextlib.nullcontext():
+            parts = list(self._generation(architectures, progress, sums))
         if not parts:
             return np.zeros((0, 0, self.images), bool), sums
         correct = np.concatenate(parts, 2)
@@ -198,6 +210,16 @@ class CandidateEvaluator:
         ]
         return np.concatenate(parts, 1)
 
+    def _share(
+        self, functions: LayerFunctions, architectures: Sequence[Architecture], numbers: list[int]
+    ) -> _Share | WholeEnsembles:
+        """What evaluates some of the candidates."""
+        if self._whole is None:
+            return _Share(functions, architectures, numbers)
+        return WholeEnsembles(
+            self._whole, architectures, numbers, min(self._batch_size, self.images)
+        )
+
     def _generation(
         self,
         architectures: Sequence[Architecture],
@@ -207,7 +229,7 @@ class CandidateEvaluator:
         """Recalculates BN of all candidates, then measures batch after batch.
 
         Yields:
-          bool (C, K + 1, B): whether each path and the ensemble are right about the batch's images;
+          bool (C, K + 1, B): whether each path and the ensemble are right about some images;
           False for other workers' candidates.
         """
         if not architectures:
@@ -217,26 +239,27 @@ class CandidateEvaluator:
         num_paths = self.supernet.num_paths
         dealt = shares(architectures, self._workers.count * len(self._functions), self._macs)
         own = dealt[self._workers.index * len(self._functions) :][: len(self._functions)]
-        parts = [
-            _Share(functions, architectures, numbers)
+        parts: list[_Share | WholeEnsembles] = [
+            self._share(functions, architectures, numbers)
             for functions, numbers in zip(self._functions, own, strict=True)
             if numbers
         ]
+        at_once = self._batch_size * (self._whole.runner.count if self._whole else 1)
         done, images_each = 0, self._calibration.images + self.images
 
-        def add(share: _Share, images: int) -> None:
-            """A node has seen so many images; the first share of candidates speaks for all."""
+        def add(share: _Share | WholeEnsembles, images: int) -> None:
+            """A step has seen so many images; the first share of candidates speaks for all."""
             nonlocal done
             if progress and share is parts[0]:
                 done += images
-                progress(done / (images_each * len(share.tree.nodes)))
+                progress(done / (images_each * share.steps))
 
         with ThreadPoolExecutor(max(1, len(parts))) as pool:
             # With one device, in this thread: errors and interrupts come as they are.
             each = pool.map if len(parts) > 1 else map
             list(each(lambda part: part.calibrate(self._calibration, add), parts))
-            for first in range(0, self.images, self._batch_size):
-                chosen = slice(first, first + self._batch_size)
+            for first in range(0, self.images, at_once):
+                chosen = slice(first, first + at_once)
                 images, labels = self._images[chosen], self._labels[chosen]
                 correct = np.zeros((len(architectures), num_paths + 1, len(labels)), bool)
 
@@ -271,6 +294,11 @@ class _Share:
         self.tree = PrefixTree([architectures[c] for c in numbers])
         # (2, C) by node, and by node and path for the heads.
         self._statistics: dict[int | tuple[int, int], tf.Tensor] = {}
+
+    @property
+    def steps(self) -> int:
+        """How often each image is used."""
+        return len(self.tree.nodes)
 
     def calibrate(self, batches: _Batches, add: Callable = _ignore) -> None:
         """Recalculates the statistics of every node."""

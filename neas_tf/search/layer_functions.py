@@ -155,11 +155,7 @@ class LayerFunctions:
 
     def _fixed(self, layer: FixedLayer, spec: tf.TensorSpec) -> Part:
         """A part without a choice: the layer itself, on its own variables."""
-        norms = {
-            role.removesuffix("/gamma"): int(variable.shape[0])
-            for role, variable in layer.roles.items()
-            if role.endswith("/gamma")
-        }
+        norms = layer.norm_widths
         widths, dtype = tuple(norms.values()), self._supernet.compute_dtype
         signature = (spec, tf.TensorSpec([2, sum(widths)]))
 

@@ -149,12 +149,9 @@ class Runner:
     def _scores(self, unit: units.Scores) -> dict[str, Any]:
         run = self._with_supernet(unit, {}, budget=False)
         ensembles = [Architecture.from_key(key).check_in(run.space) for key in unit.ensembles]
-        evaluator = make_evaluator(
-            run.config,
-            run.info,
-            load_supernet(run.config, run.model_dir, run.space),
-            run.cluster,
-        )
+        with run.cluster.placing():
+            supernet = load_supernet(run.config, run.model_dir, run.space)
+        evaluator = make_evaluator(run.config, run.info, supernet, run.cluster)
         with console.bar("scores", 100, "%", leave=False) as bar:
 
             def progress(share: float) -> None:

@@ -72,6 +72,15 @@ class FixedLayer(tf_keras.layers.Layer):
         self.add(f"{name}/moving_mean", np.zeros(channels, np.float32), trainable=False)
         self.add(f"{name}/moving_variance", np.ones(channels, np.float32), trainable=False)
 
+    @property
+    def norm_widths(self) -> dict[str, int]:
+        """Channels of each batch normalisation, by name."""
+        return {
+            role.removesuffix("/gamma"): int(variable.shape[0])
+            for role, variable in self.roles.items()
+            if role.endswith("/gamma")
+        }
+
     def normalise(self, x, name: str, statistics):
         """Batch normalisation `name` of a map."""
         gamma, beta = self.roles[f"{name}/gamma"], self.roles[f"{name}/beta"]
