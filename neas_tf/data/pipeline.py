@@ -21,6 +21,7 @@ from neas_tf.data import batch_augment, policies
 from neas_tf.data.bad_records import NOTHING, OUTSIDE, STOPPED
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
+from neas_tf.data.reading.decoding import traced
 from neas_tf.data.stores import ArrayStore
 from neas_tf.data.streams import decoded_stream, encoded_stream, shuffled_position
 
@@ -237,7 +238,10 @@ class _Preparation:
         self._cutout = info.config.cutout if self._augments else 0
         self._pixels = pixels and not self._cutout
         self._slicing = slicing
-        self._decoder = make_decoder(info.config, info.input_shape)
+        decoder = make_decoder(info.config, info.input_shape)
+        self._fixed = traced(decoder, "fixed")
+        self._random_crop = traced(decoder, "random_crop")
+        self._random_crop_decoded = traced(decoder, "random_crop_decoded")
         self._crops = seed is not None and info.config.augment == "imagenet"
         self._policy = _policy(info) if seed is not None else None
 
@@ -248,9 +252,9 @@ class _Preparation:
         if self._crops:
             seed = self._seed(g, _CROP)
             smallest, largest = self._config.crop_area
-            image = self._decoder.random_crop(encoded, seed, (smallest, largest))
+            image = self._random_crop(encoded, seed, (smallest, largest))
         else:
-            image = self._decoder.fixed(encoded)
+            image = self._fixed(encoded)
         return image, label, tf.constant(True), index
 
     def grey(
@@ -329,7 +333,7 @@ class _Preparation:
             smallest, largest = config.crop_area
             area = (smallest, largest)
             images = self._each(
-                lambda image, seed: self._decoder.random_crop_decoded(image, seed, area),
+                lambda image, seed: self._random_crop_decoded(image, seed, area),
                 images,
                 number,
                 _CROP,

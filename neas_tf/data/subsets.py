@@ -12,6 +12,7 @@ from neas_tf.data import splits
 from neas_tf.data.bad_records import failures, report_damaged
 from neas_tf.data.dataset_info import DatasetInfo, Part
 from neas_tf.data.loading import make_decoder
+from neas_tf.data.reading.decoding import traced
 from neas_tf.data.reading.inspection import check_record
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore
 from neas_tf.data.streams import SIDE_BY_SIDE, RecordStreams
@@ -149,11 +150,11 @@ def _decode(
       what: for messages.
       where: name of each, for messages.
     """
-    decoder = make_decoder(info.config, info.input_shape)
+    decode = traced(make_decoder(info.config, info.input_shape), "fixed")
 
     def one(index: tf.Tensor, token: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         encoded, label = fetch(*token)
-        return index, decoder.fixed(encoded), label
+        return index, decode(encoded), label
 
     decoded = tokens.enumerate().map(one, num_parallel_calls=tf.data.AUTOTUNE)
     pairs = list(decoded.ignore_errors(log_warning=True).batch(256).as_numpy_iterator())

@@ -131,7 +131,7 @@ def scatter_chart(
         ],
     )
     bounds = data.add([{"v": value} for value in _near(metric, rows, budget)])
-    chart = alt.layer(
+    layers = [
         alt.Chart(bounds).mark_rule(color="@vermilion", strokeDash=[6, 3]).encode(x=alt.X("v:Q")),
         points.properties(name="points").add_params(pick),
         front.mark_line(interpolate="step-after", color="@vermilion", strokeWidth=1.5),
@@ -142,8 +142,8 @@ def scatter_chart(
         base.transform_filter("datum.n === chosen").mark_point(
             size=480, stroke="@ink", strokeWidth=2.4, opacity=1
         ),
-    )  # fmt: skip
-    return data.spec(chart.add_params(chosen).properties(width="container", height=360))
+    ]  # fmt: skip
+    return data.layered(layers, "container", 360, chosen)
 
 
 def _near(metric: str, rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) -> list[float]:
@@ -179,15 +179,15 @@ def progress_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "s:N", title=None, scale=style.colours(names), legend=alt.Legend(symbolType="stroke")
         ),
     )
-    chart = alt.layer(
+    layers = [
         points.mark_point(filled=True, size=12, color="@sky", opacity=0.8).encode(
             x=alt.X("n:Q", axis=axis), y=alt.Y("a:Q", scale=scale, axis=title)
         ),
         curves.mark_line(interpolate="step-after"),
         curves.transform_filter("datum.x === cursor").mark_point(filled=True, size=50),
-    )
+    ]
     cursor = alt.param(name="cursor", value=-1)
-    return data.spec(chart.add_params(cursor).properties(width="container", height=220))
+    return data.layered(layers, "container", 220, cursor)
 
 
 def progress(accuracy: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,15 +285,15 @@ def _curves(row: str, series: Mapping[str, np.ndarray], marks: Sequence[int]) ->
     rules = alt.Chart(data.add([{"x": step} for step in marks if step <= end]))
     cursor = base.transform_filter("datum.x === cursor")
     line = base.mark_line(point={"size": 14} if len(points) < 12 * len(names) else False)
-    chart = alt.layer(
+    layers = [
         rules.mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x=x),
         base.mark_line(strokeWidth=0.7, opacity=0.35).encode(y=alt.Y("r:Q")),
         line.encode(y=y, strokeDash=alt.StrokeDash("s:N", title=None, scale=dashes, legend=shown)),
         cursor.mark_rule().encode(color=alt.value("@grey")),
         cursor.mark_point(filled=True, size=40).encode(y=y),
-    )
+    ]
     parameter = alt.param(name="cursor", value=-1)
-    return data.spec(chart.add_params(parameter).properties(width="container", height=190))
+    return data.layered(layers, "container", 190, parameter)
 
 
 def curves_picture(
@@ -370,7 +370,7 @@ def confusion_chart(confusion: Mapping[str, Any]) -> dict[str, Any]:
         ink = alt.condition("datum.s > 0.55", alt.value("@onhigh"), alt.value("@ink"))
         layers.append(base.mark_text(fontSize=9).encode(text="c:Q", color=ink))
     height = size * max(10, min(32, 480 // size))
-    return data.spec(alt.layer(*layers).properties(width="container", height=height))
+    return data.layered(layers, "container", height)
 
 
 def latency_picture(table: LatencyTable) -> bytes:

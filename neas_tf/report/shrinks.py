@@ -100,15 +100,15 @@ def alive_chart(alive: ShrunkSpace) -> dict[str, Any]:
     never = base.transform_filter("!isValid(datum.s)").mark_text(text="·", color="@grey")
     dropped = base.transform_filter("datum.s === 0")
     bars = base.transform_filter(f"datum.c && datum.o === {space.operators[0]!r}")
-    chart = alt.layer(
+    layers = [
         cells.encode(color=alt.Color("s:Q", scale=scale, legend=legend)),
         never,
         dropped.mark_point(shape="M-1,-1L1,1M-1,1L1,-1", stroke="@vermilion", size=30),
         bars.mark_tick(orient="vertical", thickness=4, size=20, color="@vermilion").encode(
             x=alt.value(-5)
         ),
-    )
-    return data.spec(chart.properties(width="container", height=20 * space.num_layers))
+    ]
+    return data.layered(layers, "container", 20 * space.num_layers)
 
 
 def _told(share: float) -> str:
@@ -202,7 +202,7 @@ def similarity_chart(layer: Mapping[str, Any], scale: np.ndarray) -> dict[str, A
     marks = alt.Scale(domain=list(FATES), range=["circle", "M-1,-1L1,1M-1,1L1,-1", "M-1,0L1,0"])  # fmt: skip
     colour = alt.Scale(domain=[0, 1], range=style.FADE)
     dark = "datum.q > 0.6"
-    chart = alt.layer(
+    layers = [
         below.mark_rect(stroke="@card", fill="@faint"),
         below.transform_filter("isValid(datum.s)")
         .mark_rect(stroke="@card")
@@ -214,8 +214,8 @@ def similarity_chart(layer: Mapping[str, Any], scale: np.ndarray) -> dict[str, A
             shape=alt.Shape("f:N", scale=marks, legend=None),
             stroke=alt.Stroke("f:N", scale=fates, legend=None),
         ),
-    )
-    return data.spec(chart.properties(width="container", height=30 * len(names)))
+    ]
+    return data.layered(layers, "container", 30 * len(names))
 
 
 def draw_alive(shrinks: Sequence[Shrink]) -> bytes:

@@ -73,6 +73,18 @@ class Rows:
         kept = {key: value for key, value in spec.items() if key not in ("config", "$schema")}
         return {**kept, "datasets": self.datasets}
 
+    def layered(self, layers: Sequence[Any], width: int | str, height: int, *params: Any) -> Any:
+        """Charts one over the other as Vega-Lite with their data.
+
+        Altair copies all layers several times in each method of a layered chart. So the size is
+        given at once, and the parameters go to the last layer, from which Altair lifts them.
+        """
+        import altair as alt
+
+        *under, top = layers
+        chart = alt.layer(*under, top.add_params(*params), width=width, height=height)
+        return self.spec(chart)
+
 
 def _odd(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not is_number(value))
@@ -168,8 +180,7 @@ def series(
     marks = base.mark_line(point={"size": 20}) if lines else base.mark_point(filled=True, size=36)
     marks = marks.encode(y=y, strokeDash=dash) if lines else marks.encode(y=y)
     layers = [spans, marks] if any("low" in row for row in rows) else [marks]
-    chart = alt.layer(*layers).properties(width=size[0], height=size[1])
-    return data.spec(chart) | ({"title": title} if title else {})
+    return data.layered(layers, *size) | ({"title": title} if title else {})
 
 
 def percent_axis(title: str | None, **options: Any) -> Any:

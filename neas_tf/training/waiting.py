@@ -43,6 +43,8 @@ class WaitingTrainer(base_trainer.Trainer):
         self._waited.assign_add(after - before)
         return inputs
 
+    # Model Garden's step and what it calls branch on settings only: nothing for AutoGraph to convert.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, iterator: Any) -> None:
         """A step; with `runtime.enable_xla` compiled on whatever device there is.
 

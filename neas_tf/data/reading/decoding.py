@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -155,6 +157,15 @@ class Decoder:
         middle = tf.concat([(shape[:2] - side) // 2, [side, side]], 0)
         whole = tf.reduce_all(tf.equal(size[:2], shape[:2]))
         return tf.where(whole, middle, tf.concat([offset[:2], size[:2]], 0))
+
+
+@functools.lru_cache(maxsize=16)
+def traced(decoder: Decoder, method: str) -> Callable[..., tf.Tensor]:
+    """A method of a decoder as a graph that all functions of data sets share: traced once, not in each.
+
+    Only for such functions: outside them TensorFlow optimises graphs, which can change the last bit.
+    """
+    return tf.function(getattr(decoder, method), autograph=False)
 
 
 def declared_shape(encoded: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from neas_tf.common.errors import NeasError
 from neas_tf.data.bad_records import reason, report_damaged
-from neas_tf.data.reading.decoding import Decoder
+from neas_tf.data.reading.decoding import Decoder, traced
 from neas_tf.data.reading.inspection import check_all, check_labels
 from neas_tf.data.stores import ArrayStore, FileStore, RecordStore, Store
 
@@ -101,10 +101,11 @@ def _collect(
 def _fast(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data.Dataset:
     """Batch by batch, which costs a third of reading image by image for small images."""
     shape = [decoder.height, decoder.width, decoder.channels]
+    decode = traced(decoder, "fixed")
 
     def one(token: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = fetch(*token)
-        return decoder.fixed(encoded), label
+        return decode(encoded), label
 
     signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([], tf.int32))
     return tokens.batch(_BATCH).map(
@@ -114,9 +115,11 @@ def _fast(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data
 
 
 def _careful(tokens: tf.data.Dataset, fetch: Callable, decoder: Decoder) -> tf.data.Dataset:
+    decode = traced(decoder, "fixed")
+
     def one(index: tf.Tensor, *token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         encoded, label = fetch(*token)
-        return index, decoder.fixed(encoded), label
+        return index, decode(encoded), label
 
     decoded = tokens.map(one, num_parallel_calls=tf.data.AUTOTUNE)
     return decoded.ignore_errors(log_warning=True).batch(_BATCH)
