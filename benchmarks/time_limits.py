@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.command import exit_code, parser, write_plot, write_report
 from benchmarks.timing import machine
+from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.common.paths import config_file, resolve_user_path
@@ -126,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = flags.parse_args(argv)
 
     def work() -> None:
+        console.quiet_libraries()
         limits = (args.limits or ("30s" if args.quick else "5min,10min,20min,60min")).split(",")
         for limit in limits:
             check(parse_limit(limit) > 0, "--limits", args.limits, "durations, with commas")

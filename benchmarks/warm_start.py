@@ -123,7 +123,7 @@ def crossing(rows: Sequence[Mapping[str, Any]], init: str) -> float | None:
 
 def report(results: Sequence[Mapping[str, Any]], quick: bool) -> dict[str, Any]:
     """What the program prints."""
-    from neas_tf.run.parts.time_limit import WARM_BELOW_EPOCHS
+    from neas_tf.run.parts.time_limit import WARM_SHARE
 
     rows = table(results)
     return {
@@ -131,7 +131,7 @@ def report(results: Sequence[Mapping[str, Any]], quick: bool) -> dict[str, Any]:
         "quick": quick,
         "rows": rows,
         "crossing_epochs": {init: crossing(rows, init) for init in list(INITS)[1:]},
-        "plan_switches_at": WARM_BELOW_EPOCHS,
+        "plan_switches_below": {"share_of_the_supernets_epochs": WARM_SHARE},
         "runs": list(results),
     }
 
