@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,12 @@ class Result:
         return read_json(path, "plan") if path.is_file() else {}
 
     def export(
-        self, path: str | os.PathLike[str], quantize: str = "none", overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        quantize: str = "none",
+        overwrite: bool = False,
+        outputs: Sequence[str] = (),
+        calibrated: bool = False,
     ) -> Path:
         """Writes the ensemble as one file or folder, and checks it against the Keras model.
 
@@ -115,17 +121,21 @@ class Result:
           quantize: of a `.tflite`: none, float16, dynamic or int8, whose ranges are measured on
             training images of the run.
           overwrite: replaces an earlier export there.
+          outputs: beside the logits, of probabilities (not of int8), disagreement and path_logits;
+            none are the default, probabilities. Not of a `.keras` (docs/uncertainty.md).
+          calibrated: divides the logits by the temperature that `retrain.calibrate` has fitted.
 
         Returns:
           The path; beside it lie the report `.json`, the `.labels.txt` and the model card
           `README.md`; beside somebody else's README.md it is `<name>.README.md`.
 
         Raises:
-          NeasError: for another ending or quantization, something else at the path, or an export
-            that does not agree with the model.
+          NeasError: for another ending, quantization or output, something else at the path, a model
+            without a temperature, or an export that does not agree with the model.
         """
         from neas_tf.export import formats
         from neas_tf.export.model_card import write_card
+        from neas_tf.export.tflite.outputs import check_calibrated, check_outputs
         from neas_tf.export.tflite.quantizing import check_quantization
 
         target = Path(resolve_user_path(os.fspath(path))).absolute()
@@ -146,6 +156,18 @@ class Result:
                 )
         else:
             check(quantize == "none", "quantize", quantize, f"'none' for a {kind} export")
+        if kind == "keras":
+            check(
+                not outputs, "outputs", outputs, "none for a .keras, which has logits as they are"
+            )
+            check(not calibrated, "calibrated", calibrated, "False for a .keras")
+        else:
+            check(not isinstance(outputs, str), "outputs", outputs, "a list of names")
+            check_outputs(outputs, self._info.architecture.num_paths, quantize)
+            if calibrated:
+                check_calibrated(self._info)
+            options |= {"outputs": tuple(outputs)} if outputs else {}
+            options["calibrated"] = calibrated
         model, info = load_model(self.model_dir / RUN_MODEL)
         exporter = getattr(formats, f"export_{kind}")
         report = exporter(model, info, target, overwrite=overwrite, **options)

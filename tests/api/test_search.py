@@ -166,7 +166,10 @@ def test_the_model_card_tells_of_the_files_and_its_code_runs(found, monkeypatch)
 
 def test_exports(found, tmp_path):
     result, _ = found
-    path = result.export(tmp_path / "m.tflite", quantize="int8")
+    outputs = ["logits", "disagreement"]
+    path = result.export(tmp_path / "m.tflite", quantize="int8", outputs=outputs)
+    (report,) = tmp_path.glob("m.tflite.json")
+    assert sorted(o["name"] for o in json.loads(report.read_text())["outputs"]) == sorted(outputs)
     assert path.is_file() and (tmp_path / "m.tflite.labels.txt").read_text() == "high\nlow\n"
     card = (tmp_path / "README.md").read_text()
     assert "| `m.tflite` | tflite, int8 |" in card and f"{result.accuracy:.2%} of 20 test" in card
@@ -177,6 +180,17 @@ def test_exports(found, tmp_path):
     ):
         with pytest.raises(NeasError, match=said):
             result.export(tmp_path / name, quantize=quantize)
+    for options, said in (
+        ({"outputs": ["disagreements"]}, "outputs: .*'disagreement'"),
+        ({"outputs": "disagreement"}, "expected a list of names"),
+        ({"outputs": ["probabilities"], "quantize": "int8"}, "outputs: received 'probabilities'"),
+        ({"calibrated": True}, "retrain.calibrate"),
+    ):
+        with pytest.raises(NeasError, match=said):
+            result.export(tmp_path / "o.tflite", **options)
+    with pytest.raises(NeasError, match="outputs: received"):
+        result.export(tmp_path / "o.keras", outputs=outputs)
+    assert not list(tmp_path.glob("o.*"))
 
 
 def test_a_folder_and_a_dataset_are_planned_alike(tmp_path):
