@@ -1,10 +1,11 @@
 """Whole ensembles of the supernet, on this process' device or on the replicas of a strategy.
 
 A device that `tf.device` gives can walk a generation's tree on its own (`evaluation`). A TPU's cores
-run the programs that a strategy's `run` hands them; a plain `tf.function` stays on the host. There a candidate is one forward pass of the supernet with the architecture as
-argument, in the one program that serves all ensembles, and each replica has a batch of its own. What the
-tree saves is given up for that: 1.4 times the work in a search of the paper's space, but two programs
-instead of two for each operator and shape, and no map between two layers leaves the device.
+run the programs that a strategy's `run` hands them; a plain `tf.function` stays on the host. There a
+candidate is one forward pass of the supernet with the architecture as argument, in the one program
+that serves all ensembles, and each replica has a batch of its own. What the tree saves is given up
+for that: 1.4 times the work in a search of the paper's space, but two programs instead of two for
+each operator and shape, and no map between two layers leaves the device.
 
 Batches are dealt whole, each as large on several replicas as on one, and what came of them is put
 together on the host in their order. So moments, distances and logits do not depend on the number of
