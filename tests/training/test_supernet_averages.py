@@ -111,9 +111,9 @@ def test_shrinks_and_the_search_see_them(tmp_path, monkeypatch):
     live = []
     loops = stage_module.TrainingLoop
 
-    def loop_of(experiment, task, model, optimizer, *arguments):
+    def loop_of(experiment, task, model, optimizer, *arguments, **options):
         live.append((model, optimizer))
-        return loops(experiment, task, model, optimizer, *arguments)
+        return loops(experiment, task, model, optimizer, *arguments, **options)
 
     monkeypatch.setattr(stage_module, "measure", watched)
     monkeypatch.setattr(stage_module, "TrainingLoop", loop_of)
