@@ -29,7 +29,8 @@ from benchmarks.supernet_cases import CASES
 from neas_tf.common.errors import NeasError, fail
 from neas_tf.common.paths import project_file, resolve_user_path
 
-_KERNEL = re.compile(r"[^:]:(_?[A-Z]\w*)$")  # name of the node : kind
+# Name of the node : kind; where oneDNN has a kernel of its own for a processor, its name begins so.
+_KERNEL = re.compile(r"[^:]:(?:_MklNative|_Mkl)?(_?[A-Z]\w*)$")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from absl import logging
-
 from neas_tf.common.errors import fail
 
 # Package: its modules, each as old=new; without "neas_tf." before the old name, but for others.
@@ -93,6 +91,8 @@ def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             if removed.refused:
                 fail(f"{section}.{name}", given[name], removed.words)
+            from absl import logging  # `neas doctor` runs where absl is missing
+
             logging.warning("%s.%s is passed over: %s.", section, name, removed.words)
         result[section] = {name: value for name, value in given.items() if name not in names}
     return result

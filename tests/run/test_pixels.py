@@ -76,7 +76,8 @@ def test_all_stages_take_pixels_and_find_the_same(tmp_path, monkeypatch):
         return info.normalisation.apply(images), labels
 
     def without(self, *arguments, **settings):
-        evaluator(self, *arguments[:-1], **settings)  # the last one is the normalisation
+        *others, _, replicas = arguments  # between them the normalisation
+        evaluator(self, *others, None, replicas, **settings)
 
     monkeypatch.setattr(data, "make_dataset", normalised_dataset)
     monkeypatch.setattr(data, "make_images", normalised_images)
