@@ -11,7 +11,7 @@ from typing import Any
 
 from neas_tf.common.errors import NeasError, check_int, unknown_name
 from neas_tf.common.files import told, write_bytes_atomic, write_json_atomic
-from neas_tf.common.paths import resolve_user_path
+from neas_tf.common.paths import config_file, resolve_user_path
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -40,6 +40,17 @@ def choose(flag: str, text: str, known: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             unknown_name(flag, name, known)
     return {name: known[name] for name in names}
+
+
+def small_cifar10(data_dir: str) -> dict[str, Any]:
+    """Settings over `neas_cifar10`: images and space of the studies, with the experiment's own gammas."""
+    from neas_tf.config.parse import load_file
+
+    settings = load_file(str(config_file("studies", "cifar10_cpu.yaml")))
+    del settings["study"]
+    del settings["supernet"]["zero_init_residual"]
+    settings["data"]["data_dir"] = data_dir
+    return settings
 
 
 def exit_code(work: Callable[[], None]) -> int:

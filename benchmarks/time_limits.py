@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import exit_code, parser, write_plot, write_report
+from benchmarks.command import exit_code, parser, small_cifar10, write_plot, write_report
 from benchmarks.timing import machine
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json, write_json_atomic
-from neas_tf.common.paths import config_file, resolve_user_path
+from neas_tf.common.paths import resolve_user_path
 from neas_tf.run.parts.time_limit import FILE, parse_limit, told
 
 FORMAT = "neas-time-limits/1"
@@ -34,15 +34,9 @@ _LOAD = "load.json"
 
 def settings_of(data_dir: str, quick: bool) -> dict[str, Any]:
     """The experiment, and what a run sets over it."""
-    from neas_tf.config.parse import load_file
-
     if quick:
         return {"experiment": "neas_quickstart", "override": {}}
-    override = load_file(str(config_file("studies", "cifar10_cpu.yaml")))
-    del override["study"]
-    del override["supernet"]["zero_init_residual"]  # the experiment's own counts
-    override["data"]["data_dir"] = data_dir
-    return {"experiment": "neas_cifar10", "override": override}
+    return {"experiment": "neas_cifar10", "override": small_cifar10(data_dir)}
 
 
 def train(folder: Path, limit: str, settings: Mapping[str, Any]) -> None:

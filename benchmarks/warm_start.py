@@ -25,10 +25,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import small_cifar10
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json, write_json_atomic
-from neas_tf.common.paths import config_file, resolve_user_path
+from neas_tf.common.paths import resolve_user_path
 
 FORMAT = "neas-warm-start/1"
 INITS: dict[str, dict[str, Any]] = {
@@ -48,15 +49,11 @@ _QUICK = {
 
 def config_of(seed: int, data_dir: str, quick: bool) -> Any:
     """The settings of one seed's supernet and search."""
-    from neas_tf.config.parse import load_config, load_file
+    from neas_tf.config.parse import load_config
 
     if quick:
         return load_config("neas_quickstart", params_override=_QUICK | {"seed": seed})
-    settings = load_file(str(config_file("studies", "cifar10_cpu.yaml")))
-    del settings["study"]
-    del settings["supernet"]["zero_init_residual"]  # the experiment's own counts
-    settings["seed"] = seed
-    settings["data"]["data_dir"] = data_dir
+    settings = small_cifar10(data_dir) | {"seed": seed}
     return load_config("neas_cifar10", params_override=settings)
 
 

@@ -270,7 +270,7 @@ def choose_start(
     shrunk: ShrunkSpace | None,
     cluster: Cluster,
 ) -> str:
-    """What `retrain.init: auto` means under a time limit: supernet where the training will be short beside its own.
+    """What `retrain.init: auto` means under a time limit: supernet where its training was much longer.
 
     The length is estimated from the supernet's steps and the cost of both; the choice is recorded.
 
