@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from neas_tf.common.errors import check, check_int, check_keys, check_share, fail, unknown_name
+from neas_tf.search.fitness import ACCURACY, FITNESSES
 from neas_tf.shrinking.drops import METRICS
 from neas_tf.study.rivals import RIVALS
+
+BASE_RECIPE = "base"  # beside `study.recipes`: the base settings themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,29 @@ class TruthSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class WinnersSettings:
+    """The section `study.winners`: what searches find, beside random ensembles of the same MACs.
+
+    Attributes:
+      recipes: of `study.recipes`, or `base`: whose supernets are searched.
+      fitness: of the searches; each searches each supernet.
+      best: candidates of each search that are trained, the fittest first.
+    """
+
+    recipes: tuple[str, ...] = (BASE_RECIPE,)
+    fitness: tuple[str, ...] = (ACCURACY,)
+    best: int = 4
+
+    def __post_init__(self):
+        check(bool(self.recipes), "study.winners.recipes", list(self.recipes), "at least one")
+        check(bool(self.fitness), "study.winners.fitness", list(self.fitness), "at least one")
+        for name in self.fitness:
+            if name not in FITNESSES:
+                unknown_name("study.winners.fitness", name, FITNESSES)
+        check_int("study.winners.best", self.best, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class StudySettings:
     """Sizes of the studies. They may grow between two sessions: what is done stays.
 
@@ -65,6 +91,8 @@ class StudySettings:
       recipes: settings of the run that `recipes` tries for supernets, by name, such as
         `{zero gamma: {supernet: {zero_init_residual: true}}}`; how long they train follows from
         the base's CPU time.
+      recipe_factor: multiple of the base's epochs that the base trains beside them, shrinking that
+        much later.
       rivals: names of the published networks of `frontier`.
       rival_depth: multiple of their layers; their width follows from the budget.
       mobile_space: settings of `space` for the second searched space of `frontier`; empty leaves it
@@ -72,6 +100,7 @@ class StudySettings:
       latency_shares: bounds of the searches under latency, each a share of the way from the fastest
         ensemble of the space to the slowest; empty leaves these searches out.
       truth: of `truth`, see `TruthSettings`.
+      winners: of `winners`, see `WinnersSettings`.
     """
 
     experiment: str = "neas_cifar10"
@@ -89,11 +118,13 @@ class StudySettings:
     images: int = 500
     shrinks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    recipe_factor: float = 1.0
     rivals: tuple[str, ...] = ("mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "efficientnet_b0")
     rival_depth: float = 1.0
     mobile_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latency_shares: tuple[float, ...] = ()
     truth: TruthSettings = dataclasses.field(default_factory=TruthSettings)
+    winners: WinnersSettings = dataclasses.field(default_factory=WinnersSettings)
 
     def __post_init__(self):
         for name in ("seeds", "training_seeds"):
@@ -115,6 +146,8 @@ class StudySettings:
                 unknown_name("study.metrics", metric, METRICS)
         for factor in self.longer:
             check(_is_positive(factor, 100.0), "study.longer", factor, "numbers above 0 up to 100")
+        factor, wanted = self.recipe_factor, "a number above 0 up to 100"
+        check(_is_positive(factor, 100.0), "study.recipe_factor", factor, wanted)
         for name in self.rivals:
             if name not in RIVALS:
                 unknown_name("study.rivals", name, RIVALS)
@@ -132,6 +165,9 @@ class StudySettings:
                 if key in values.get(section, {}):
                     given = f"{section}.{key}"
                     fail(f"study.recipes.{name}", given, "others: it follows from the CPU time")
+        for name in self.winners.recipes:
+            if name not in (known := (BASE_RECIPE, *self.recipes)):
+                unknown_name("study.winners.recipes", name, known)
 
     @classmethod
     def from_dict(cls, value: Any) -> StudySettings:

@@ -134,6 +134,41 @@ def bootstrap(
     return Interval(value, float(low), float(high))
 
 
+def bootstrap_groups(
+    statistic: Callable[..., float],
+    samples: Sequence[Sequence[Values]],
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap over groups and what is in them: values of one group may depend on each other.
+
+    Args:
+      statistic: of the samples, each a list of arrays, one a group. From each sample as many groups
+        as it has are drawn with replacement, and from each of those as many values.
+      samples: of each its groups, each with one value at least.
+      level: of the interval.
+
+    Raises:
+      NeasError: for an empty sample or group, or an argument out of range.
+    """
+    check_int("resamples", resamples, 1)
+    check_share("level", level)
+    given = [[np.asarray(group, np.float64) for group in groups] for groups in samples]
+    for groups in given:
+        check(bool(groups) and all(len(g) for g in groups), "groups", groups, "values in each")
+    rng = np.random.default_rng([seed, _TAG])
+
+    def drawn(groups: list[np.ndarray]) -> list[np.ndarray]:
+        chosen = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
+        return [group[rng.integers(len(group), size=len(group))] for group in chosen]
+
+    values = [statistic(*(drawn(groups) for groups in given)) for _ in range(resamples)]
+    tail = 50.0 * (1.0 - level)
+    low, high = np.percentile(values, [tail, 100.0 - tail])
+    return Interval(statistic(*given), float(low), float(high))
+
+
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     """How alike two networks see the same images: linear centred kernel alignment, 0 to 1.
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from neas_tf.search.history import ensemble_identity
 from neas_tf.space.architecture import Architecture
 
 Result = Mapping[str, Any]
@@ -236,12 +237,14 @@ class Found:
       max_split: the best candidate that splits after this layer or earlier; −1 takes the winner.
       mirror: 0-based path that all paths become copies of (paper Table 3); −1 leaves it.
       unshared: whether the same paths share no layer (paper Table 4).
+      rank: 0-based place of the candidate among different ones, the best first; the last where there are fewer.
     """
 
     search: Search
     max_split: int = -1
     mirror: int = -1
     unshared: bool = False
+    rank: int = 0
 
     def ensemble(self, result: Result) -> str:
         """The key of the ensemble, from the search's result.
@@ -261,7 +264,13 @@ class Found:
             splits = [Architecture.from_key(row[-1]).split_point for row in rows]
             latest = max(self.max_split, min(splits))
             rows = [row for row, split in zip(rows, splits, strict=True) if split <= latest]
-        chosen = Architecture.from_key(max(rows)[-1])
+        different: dict[Any, Architecture] = {}
+        for row in sorted(rows, reverse=True):
+            architecture = Architecture.from_key(row[-1])
+            different.setdefault(ensemble_identity(architecture), architecture)
+            if len(different) > self.rank:
+                break
+        chosen = list(different.values())[-1]
         paths = chosen.paths
         if self.mirror >= 0:
             paths = (paths[self.mirror],) * len(paths)
@@ -270,7 +279,7 @@ class Found:
     @property
     def words(self) -> str:
         """For people."""
-        text = "ensemble found"
+        text = "ensemble found" if not self.rank else f"number {self.rank + 1} of what is found"
         if self.max_split >= 0:
             text += f" with split ≤ {self.max_split}"
         if self.mirror >= 0:

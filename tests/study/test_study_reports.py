@@ -20,6 +20,7 @@ from neas_tf.study.statistics import Mean
 from neas_tf.study.tables import diversity, homogeneous, paths, ranking, searcher
 from neas_tf.study.tables.catalogue import STUDIES
 from neas_tf.study.tables.names import NAMES
+from neas_tf.study.truth.sets import sharpest_set
 from neas_tf.study.units import Embedding, Scores, Search, Supernet, Training, in_order
 
 PLAN = toy_plan()
@@ -307,6 +308,11 @@ def test_rivals_fit_a_budget_and_shrink_the_image_alike(name):
         ({"truth": {"ensembles": 1}}, "study.truth.ensembles"),
         ({"truth": {"training_seeds": []}}, "study.truth.training_seeds"),
         ({"truth": {"retrain": 3}}, "study.truth.retrain: received 3, expected a mapping"),
+        ({"winners": {"fitness": ["acuracy"]}}, "study.winners.fitness.*'accuracy'"),
+        ({"winners": {"fitness": []}}, r"study.winners.fitness: received \[\], expected at least"),
+        ({"winners": {"recipes": ["zero"]}}, "study.winners.recipes.*base"),
+        ({"winners": {"best": 0}}, "study.winners.best"),
+        ({"recipe_factor": 0}, "study.recipe_factor"),
     ],
 )
 def test_settings_are_checked(value, words):
@@ -323,9 +329,8 @@ def test_settings_are_read():
 def test_recipes_train_for_the_cpu_time_of_the_base():
     """Half the base's seconds an epoch make twice the epochs, with as many shrinks."""
     plan = toy_plan(seeds=(3, 4))
-    (settings,) = plan.settings.recipes.values()
-    first, second = (plan.paced_supernet(seed, settings) for seed in plan.seeds)
-    assert plan.paced_supernet(3, {}) == plan.supernet(3)
+    first, second = (plan.recipe_supernet(seed, "zero gamma") for seed in plan.seeds)
+    assert plan.recipe_supernet(3, "base") == plan.supernet(3)
     assert first.pace == second.pace and first.needs == (first.pace,)
     assert first.resolve(lambda unit: None) is None
     resolved = first.resolve(pretend)
@@ -338,12 +343,17 @@ def test_recipes_train_for_the_cpu_time_of_the_base():
     assert json.loads(first.resolve(lambda unit: slow).settings)["supernet"]["epochs"] == 1.0
     scores = plan.scores(first).resolve(pretend)
     assert scores.supernet == resolved and scores.needs == (resolved,)
+    longer = toy_plan(seeds=(3, 4), recipe_factor=4.0)
+    text = longer.recipe_supernet(3, "base").settings
+    assert json.loads(text) == {"supernet": {"epochs": 4.0}, "shrink": {"every_epochs": 4.0}}
+    text = longer.recipe_supernet(3, "zero gamma").resolve(pretend).settings
+    assert json.loads(text)["supernet"]["epochs"] == 8.0
 
 
 def test_recipes_by_hand():
     """Scores of the recipe are the truth's and 10 points above the base's, whose order is the reverse."""
     plan = toy_plan(seeds=(0,), resamples=50)
-    keys = plan.random_ensembles()
+    keys = sharpest_set(plan).ensembles
     ranks = {key: i / 100 for i, key in enumerate(keys)}
     macs = {key: 1000 * ((3 * i) % 8) for i, key in enumerate(keys)}
 
@@ -353,7 +363,7 @@ def test_recipes_by_hand():
             values = [0.3 + ranks[k] if zero else 0.27 - ranks[k] for k in unit.ensembles]
             return {"accuracies": values, "path_accuracies": []}
         result = pretend(unit)
-        if isinstance(unit, Training) and unit.ensemble in macs:
+        if isinstance(unit, Training) and "3.0" in unit.settings:  # trained long
             result |= {"ensemble_accuracy": ranks[unit.ensemble], "macs": macs[unit.ensemble]}
         return result
 

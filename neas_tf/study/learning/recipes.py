@@ -12,72 +12,77 @@ import numpy as np
 from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
+from neas_tf.study.settings import BASE_RECIPE
 from neas_tf.study.statistics import Interval, Mean, bootstrap, kendall, partial_kendall
-from neas_tf.study.tables.correlations import LEAST, mean_truth, scores_of
+from neas_tf.study.tables.correlations import LEAST, scores_of, truth_of
 from neas_tf.study.tables.plan import Plan
+from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness
+from neas_tf.study.truth.sets import TruthSet, epochs_of, sharpest_set
 from neas_tf.study.units import Lookup, PacedSupernet, Supernet, Unit, found
 
 TITLE = "Recipes: what supernets learn in the same CPU time"
 PAPER = "not in the paper: settings of supernet training, each for as much CPU time as the base's"
-BASE = "base"
+BASE = BASE_RECIPE
 # What is said of a kind of supernets with an interval over the ensembles, in the order of the tables.
 _MEASURES = ("score", "kendall", "partial")
 
 
 def _supernets(plan: Plan) -> dict[str, dict[int, Supernet]]:
     """Of each recipe and seed; the base's first."""
-    recipes: dict[str, Mapping[str, Any]] = {BASE: {}, **plan.settings.recipes}
     return {
-        name: {seed: plan.paced_supernet(seed, settings) for seed in plan.seeds}
-        for name, settings in recipes.items()
+        name: {seed: plan.recipe_supernet(seed, name) for seed in plan.seeds}
+        for name in (BASE, *plan.settings.recipes)
     }
 
 
 def rounds(plan: Plan) -> list[list[Unit]]:
-    """The units, one list a seed: the scores of all recipes before what they find."""
-    keys, every = plan.random_ensembles(), _supernets(plan)
-    truths = [[plan.training(seed, key) for key in keys] for seed in plan.settings.training_seeds]
-    result: list[list[Unit]] = []
-    for number_, seed in enumerate(plan.seeds):
-        own: list[Unit] = [plan.scores(supernets[seed]) for supernets in every.values()]
-        own += truths[number_] if number_ < len(truths) else []
-        own += [plan.retrained(plan.search(supernets[seed])) for supernets in every.values()]
-        result.append(own)
-    result += [list(truth) for truth in truths[len(result) :]]
-    return result
+    """The units, one list a seed; the trainings that judge are units of `truth` or `ranking`."""
+    keys, every = sharpest_set(plan).ensembles, _supernets(plan)
+    return [
+        [plan.scores(supernets[seed], keys) for supernets in every.values()] for seed in plan.seeds
+    ]
 
 
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables and sentences of what is done."""
-    truth = mean_truth(plan, lookup)
+    chosen = sharpest_set(plan)
+    truth = truth_of({key: chosen.trainings(plan, key) for key in chosen.ensembles}, lookup)
     every = _supernets(plan)
-    values = {name: _of_recipe(plan, supernets, truth, lookup) for name, supernets in every.items()}
+    values, by_fitness = {}, {}
+    for name, supernets in every.items():
+        values[name] = _of_recipe(plan, chosen, supernets, truth, lookup)
+        units = [plan.scores(supernet, chosen.ensembles) for supernet in supernets.values()]
+        scored = [(unit, value) for unit in units if (value := found(unit, lookup)) is not None]
+        if rows := ranking_by_fitness(scored, truth, max(1, plan.settings.resamples // 10)):
+            by_fitness[name] = rows
     for name in plan.settings.recipes:
         values[name]["less_base"] = _less_base(plan, values[name], values[BASE], truth)
     sentences = [_words(name, values[name]) for name in plan.settings.recipes]
-    tables = [_table(values, len(truth)), _table_differences(values), _table_seeds(values)]
+    judged = f"{len(truth)} ensembles, {chosen.name}, {epochs_of(chosen, plan):g} epochs"
+    tables = [_table(values, judged), table_by_fitness(by_fitness, "supernets")]
+    tables += [_table_differences(values), _table_seeds(values)]
     pictures = {}
     if any("partial" in own for row in values.values() for own in row["by_seed"].values()):
         pictures["recipes.png"] = functools.partial(_picture, values)
-    return Report({"recipes": values}, tables, sentences, pictures)
+    return Report({"recipes": values, "by_fitness": by_fitness}, tables, sentences, pictures)
 
 
 def _of_recipe(
-    plan: Plan, supernets: Mapping[int, Supernet], truth: Mapping[str, Any], lookup: Lookup
+    plan: Plan,
+    chosen: TruthSet,
+    supernets: Mapping[int, Supernet],
+    truth: Mapping[str, Any],
+    lookup: Lookup,
 ) -> dict[str, Any]:
-    scores = scores_of(dict(supernets), plan, lookup)
+    scores = scores_of(dict(supernets), plan, lookup, chosen.ensembles)
     pace = next((s.pace for s in supernets.values() if isinstance(s, PacedSupernet)), None)
     measured = found(pace, lookup) if pace else None
-    trained = [found(plan.retrained(plan.search(s)), lookup) for s in supernets.values()]
-    done = [result for result in trained if result is not None]
     by_seed = {seed: _measures([row], truth) for seed, row in scores.items()}
     row: dict[str, Any] = {
         "scores": scores,
         "pace": dict(measured) if measured else None,
         "epochs": _epochs(plan, supernets, lookup),
         "by_seed": by_seed,
-        "found": Mean.of([result["ensemble_accuracy"] for result in done]),
-        "found_macs": Mean.of([result["macs"] for result in done]),
     }
     for name in _MEASURES:
         row[name] = Mean.of([own[name] for own in by_seed.values() if name in own])
@@ -89,7 +94,7 @@ def _epochs(plan: Plan, supernets: Mapping[int, Supernet], lookup: Lookup) -> fl
     """That the recipe trains; None before its pace is known."""
     supernet = next(iter(supernets.values()))
     if not isinstance(supernet, PacedSupernet):
-        return plan.base["supernet"]["epochs"]
+        return plan.settings.recipe_factor * plan.base["supernet"]["epochs"]
     measured = found(supernet.pace, lookup)
     return None if measured is None else supernet.epochs_at(measured["ratio"])
 
@@ -181,7 +186,7 @@ def _interval(value: Mapping[str, float] | None, factor: float = 1.0, digits: in
     return f"{factor * value['low']:.{digits}f} to {factor * value['high']:.{digits}f}"
 
 
-def _table(values: Mapping[str, Any], ensembles: int) -> Table:
+def _table(values: Mapping[str, Any], judged: str) -> Table:
     rows = [
         {
             "recipe": name,
@@ -192,12 +197,10 @@ def _table(values: Mapping[str, Any], ensembles: int) -> Table:
             "Kendall τ": number(row["kendall"], 2),
             "partial τ": number(row["partial"], 2),
             "its 95 % interval (ensembles)": _interval(row["intervals"].get("partial")),
-            "found, retrained": percent(row["found"]),
-            "its MACs": number(row["found_macs"], 2, 1e-6, " M"),
         }
         for name, row in values.items()
     ]
-    return Table.of(f"Mean ± standard deviation over seeds; {ensembles} random ensembles", rows)
+    return Table.of(f"Mean ± standard deviation over seeds; {judged}", rows)
 
 
 def _ratio(pace: Mapping[str, Any] | None) -> str:
@@ -247,6 +250,6 @@ def _picture(values: Mapping[str, Any]) -> bytes:
         for own in row["by_seed"].values()
         if "partial" in own
     ]
-    titles = ("mean accuracy of the random ensembles", "partial τ against training from scratch")
+    titles = ("mean accuracy of the ensembles", "partial τ against training from scratch")
     chart = style.series(points, list(values), titles, (380, 280), percent="x")
     return style.to_png(chart, "What supernets learn in the same CPU time")

@@ -10,11 +10,23 @@ from neas_tf.study.tables import diversity, frontier, homogeneous, paths, rankin
 from neas_tf.study.tables.names import NAMES
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth import study as truth
+from neas_tf.study.truth import winners
 from neas_tf.study.units import Unit
 
 # A study is a module: `TITLE`, `PAPER` (what of the paper it repeats), `rounds(plan)`, its units, one list
 # a seed, in the order in which they tell most, and `report(plan, lookup)`, what is known from those done.
-_MODULES = (ranking, homogeneous, searcher, paths, sharing, diversity, frontier, truth, recipes)
+_MODULES = (
+    ranking,
+    homogeneous,
+    searcher,
+    paths,
+    sharing,
+    diversity,
+    frontier,
+    truth,
+    recipes,
+    winners,
+)
 STUDIES: dict[str, Any] = dict(zip(NAMES, _MODULES, strict=True))
 
 

@@ -57,11 +57,13 @@ def truth_of(
     return result
 
 
-def scores_of(supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup) -> Scores:
-    """By seed, the accuracies of the random ensembles under the supernets that have scored them."""
+def scores_of(
+    supernets: Mapping[int, Supernet], plan: Plan, lookup: Lookup, ensembles: tuple[str, ...] = ()
+) -> Scores:
+    """By seed, accuracies of ensembles under the supernets that have scored them; by default the random ones."""
     result = {}
     for seed, supernet in supernets.items():
-        unit = plan.scores(supernet)
+        unit = plan.scores(supernet, ensembles)
         scored = found(unit, lookup)
         if scored is not None:
             result[seed] = dict(zip(unit.ensembles, scored["accuracies"], strict=True))

@@ -14,6 +14,7 @@ NAMES = (
     "frontier",
     "truth",
     "recipes",
+    "winners",
 )
 
 

@@ -13,7 +13,7 @@ from neas_tf.search.history import ensemble_identity
 from neas_tf.space import sampling
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.space.shrunk_space import ShrunkSpace
-from neas_tf.study.settings import StudySettings
+from neas_tf.study.settings import BASE_RECIPE, StudySettings
 from neas_tf.study.units import (
     Found,
     Pace,
@@ -62,16 +62,29 @@ class Plan:
         """A supernet with these settings over the base's."""
         return Supernet(seed, self._text(settings))
 
-    def paced_supernet(self, seed: int, settings: Mapping[str, Any]) -> Supernet:
-        """One with these settings that trains for as much CPU time as the base's; that itself without any.
+    def longer_supernet(self, seed: int, factor: float, **settings: Any) -> Supernet:
+        """One that trains `factor` times the base's epochs, and shrinks as much later."""
+        epochs, every = self._epochs(factor)
+        longer = {"supernet": {"epochs": epochs}, "shrink": {"every_epochs": every}}
+        return self.supernet(
+            seed, **{name: longer[name] | settings.get(name, {}) for name in longer}
+        )
+
+    def recipe_supernet(self, seed: int, recipe: str) -> Supernet:
+        """One of a recipe: it trains for as much CPU time as the base's, which is one of the recipes.
 
         The pace is that of the first seed, so that all seeds train equally long.
         """
-        text = self._text(settings)
-        if text == "{}":
-            return self.supernet(seed)
-        epochs, every = self.base["supernet"]["epochs"], self.base["shrink"]["every_epochs"]
-        return PacedSupernet(seed, text, Pace(self.seeds[0], text), epochs, every)
+        factor = self.settings.recipe_factor
+        if recipe == BASE_RECIPE:
+            return self.longer_supernet(seed, factor)
+        text = self._text(self.settings.recipes[recipe])
+        return PacedSupernet(seed, text, Pace(self.seeds[0], text), *self._epochs(factor))
+
+    def _epochs(self, factor: float) -> tuple[float, float]:
+        """Of a supernet, and between two shrinks."""
+        base = self.base
+        return factor * base["supernet"]["epochs"], factor * base["shrink"]["every_epochs"]
 
     def search(self, supernet: Supernet, **settings: Any) -> Search:
         """A search with its supernet's seed, and these settings of `search` over the base's."""

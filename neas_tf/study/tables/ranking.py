@@ -25,7 +25,7 @@ from neas_tf.study.tables.correlations import (
 )
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness
-from neas_tf.study.truth.sets import TruthSet, epochs_of, long_sets, short_set
+from neas_tf.study.truth.sets import epochs_of, judging_sets
 from neas_tf.study.units import Lookup, Result, Search, Supernet, Unit, found
 
 TITLE = "Ranking: supernet accuracy against training from scratch, by shrink metric"
@@ -38,12 +38,7 @@ def _supernet(plan: Plan, metric: str, seed: int) -> Supernet:
 
 
 def _longer(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
-    epochs, every = plan.base["supernet"]["epochs"], plan.base["shrink"]["every_epochs"]
-    return plan.supernet(
-        seed,
-        supernet={"epochs": factor * epochs},
-        shrink={"metric": metric, "every_epochs": factor * every},
-    )
+    return plan.longer_supernet(seed, factor, shrink={"metric": metric})
 
 
 def _longer_kinds(plan: Plan) -> list[tuple[str, float]]:
@@ -59,16 +54,10 @@ def _of_kind(plan: Plan, metric: str, factor: float, seed: int) -> Supernet:
     return _supernet(plan, metric, seed) if factor == 1.0 else _longer(plan, metric, factor, seed)
 
 
-def _truths(plan: Plan) -> list[TruthSet]:
-    """The sets that scores are compared with: of equal MACs where the settings name these."""
-    long = long_sets(plan) if plan.settings.truth.macs else []
-    return [short_set(plan), *long]
-
-
 def _by_fitness(plan: Plan, lookup: Lookup) -> dict[str, Any]:
     """`ranking_by_fitness` by truth and kind of supernets, with a tenth of the resamples."""
     result: dict[str, Any] = {}
-    for chosen in _truths(plan):
+    for chosen in judging_sets(plan):
         trainings = {key: chosen.trainings(plan, key) for key in chosen.ensembles}
         truth = truth_of(trainings, lookup)
         for kind in [*((metric, 1.0) for metric in plan.settings.metrics), *_longer_kinds(plan)]:
@@ -99,7 +88,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
         own += [plan.scores(_longer(plan, *kind, seed)) for kind in _longer_kinds(plan)]
         own += [
             plan.scores(_of_kind(plan, *kind, seed), chosen.ensembles)
-            for chosen in _truths(plan)
+            for chosen in judging_sets(plan)
             for kind in [*((metric, 1.0) for metric in metrics), *_longer_kinds(plan)]
         ]
         result.append([*scores, *(truths[number_] if number_ < len(truths) else ()), *own])

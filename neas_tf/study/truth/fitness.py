@@ -47,8 +47,8 @@ def ranking_by_fitness(
 
     Returns:
       By fitness that all supernets have: `kendall` and `partial` (quadratics in MACs taken off both
-      sides), means over the supernets, and `partial_interval` of the latter's mean. {} with fewer than
-      `LEAST` ensembles.
+      sides), means over the supernets, `partial_each` of them, and `partial_interval` of the mean. {}
+      with fewer than `LEAST` ensembles.
     """
     result: dict[str, dict[str, Any]] = {}
     for fitness in SHOWN:
@@ -67,23 +67,28 @@ def ranking_by_fitness(
             )
 
         interval = bootstrap(partial, len(keys), resamples)
+        each = [partial_kendall(row, y, macs) for row in x]
         result[fitness] = {
             "kendall": Mean.of([kendall(row, y) for row in x]),
-            "partial": Mean.of([partial_kendall(row, y, macs) for row in x]),
+            "partial": Mean.of(each),
+            "partial_each": each,
             "partial_interval": [interval.low, interval.high],
         }
     return result
 
 
-def table_by_fitness(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """One row a fitness, truth and kind of supernets; `found` by "truth: supernets"."""
+def table_by_fitness(
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]], first: str = "truth, supernets"
+) -> Table:
+    """One row a fitness and what `found` is by, which the column `first` names."""
     rows = [
         {
-            "truth, supernets": name,
+            first: name,
             "fitness": fitness.replace("_", " "),
             "supernets": str(row["kendall"].count),
             "Kendall τ": number(row["kendall"], 2),
             "partial τ": number(row["partial"], 2),
+            "of each": ", ".join(f"{value:.2f}" for value in row["partial_each"]),
             "95 % interval (ensembles)": "{:.2f} to {:.2f}".format(*row["partial_interval"]),
         }
         for name, by_fitness in found.items()

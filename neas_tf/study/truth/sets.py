@@ -85,6 +85,28 @@ def short_set(plan: Plan) -> TruthSet:
     return TruthSet(RANDOM, plan.random_ensembles(), plan.settings.training_seeds, {})
 
 
+def macs_bounds(plan: Plan) -> tuple[int, int]:
+    """The least and the most MACs of the set of equal ones, both inclusive."""
+    truth = plan.settings.truth
+    return _bounds(truth.macs or plan.budget, truth.tolerance)
+
+
+def _bounds(macs: int, tolerance: float) -> tuple[int, int]:
+    low, high = macs * (1 - tolerance), macs * (1 + tolerance)
+    return math.ceil(round(low, 3)), math.floor(round(high, 3))
+
+
+def judging_sets(plan: Plan) -> list[TruthSet]:
+    """The sets that supernets' scores are compared with: the long ones where the settings name their MACs."""
+    long = long_sets(plan) if plan.settings.truth.macs else []
+    return [short_set(plan), *long]
+
+
+def sharpest_set(plan: Plan) -> TruthSet:
+    """The one of them that says most: of equal MACs, trained long, where the settings name their MACs."""
+    return judging_sets(plan)[1 if plan.settings.truth.macs else 0]
+
+
 @functools.lru_cache(maxsize=4)  # the units and the report ask for the same
 def equal_macs(
     space: SearchSpace,
@@ -112,8 +134,7 @@ def equal_macs(
     """
     # A single path is the same network wherever it "splits".
     splits = space.split_points if num_paths > 1 else space.split_points[-1:]
-    low = math.ceil(round(macs * (1 - tolerance), 3))
-    high = math.floor(round(macs * (1 + tolerance), 3))
+    low, high = _bounds(macs, tolerance)
     columns = []
     for number, split in enumerate(splits):
         wanted = len(range(number, count, len(splits)))
