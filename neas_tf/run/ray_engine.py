@@ -7,12 +7,15 @@ code is this command's. Tasks write into folders that all nodes see, and resume 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
+import queue
 import socket
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -161,15 +164,44 @@ class RayTasks:
             self._ray.shutdown()
 
     def has_room(self, at_work: int) -> bool:
-        """Whether the nodes that are there now could hold one task more than so many."""
+        """Whether the nodes that are there now could hold one task more than so many.
+
+        Raises:
+          WorkerLost: when the cluster's head is gone.
+        """
         names = {"num_cpus": "CPU", "num_gpus": "GPU"}
         wanted = {names.get(k, k): v for k, v in self._options.resources.items() if v}
         room = 0
-        for node in self._ray.nodes():
+        for node in self._nodes():
             if node["Alive"]:
                 has = node["Resources"]
                 room += min([int(has.get(k, 0.0) / v) for k, v in wanted.items()] or [1])
         return at_work < room
+
+    def _nodes(self) -> list[Any]:
+        """What the head knows of the nodes.
+
+        Asked in a thread: without a head Ray waits for a minute and then ends the process.
+        """
+        found: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        threading.Thread(target=lambda: found.put(self._ray.nodes()), daemon=True).start()
+        return self._while_there_is_a_head(lambda: found.get(timeout=_LOOK))
+
+    def _while_there_is_a_head(self, look: Callable[[], Any]) -> Any:
+        """What a look that takes some seconds brings, as soon as one does not end with `queue.Empty`.
+
+        Raises:
+          WorkerLost: when the head does not answer behind several looks in a row.
+        """
+        silent = 0
+        while silent < _SILENT:
+            with contextlib.suppress(queue.Empty):
+                return look()
+            silent = 0 if answers(self._head) else silent + 1
+        raise WorkerLost(
+            f"address: the head of the Ray cluster ({self._head}) does not answer any more. "
+            "Start the cluster and the same command again; the work resumes from what the folder holds."
+        )
 
     def start(self, key: Any, *arguments: Any) -> None:
         """Hands a task in; `key` comes back with its result."""
@@ -182,18 +214,15 @@ class RayTasks:
         Raises:
           WorkerLost: when the cluster's head is gone.
         """
-        silent = 0
-        while True:
+
+        def look() -> list[Any]:
             ready, _ = self._ray.wait(list(self._at_work), num_returns=1, timeout=_LOOK)
-            if ready:
-                return [(self._at_work.pop(found), self._result(found)) for found in ready]
-            silent = 0 if answers(self._head) else silent + 1
-            if silent == _SILENT:
-                raise WorkerLost(
-                    f"address: the head of the Ray cluster ({self._head}) does not answer any more. "
-                    "Start the cluster and the same command again; the work resumes from what the "
-                    "folder holds."
-                )
+            if not ready:
+                raise queue.Empty
+            return ready
+
+        ready = self._while_there_is_a_head(look)
+        return [(self._at_work.pop(found), self._result(found)) for found in ready]
 
     def _result(self, found: Any) -> Any:
         errors = self._ray.exceptions

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -143,3 +144,11 @@ def test_a_head_that_is_gone():
     found.start("key", 1)
     with pytest.raises(WorkerLost, match=r"head of the Ray cluster \(nowhere:0\) does not answer"):
         found.finished()
+
+
+def test_a_head_that_is_gone_when_asked_for_its_nodes(monkeypatch):
+    """Ray would wait for a minute there and then end the process."""
+    monkeypatch.setattr("neas_tf.run.ray_engine._LOOK", 0.01)
+    found = tasks(nodes=threading.Event().wait)
+    with pytest.raises(WorkerLost, match=r"does not answer any more\. Start the cluster"):
+        found.has_room(0)

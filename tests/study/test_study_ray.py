@@ -50,8 +50,8 @@ def config_file(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def nodes(monkeypatch):
-    """A head without CPUs, where the command is given, and two nodes of one CPU each."""
+def new_cluster(monkeypatch):
+    """Makes clusters: a head without CPUs, where the command is given, and two nodes of one CPU each."""
     from ray.cluster_utils import Cluster
 
     # Of the nodes' processes, which Ray would start with a low priority.
@@ -60,13 +60,20 @@ def nodes(monkeypatch):
     )
     monkeypatch.setenv("RAY_worker_niceness", "0")
     memory = {"object_store_memory": 80_000_000}
-    head = {"num_cpus": 0, "include_dashboard": False, **memory}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    made = []
+
+    def make():
+        head = {"num_cpus": 0, "include_dashboard": False, **memory}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        made.append(cluster)
+        return cluster, [cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+
     try:
-        yield cluster, [cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+        yield make
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        for cluster in made:
+            cluster.shutdown()
 
 
 def command(folder, config_file, *more):
@@ -80,23 +87,66 @@ def command(folder, config_file, *more):
     )
 
 
-def test_a_killed_node_changes_no_byte(tmp_path, config_file, nodes):
-    cluster, (_, second) = nodes
-    process = command(tmp_path / "ray", config_file, "--engine=ray", f"--address={cluster.address}")
+def work_until(process, units, count):
+    """Waits until a command has done so many units."""
+    while len(list(units.glob("*.json"))) < count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, config_file):
+    """The folder of the study as one process does it."""
+    folder = tmp_path_factory.mktemp("one")
+    process = command(folder, config_file, "--threads=1")
+    told = process.communicate(timeout=1500)[0]
+    assert process.returncode == 0, told
+    return folder
+
+
+def assert_same(folder, undisturbed):
+    units = contents(folder / "units")
+    assert len(units) == 12 and units == contents(undisturbed / "units")
+    results = "studies/ranking/results.json"
+    assert (folder / results).read_bytes() == (undisturbed / results).read_bytes()
+
+
+def test_a_killed_node_changes_no_byte(tmp_path, config_file, new_cluster, undisturbed):
+    cluster, (_, second) = new_cluster()
+    process = command(tmp_path, config_file, "--engine=ray", f"--address={cluster.address}")
     try:
-        units = tmp_path / "ray" / "units"
-        while len(list(units.glob("*.json"))) < 4:  # both nodes are at work
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.05)
+        work_until(process, tmp_path / "units", 4)  # both nodes are at work
         cluster.remove_node(second, allow_graceful=False)
         told = process.communicate(timeout=1500)[0]
     finally:
         process.kill()
     assert process.returncode == 0, told
-    one = command(tmp_path / "one", config_file, "--threads=1")
-    told = one.communicate(timeout=1500)[0]
-    assert one.returncode == 0, told
-    assert len(list(units.glob("*.json"))) == 12
-    assert contents(units) == contents(tmp_path / "one" / "units")
-    results = "studies/ranking/results.json"
-    assert (tmp_path / "ray" / results).read_bytes() == (tmp_path / "one" / results).read_bytes()
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_killed_head_ends_the_command_which_goes_on_with_another(
+    tmp_path, config_file, new_cluster, undisturbed
+):
+    cluster, _ = new_cluster()
+    process = command(tmp_path, config_file, "--engine=ray", f"--address={cluster.address}")
+    try:
+        work_until(process, tmp_path / "units", 2)
+        cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        told = process.communicate(timeout=180)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 3, told
+    assert "the head of the Ray cluster" in told and "the same command again" in told
+    assert "Traceback" not in told
+    left = contents(tmp_path / "units")
+    assert 2 <= len(left) < 12
+    cluster.shutdown()
+    second, _ = new_cluster()
+    process = command(tmp_path, config_file, "--engine=ray", f"--address={second.address}")
+    try:
+        told = process.communicate(timeout=1500)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0, told
+    assert left.items() <= contents(tmp_path / "units").items()
+    assert_same(tmp_path, undisturbed)
