@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,9 @@ from absl import flags
 
 from neas_tf.commands import evaluate
 from neas_tf.common import command_line, console
-from neas_tf.common.errors import NeasError, check, check_int
+from neas_tf.common.errors import check, check_int
 from neas_tf.common.files import (
     check_writable,
-    read_json,
     write_bytes_atomic,
     write_json_atomic,
     write_text_atomic,
@@ -36,163 +35,15 @@ from neas_tf.ensemble.store import (
     weights_digest,
 )
 from neas_tf.run.record import digest_of
-from neas_tf.uncertainty.corruptions import KINDS, SEVERITIES, check_size, corrupted, library
+from neas_tf.uncertainty.corruptions import check_size, library
+from neas_tf.uncertainty.robustness import Counts, Named, measure, names_of, relative
 
 if TYPE_CHECKING:
     from neas_tf.data import DatasetInfo
 
 FORMAT = "neas-robustness/1"
-COUNTS_FORMAT = "neas-robustness-counts/1"
 FILES = ("robustness.json", "README.md", "robustness.png")
 COUNTS_FILE = "robustness.counts.json"  # until the measurement is done
-_CELLS = [(kind, severity) for kind in KINDS for severity in SEVERITIES]
-# From pixels (n, h, w, c) in 0..255 to classes (n, members): paths, then the ensemble.
-Named = Callable[[np.ndarray], np.ndarray]
-
-
-class Counts:
-    """Errors by cell so far, in a file from which an interrupted measurement continues.
-
-    Args:
-      path: of the file; None keeps nothing.
-      identity: what the counts depend on, as JSON; a file of something else is begun anew.
-
-    Attributes:
-      seen: int64 (1 + cells,), pictures of each cell that are counted; the first cell is as they are.
-      wrong: by name of a network, int64 (1 + cells, paths + 1).
-    """
-
-    def __init__(self, path: Path | None, identity: Mapping[str, Any]):
-        self._path, self._identity = path, digest_of(identity)
-        self.seen = np.zeros(1 + len(_CELLS), np.int64)
-        self.wrong: dict[str, np.ndarray] = {}
-
-    def begin(self, paths: Mapping[str, int]) -> None:
-        """Reads what an earlier session left, for networks with so many paths by name."""
-        self.wrong = {
-            name: np.zeros((1 + len(_CELLS), count + 1), np.int64) for name, count in paths.items()
-        }
-        if self._path is None or not self._path.is_file():
-            return
-        try:
-            found = read_json(self._path, "counts")
-            if found["format"] != COUNTS_FORMAT or found["identity"] != self._identity:
-                console.say(
-                    f"{str(self._path)!r} is of another model, other data or other flags; "
-                    "the measurement begins anew."
-                )
-                return
-            seen = np.array(found["seen"], np.int64).reshape(self.seen.shape)
-            wrong = {
-                name: np.array(found["wrong"][name], np.int64).reshape(zeros.shape)
-                for name, zeros in self.wrong.items()
-            }
-        except (NeasError, KeyError, TypeError, ValueError, OverflowError):
-            console.say(f"{str(self._path)!r} cannot be read; the measurement begins anew.")
-            return
-        self.seen, self.wrong = seen, wrong
-        console.say(f"Continues after {int(seen[1:].sum()):,} corrupted pictures.")
-
-    def add(self, cell: int, pictures: int, wrong: Mapping[str, np.ndarray]) -> None:
-        """Adds what pictures of a cell gave, and writes the file."""
-        self.seen[cell] += pictures
-        for name, errors in wrong.items():
-            self.wrong[name][cell] += errors
-        if self._path is not None:
-            value = {name: counts.tolist() for name, counts in self.wrong.items()}
-            head = {"format": COUNTS_FORMAT, "identity": self._identity}
-            write_json_atomic(
-                self._path, {**head, "seen": self.seen.tolist(), "wrong": value}, indent=None
-            )
-
-    def remove(self) -> None:
-        """Removes the file of a measurement that is done."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
-
-def measure(
-    members: Mapping[str, tuple[Named, int]],
-    info: DatasetInfo,
-    count: int,
-    batch_size: int,
-    seed: int,
-    counts: Counts | None = None,
-) -> dict[str, Any]:
-    """Errors of networks on the first test images, as they are and corrupted.
-
-    One batch is held at a time; of each cell only counts are kept.
-
-    Args:
-      members: by name, a network and its number of paths.
-      info: the data.
-      count: images; 0 takes all.
-      batch_size: images of one forward pass.
-      seed: of the corruptions.
-      counts: of an interrupted measurement of the same; None begins one that is kept nowhere.
-
-    Returns:
-      A mapping with `examples`, `seed`, `kinds`, `severities` and by name `networks`: `clean` and
-      `errors` (kinds, severities) of the `ensemble` and each of the `paths`, and `mean`, the mean
-      corruption error over all cells.
-    """
-    from neas_tf import data
-
-    total = info.sizes["test"] if not count else min(count, info.sizes["test"])
-    counts = counts or Counts(None, {})
-    counts.begin({name: paths for name, (_, paths) in members.items()})
-    seen = 0
-    with console.bar(
-        "robustness", total * len(_CELLS), "pictures", int(counts.seen[1:].sum())
-    ) as bar:
-        for images, labels in data.batches_of(
-            data.make_dataset(info, "test", batch_size, training=False, seed=0, pixels=True)
-        ):
-            pixels = images.numpy()[: total - seen]
-            truth = labels.numpy()[: total - seen, None]
-            for cell in range(1 + len(_CELLS)):
-                if counts.seen[cell] > seen:  # it is in the counts that were kept
-                    continue
-                shown = pixels
-                if cell:
-                    shown = np.stack(
-                        [
-                            corrupted(x, *_CELLS[cell - 1], seed, seen + i)
-                            for i, x in enumerate(pixels)
-                        ]
-                    )
-                pictures = shown.astype(np.float32)
-                wrong = {
-                    name: np.sum(named(pictures) != truth, 0)
-                    for name, (named, _) in members.items()
-                }
-                counts.add(cell, len(pixels), wrong)
-                bar.update(len(pixels) if cell else 0)
-            seen += len(truth)
-            if seen >= total:
-                break
-    if not seen:
-        raise NeasError(f"data: none of the test images of {info.name!r} can be decoded.")
-    networks = {name: _shares(wrong / seen) for name, wrong in counts.wrong.items()}
-    result = {"examples": seen, "seed": seed, "kinds": list(KINDS), "severities": list(SEVERITIES)}
-    return {**result, "networks": networks}
-
-
-def _shares(errors: np.ndarray) -> dict[str, Any]:
-    """From (1 + cells, paths + 1)."""
-
-    def row(values: np.ndarray) -> dict[str, Any]:
-        cells = values[1:].reshape(len(KINDS), len(SEVERITIES))
-        return {"clean": float(values[0]), "errors": cells.tolist(), "mean": float(cells.mean())}
-
-    *paths, ensemble = (row(values) for values in errors.T)
-    return {"ensemble": ensemble, "paths": paths}
-
-
-def relative(errors: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
-    """mCE: mean over the kinds of Σ_s E(s) / Σ_s E_baseline(s); None where the baseline is faultless."""
-    own, other = (np.sum(value["errors"], 1) for value in (errors, baseline))
-    return float(np.mean(own / other)) if np.all(other > 0) else None
 
 
 def rows_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -250,19 +101,11 @@ def picture(result: Mapping[str, Any]) -> bytes:
 
 
 def _named(folder: Path) -> tuple[Named, int]:
-    """What a stored ensemble names, from pixels."""
-    import tensorflow as tf
-
+    """What a stored ensemble names, and its number of paths."""
     from neas_tf.ensemble.store import load_model
 
     model, info = load_model(folder)
-    forward = tf.function(lambda images: model(images, training=False), autograph=False)
-
-    def named(pixels: np.ndarray) -> np.ndarray:
-        logits = forward(info.normalisation.apply(pixels)).numpy().astype(np.float64)
-        return np.concatenate([logits.argmax(-1), logits.mean(1).argmax(-1)[:, None]], 1)
-
-    return named, info.architecture.num_paths
+    return names_of(model, info.normalisation), info.architecture.num_paths
 
 
 def define_flags() -> None:
@@ -305,7 +148,8 @@ def _run(argv: Sequence[str]) -> None:
         print(warning, file=sys.stderr)
     members = {"tested": _named(folder)} | ({"compared": _named(other)} if other else {})
     result: dict[str, Any] = {"format": FORMAT, "model": str(folder), "data": opened.name}
-    counts = Counts(output / COUNTS_FILE, _identity([folder, other], opened, values))
+    identity = digest_of(_identity([folder, other], opened, values))
+    counts = Counts(output / COUNTS_FILE, identity)
     result |= measure(members, opened, values.images, values.batch_size, values.seed, counts)
     if other is not None:
         networks = result["networks"]

@@ -274,7 +274,7 @@ def _train(
         tf_keras.backend.experimental.enable_tf_random_generator()
         tf_keras.utils.set_random_seed(config.seed)
         with cluster.strategy.scope():
-            loop = _loop(
+            loop = retrain_loop(
                 config, stage, info, architecture, space, folder, diverging, rollbacks, begin, pace
             )
             try:
@@ -292,7 +292,7 @@ def _train(
     return train_or_go_back(train, "retrain", folder, diverging, cluster.is_chief, cluster.barrier)
 
 
-def _loop(
+def retrain_loop(
     config: NeasConfig,
     stage: RetrainConfig,
     info: data.DatasetInfo,
@@ -302,9 +302,9 @@ def _loop(
     diverging: OnDivergence,
     rollbacks: tuple[Rollback, ...],
     begin: Callable[[tf_keras.Model], None],
-    pace: StagePace | None,
+    pace: StagePace | None = None,
 ) -> TrainingLoop:
-    """The ensemble's training, at the newest checkpoint of its folder."""
+    """The ensemble's training, at the newest checkpoint of its folder; `begin` gets the new model."""
     part = retrain_part(stage)
     per_epoch = info.sizes[part] / stage.batch_size
     task = EnsembleTask(

@@ -64,7 +64,7 @@ def check_supernet(
     identity.check(extra | _started_from(config, identity, finished))
     if config.supernet.init and not identity.path.exists():
         stored = read_weights(config.supernet.init, "supernet.init")
-        start_supernet(_fresh(config, space), stored, info.class_names)
+        start_supernet(fresh_supernet(config, space), stored, info.class_names)
     if finished and not latest_step(model_dir / "supernet"):
         raise NeasError(
             f"model_dir: {str(model_dir / 'shrink')!r} is there without the checkpoints of "
@@ -325,7 +325,7 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
     if path is None or not (model_dir / FINAL).exists():
         raise _unfinished(model_dir)
     # With several workers not in their strategy's scope, where all of them would have to take part.
-    parts: dict[str, Any] = {"model": _fresh(config, space)}
+    parts: dict[str, Any] = {"model": fresh_supernet(config, space)}
     if config.supernet.trainer.optimizer_config.ema is not None:
         task = _task(config, config.supernet, space, 1)
         parts["model"] = model = task.build_model()
@@ -346,7 +346,8 @@ def load_supernet(config: NeasConfig, model_dir: Path, space: SearchSpace) -> Su
     return parts["model"]
 
 
-def _fresh(config: NeasConfig, space: SearchSpace) -> Supernet:
+def fresh_supernet(config: NeasConfig, space: SearchSpace) -> Supernet:
+    """A supernet of these settings, not trained."""
     return Supernet(
         space,
         config.num_paths,

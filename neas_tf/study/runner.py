@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from neas_tf import data
@@ -26,18 +27,23 @@ from neas_tf.config.settings import NeasConfig
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import load_table
+from neas_tf.data.loading import make_decoder
 from neas_tf.ensemble import store as model_store
 from neas_tf.ensemble.graph_memory import release_graphs
 from neas_tf.latency.models import ensemble_model
 from neas_tf.latency.timing import TimingSettings, describe_machine, time_files, typical
 from neas_tf.run.context import Run, open_run
 from neas_tf.run.identity import essential_settings, plain
-from neas_tf.run.parts.step_times import epoch_seconds
+from neas_tf.run.parts.step_times import (
+    candidate_seconds,
+    epoch_seconds,
+    retrain_epoch_seconds,
+)
 from neas_tf.run.pipeline import make_strategy
 from neas_tf.run.record import digest_of
 from neas_tf.run.retrain_stage import retrain
 from neas_tf.run.search_stage import make_evaluator, search
-from neas_tf.run.supernet_stage import load_supernet, train_supernet
+from neas_tf.run.supernet_stage import fresh_supernet, load_supernet, train_supernet
 from neas_tf.search.fitness import ACCURACY, NUMBERS, fitness_values
 from neas_tf.search.history import read_history
 from neas_tf.shrinking.measurements import PAPER_BETA
@@ -46,6 +52,9 @@ from neas_tf.study import units
 from neas_tf.study.path_differences import compare_paths, embed
 from neas_tf.study.store import Store
 from neas_tf.study.units import Result, Unit
+from neas_tf.uncertainty.corruptions import check_size
+from neas_tf.uncertainty.measures import UNCERTAINTY_FILE, read_uncertainty
+from neas_tf.uncertainty.robustness import measure, names_of
 
 _NODE: dict[str, Runner] = {}  # the runner of this process, by what it was made of
 # A run's folders that grow, and that nothing needs after its end.
@@ -131,6 +140,29 @@ class Runner:
         seconds = [statistics.median(side) for side in zip(*blocks, strict=True)]
         ratio = statistics.median(own / other for other, own in blocks)
         return {"ratio": ratio, "epoch_seconds": seconds, "machine": describe_machine()}
+
+    def _costs(self, unit: units.Costs) -> dict[str, Any]:
+        run = self._run(unit, {"retrain": {"architecture": unit.ensemble}})
+        costs: dict[str, Any] = {"supernet": 0.0, "search": 0.0}
+        costs["epoch"] = statistics.median(retrain_epoch_seconds(run.inputs))
+        costs["machine"] = describe_machine()
+        if unit.search is None:
+            return costs
+        supernet, searched = self._store.get(unit.search.supernet), self._store.get(unit.search)
+        assert supernet is not None and searched is not None  # the search is one of `needs`
+        run = self._run(unit.search.supernet)
+        seconds = statistics.median(own for (own,) in epoch_seconds([run.inputs]))
+        run = self._run(unit.search, json.loads(unit.search.supernet.settings), budget=True)
+        with run.cluster.placing():
+            fresh = fresh_supernet(run.config, run.space)
+        candidate = candidate_seconds(run.inputs, fresh)
+        config = run.config
+        scored = config.search.validation_images or run.info.sizes["search"]
+        seen = config.search.calibration_images + scored
+        shrinks = len(supernet["shrinks"]) * config.shrink.num_samples * config.shrink.images / seen
+        costs["supernet"] = config.supernet.epochs * seconds + shrinks * candidate
+        costs["search"] = len(searched["candidates"]) * candidate
+        return costs
 
     def _with_supernet(
         self, unit: units.Scores | units.Search, search: Mapping[str, Any], budget: bool
@@ -223,6 +255,27 @@ class Runner:
         beta = run.config.shrink.beta
         beta = PAPER_BETA if beta == "auto" else float(beta)
         return compare_paths(model, run.info, run.config.retrain.evaluation_batch, beta)
+
+    def _uncertain(self, unit: units.Uncertain) -> dict[str, Any]:
+        return dict(read_uncertainty(self._run(unit.training).folder(UNCERTAINTY_FILE)))
+
+    def _robustness(self, unit: units.Robustness) -> dict[str, Any]:
+        run, model = self._trained(unit)
+        settings = copy.deepcopy(run.config.data)
+        settings.input_size = list(unit.corrupted_size or run.space.input_size)
+        whole = data.load(settings, test_only=True)
+        check_size(*whole.input_shape)
+        decoder = make_decoder(run.config.data, run.info.input_shape)
+
+        def read(pictures: np.ndarray) -> np.ndarray:
+            return np.stack([decoder.fit(tf.constant(picture)).numpy() for picture in pictures])
+
+        named = names_of(model, run.info.normalisation)
+        paths = model.output_shape[1]
+        batch = run.config.retrain.evaluation_batch
+        members = {"tested": (named, paths)}
+        found = measure(members, whole, unit.images, batch, unit.seed, read=read)
+        return {**found, **found.pop("networks")["tested"]}
 
     def _latency(self, unit: units.Latency) -> dict[str, Any]:
         run = self._run(unit.training)

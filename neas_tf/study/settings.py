@@ -87,6 +87,9 @@ class StudySettings:
       top: candidates whose mean `searcher` shows.
       resamples: of the bootstrap.
       images: of the t-SNE.
+      robust_images: test images that `uncertainty` corrupts.
+      corrupted_size: (height, width) at which it does so before they are read at the size of the
+        networks; empty for that size.
       shrinks: settings of `shrink` that `diversity` tries, by name.
       recipes: settings of the run that `recipes` tries for supernets, by name, such as
         `{zero gamma: {supernet: {zero_init_residual: true}}}`; how long they train follows from
@@ -116,6 +119,8 @@ class StudySettings:
     top: int = 50
     resamples: int = 2000
     images: int = 500
+    robust_images: int = 500
+    corrupted_size: tuple[int, ...] = ()
     shrinks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     recipe_factor: float = 1.0
@@ -138,8 +143,14 @@ class StudySettings:
             ("top", 1),
             ("resamples", 1),
             ("images", 10),
+            ("robust_images", 1),
         ):
             check_int(f"study.{name}", getattr(self, name), low)
+        size = self.corrupted_size
+        if size:
+            check(len(size) == 2, "study.corrupted_size", list(size), "[height, width]")
+            for side in size:
+                check_int("study.corrupted_size", side, 1)
         check(bool(self.metrics), "study.metrics", self.metrics, f"some of {', '.join(METRICS)}")
         for metric in self.metrics:
             if metric not in METRICS:

@@ -28,16 +28,20 @@ from neas_tf.study.schedule import Local, work
 from neas_tf.study.store import Store
 from neas_tf.study.units import (
     Comparison,
+    Costs,
     Embedding,
     Found,
     Latency,
     LatencyTable,
     Pace,
+    Robustness,
     Scores,
     Search,
     Supernet,
     Training,
+    Uncertain,
 )
+from neas_tf.uncertainty import robustness as counting
 
 STUDY = {"experiment": "neas_quickstart", "seeds": [0], "ensembles": 5, "metrics": ["diversity"]}
 STUDY |= {"top": 4, "resamples": 20, "images": 20, "paths": [2]}
@@ -148,7 +152,7 @@ def test_a_study_with_other_settings_is_refused(config_file, whole):
     assert contents(whole) == kept
 
 
-def test_the_other_kinds_of_units(config_file, whole):
+def test_the_other_kinds_of_units(config_file, whole, monkeypatch):
     config, _ = load_settings([config_file], "")
     store = Store(whole, essential_settings(config))
     runner = Runner(config, store, make_strategy(config))
@@ -165,6 +169,20 @@ def test_the_other_kinds_of_units(config_file, whole):
     assert runner(Latency(0, "{}", training))["milliseconds"] > 0
     pace = runner(Pace(0, '{"supernet":{"draws_per_step":4}}'))
     assert 1.1 < pace["ratio"] < 10 and min(pace["epoch_seconds"]) > 0
+    winner = Found(Search(seed, "{}", supernet))
+    costs = runner(Costs(0, "{}", winner).resolve(store.get))
+    assert min(costs[name] for name in ("supernet", "search", "epoch")) > 0
+    alone = runner(Costs(0, "{}", training.ensemble))
+    assert alone["supernet"] == alone["search"] == 0
+    assert 0.3 < alone["epoch"] / costs["epoch"] < 3
+    known = runner(Uncertain(0, "{}", training))
+    assert known["ensemble"]["accuracy"] == store.get(training)["ensemble_accuracy"]
+    assert known["disagreement"] is not None and len(known["paths"]) == 2
+    # Corrupted at 32², read at the 8² of the digits.
+    monkeypatch.setattr(counting, "corrupted", lambda image, *_: 255 - image)
+    robust = runner(Robustness(0, "{}", training, 20, (32, 32)))
+    assert robust["examples"] == 20 and np.shape(robust["ensemble"]["errors"]) == (15, 5)
+    assert len(robust["paths"]) == 2 and len(set(np.ravel(robust["ensemble"]["errors"]))) == 1
     # A search under latency, with a table that is made up where measuring takes minutes.
     run = runner.base_run()
     made_up = made_up_table(run.space)

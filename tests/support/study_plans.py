@@ -13,6 +13,7 @@ from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study import units
 from neas_tf.study.settings import StudySettings, TruthSettings
 from neas_tf.study.tables.plan import Plan
+from neas_tf.uncertainty.measures import MEASURES
 
 SPACE = SearchSpace.from_dict(
     {
@@ -73,6 +74,23 @@ def pretend(unit: units.Unit) -> dict:
         return {"accuracies": accuracies, "path_accuracies": [], "numbers": numbers}
     if isinstance(unit, units.Pace):
         return {"ratio": 0.5, "epoch_seconds": [2.0, 1.0], "machine": "none"}
+    if isinstance(unit, units.Uncertain):
+        paths = Architecture.from_key(unit.training.ensemble).num_paths
+        rows = [
+            {**{name: float(value) for name, value in zip(MEASURES, rng.random(6), strict=True)}}
+            | {"risk_coverage": [[0.1, 0.0], [1.0, float(rng.random())]]}
+            for _ in range(paths + 1)
+        ]
+        about = {"mean_right": 0.1, "mean_wrong": 0.2, "auroc": 0.7} if paths > 1 else None
+        return {"paths": rows[1:], "ensemble": rows[0], "disagreement": about}
+    if isinstance(unit, units.Robustness):
+        paths = Architecture.from_key(unit.training.ensemble).num_paths
+        errors = rng.random((paths + 1, 15, 5))
+        rows = [{"clean": 0.1, "errors": e.tolist(), "mean": float(e.mean())} for e in errors]
+        return {"examples": 10, "ensemble": rows[0], "paths": rows[1:]}
+    if isinstance(unit, units.Costs):
+        looked = 100.0 * (unit.search is not None)
+        return {"supernet": 2 * looked, "search": looked, "epoch": 50.0, "machine": "none"}
     if isinstance(unit, units.LatencyTable):
         return {"table": {}}
     if isinstance(unit, units.Search):

@@ -22,6 +22,7 @@ from neas_tf.ensemble.store import save_model
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.uncertainty import corruptions
 from neas_tf.uncertainty.corruptions import KINDS, check_size, corrupted, library
+from neas_tf.uncertainty.robustness import relative
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -62,8 +63,8 @@ def test_a_corruption_depends_on_its_numbers_only(kind, library_there, rng):
 
 def test_errors_relative_to_a_baseline():
     own = {"errors": [[0.1, 0.3], [0.2, 0.2]]}
-    assert robustness.relative(own, {"errors": [[0.2, 0.2], [0.4, 0.4]]}) == pytest.approx(0.75)
-    assert robustness.relative(own, {"errors": [[0.0, 0.0], [0.4, 0.4]]}) is None
+    assert relative(own, {"errors": [[0.2, 0.2], [0.4, 0.4]]}) == pytest.approx(0.75)
+    assert relative(own, {"errors": [[0.0, 0.0], [0.4, 0.4]]}) is None
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,10 @@ def test_the_command(models, library_there, tmp_path, monkeypatch):
     code = (
         "import sys, numpy as np\n"
         "from neas_tf.commands import robustness\n"
+        "from neas_tf.uncertainty import robustness as counting\n"
         "def add(image, kind, severity, seed, number):\n"
-        "    return np.minimum(image.astype(int) + 9 * severity + robustness.KINDS.index(kind), 255).astype(np.uint8)\n"
-        "robustness.corrupted = add\n"
+        "    return np.minimum(image.astype(int) + 9 * severity + counting.KINDS.index(kind), 255).astype(np.uint8)\n"
+        "counting.corrupted = add\n"
         "from neas_tf.common import command_line\n"
         "robustness.define_flags()\n"
         "command_line.run(robustness.main, printed=True)\n"
@@ -122,7 +124,7 @@ def test_the_command(models, library_there, tmp_path, monkeypatch):
     assert len(tested["paths"]) == 2 and np.shape(tested["ensemble"]["errors"]) == (15, 5)
     assert tested["ensemble"]["mean"] == pytest.approx(np.mean(tested["ensemble"]["errors"]))
     assert compared["paths"][0] == compared["ensemble"]
-    assert result["mce"] == robustness.relative(tested["ensemble"], compared["ensemble"])
+    assert result["mce"] == relative(tested["ensemble"], compared["ensemble"])
     text = (tmp_path / "out/README.md").read_text()
     assert "| | path 1 | path 2 | ensemble | compared: network |" in text
     assert text.count("%") == 4 * 17

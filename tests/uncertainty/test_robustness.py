@@ -11,15 +11,18 @@ from small_ensembles import ENSEMBLES, SPACE, randomise
 
 from neas_tf import data
 from neas_tf.commands import evaluate, robustness
-from neas_tf.commands.robustness import Counts, measure
 from neas_tf.common.normalisation import Normalisation
 from neas_tf.ensemble.model import build_ensemble
 from neas_tf.ensemble.store import read_info, save_model
 from neas_tf.run.record import digest_of
 from neas_tf.space.search_space import SearchSpace
+from neas_tf.uncertainty import robustness as counting
+from neas_tf.uncertainty.corruptions import KINDS
+from neas_tf.uncertainty.robustness import CELLS as CORRUPTIONS
+from neas_tf.uncertainty.robustness import Counts, measure
 
 BATCH, IMAGES = 16, 40
-CELLS = 1 + len(robustness._CELLS)
+CELLS = 1 + len(CORRUPTIONS)
 
 
 class Stopped(Exception):
@@ -36,10 +39,10 @@ def corruptions(monkeypatch):
     """Without the library's time: severities and kinds add to the pixels, as the number does."""
 
     def add(image, kind, severity, seed, number):
-        more = 9 * severity + robustness.KINDS.index(kind) + number % 7 + seed
+        more = 9 * severity + KINDS.index(kind) + number % 7 + seed
         return np.minimum(image.astype(int) + more, 255).astype(np.uint8)
 
-    monkeypatch.setattr(robustness, "corrupted", add)
+    monkeypatch.setattr(counting, "corrupted", add)
 
 
 def network(calls, stop_after=None, shift=0):
@@ -57,14 +60,14 @@ def network(calls, stop_after=None, shift=0):
 
 @pytest.mark.parametrize("stop", [1, 7, CELLS, CELLS + 5, 2 * CELLS + 1])
 def test_it_continues_where_it_was_stopped(info, tmp_path, monkeypatch, capsys, stop):
-    bars, bar = [], robustness.console.bar
-    monkeypatch.setattr(robustness.console, "bar", lambda *a: bars.append(bar(*a)) or bars[-1])
+    bars, bar = [], counting.console.bar
+    monkeypatch.setattr(counting.console, "bar", lambda *a: bars.append(bar(*a)) or bars[-1])
     path = tmp_path / "counts.json"
     whole = measure(network([]), info, IMAGES, BATCH, 3)
     with pytest.raises(Stopped):
-        counts = Counts(path, {"weights": "w"})
+        counts = Counts(path, "w")
         measure(network([], stop), info, IMAGES, BATCH, 3, counts)
-    calls, counts = [], Counts(path, {"weights": "w"})
+    calls, counts = [], Counts(path, "w")
     assert measure(network(calls), info, IMAGES, BATCH, 3, counts) == whole
     assert len(calls) == 3 * CELLS - stop
     done = bars[-1].initial
@@ -81,10 +84,10 @@ def test_it_continues_where_it_was_stopped(info, tmp_path, monkeypatch, capsys, 
 def test_counts_of_something_else_are_not_mixed_in(info, tmp_path, content, capsys):
     path = tmp_path / "counts.json"
     with pytest.raises(Stopped):
-        measure(network([], 9), info, IMAGES, BATCH, 3, Counts(path, {"weights": "w"}))
+        measure(network([], 9), info, IMAGES, BATCH, 3, Counts(path, "w"))
     if content is not None:
         path.write_bytes(content)
-    other = measure(network([], shift=5), info, IMAGES, BATCH, 3, Counts(path, {"weights": "v"}))
+    other = measure(network([], shift=5), info, IMAGES, BATCH, 3, Counts(path, "v"))
     assert other == measure(network([], shift=5), info, IMAGES, BATCH, 3)
     assert "begins anew" in capsys.readouterr().err
     assert sum(json.loads(path.read_text())["seen"]) == IMAGES * CELLS

@@ -10,7 +10,7 @@ from neas_tf.study.tables import diversity, frontier, homogeneous, paths, rankin
 from neas_tf.study.tables.names import NAMES
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth import study as truth
-from neas_tf.study.truth import winners
+from neas_tf.study.truth import uncertainty, winners, worth
 from neas_tf.study.units import Unit
 
 # A study is a module: `TITLE`, `PAPER` (what of the paper it repeats), `rounds(plan)`, its units, one list
@@ -26,6 +26,8 @@ _MODULES = (
     truth,
     recipes,
     winners,
+    worth,
+    uncertainty,
 )
 STUDIES: dict[str, Any] = dict(zip(NAMES, _MODULES, strict=True))
 

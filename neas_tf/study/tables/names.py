@@ -15,6 +15,8 @@ NAMES = (
     "truth",
     "recipes",
     "winners",
+    "worth",
+    "uncertainty",
 )
 
 

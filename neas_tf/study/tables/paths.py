@@ -19,7 +19,7 @@ PAPER = "Table 5"
 _EXPECTED = (2, 3, 5)  # the paper's order, 80.0 > 79.5 > 78.5 %; it has no K = 1
 
 
-def _remove(plan: Plan, num_paths: int) -> int:
+def removed_at_a_time(plan: Plan, num_paths: int) -> int:
     """Combinations dropped at a time: the same share of all as the base drops."""
     counts = [
         ShrunkSpace.full(plan.space, k, plan.base["heterogeneous"]).num_combinations
@@ -29,7 +29,7 @@ def _remove(plan: Plan, num_paths: int) -> int:
 
 
 def _search(plan: Plan, num_paths: int, seed: int) -> Search:
-    shrink = {"remove": _remove(plan, num_paths)}
+    shrink = {"remove": removed_at_a_time(plan, num_paths)}
     return plan.search(plan.supernet(seed, num_paths=num_paths, shrink=shrink))
 
 
@@ -77,7 +77,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for k, row in summary.items()
     ]
     table = Table.of("Found under one budget and retrained; mean ± standard deviation", rows)
-    values = {"paths": summary, "remove": {k: _remove(plan, k) for k in plan.settings.paths}}
+    values = {
+        "paths": summary,
+        "remove": {k: removed_at_a_time(plan, k) for k in plan.settings.paths},
+    }
     pictures = {"paths.png": functools.partial(_picture, results)} if known else {}
     return Report(values, [table], sentences, pictures)
 

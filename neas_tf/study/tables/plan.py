@@ -66,9 +66,8 @@ class Plan:
         """One that trains `factor` times the base's epochs, and shrinks as much later."""
         epochs, every = self._epochs(factor)
         longer = {"supernet": {"epochs": epochs}, "shrink": {"every_epochs": every}}
-        return self.supernet(
-            seed, **{name: longer[name] | settings.get(name, {}) for name in longer}
-        )
+        own = {name: longer[name] | settings.get(name, {}) for name in longer}
+        return self.supernet(seed, **(settings | own))
 
     def recipe_supernet(self, seed: int, recipe: str) -> Supernet:
         """One of a recipe: it trains for as much CPU time as the base's, which is one of the recipes.

@@ -18,7 +18,7 @@ from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
 
 TITLE = "Sharing: split points found under several budgets, against paths that share nothing"
 PAPER = "Table 4"
-_APART = {"min_split": 0}  # a space that also holds ensembles that share no layer
+APART = {"min_split": 0}  # a space that also holds ensembles that share no layer
 _NEVER = {"min_split": 0, "max_split": 0}  # one that holds nothing else
 
 
@@ -32,13 +32,13 @@ def _found(plan: Plan, budget: int, seed: int) -> Training:
 
 def _twin(plan: Plan, budget: int, seed: int) -> Training:
     ensemble = Found(_search(plan, budget, seed), unshared=True)
-    return plan.training(seed, ensemble, space=_APART)
+    return plan.training(seed, ensemble, space=APART)
 
 
 def _baseline(plan: Plan, seed: int) -> Training:
     """As the paper's: searched without sharing, under the largest budget."""
     search = plan.search(plan.supernet(seed, space=_NEVER), max_macs=max(plan.budgets))
-    return plan.training(seed, Found(search), space=_APART)
+    return plan.training(seed, Found(search), space=APART)
 
 
 def rounds(plan: Plan) -> list[list[Unit]]:

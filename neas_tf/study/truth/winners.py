@@ -25,7 +25,7 @@ TITLE = "Winners: what searches find against random ensembles of the same MACs"
 PAPER = "nothing; it judges supernets and fitnesses by what is found with them"
 
 
-def _chance(plan: Plan) -> TruthSet | None:
+def chance_set(plan: Plan) -> TruthSet | None:
     """The random ensembles; None where no MACs are set."""
     first = long_sets(plan)[0]
     return first if first.name == EQUAL_MACS else None
@@ -37,7 +37,8 @@ def _kinds(plan: Plan) -> list[tuple[str, str]]:
     return [(recipe, fitness) for recipe in chosen.recipes for fitness in chosen.fitness]
 
 
-def _search(plan: Plan, recipe: str, fitness: str, seed: int) -> Search:
+def winners_search(plan: Plan, recipe: str, fitness: str, seed: int) -> Search:
+    """Between the bounds of the set of equal MACs, with a recipe's supernet."""
     low, high = macs_bounds(plan)
     bounds = {"max_macs": high, "min_macs": low, "fitness": fitness}
     return plan.search(plan.recipe_supernet(seed, recipe), **bounds)
@@ -50,12 +51,12 @@ def _trainings(plan: Plan, search: Search, rank: int, chance: TruthSet) -> list[
 
 def rounds(plan: Plan) -> list[list[Unit]]:
     """The units, one list a seed: all searches, then their winners, the best of each first."""
-    chance = _chance(plan)
+    chance = chance_set(plan)
     if chance is None:
         return []
     result = []
     for seed in plan.seeds:
-        searches = [_search(plan, *kind, seed) for kind in _kinds(plan)]
+        searches = [winners_search(plan, *kind, seed) for kind in _kinds(plan)]
         trainings = [
             unit
             for rank in range(plan.settings.winners.best)
@@ -68,7 +69,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
 
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables, sentences and the picture, of what is done."""
-    chance = _chance(plan)
+    chance = chance_set(plan)
     if chance is None:
         return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
     truth = truth_of({key: chance.trainings(plan, key) for key in chance.ensembles}, lookup)
@@ -96,7 +97,7 @@ def _of_kind(
     """`winners` by seed: of each that is trained its ensemble, rank and what `truth_of` says."""
     winners: dict[int, list[dict[str, Any]]] = {}
     for seed in plan.seeds:
-        search, own = _search(plan, recipe, fitness, seed), []
+        search, own = winners_search(plan, recipe, fitness, seed), []
         for rank in range(plan.settings.winners.best):
             resolved = [
                 done
