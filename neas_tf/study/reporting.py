@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from neas_tf.report import page
+from neas_tf.report import page, style
 from neas_tf.report.page import Table
 from neas_tf.study.statistics import Mean
 
@@ -140,3 +140,17 @@ def number(value: Mean | float, digits: int = 3, factor: float = 1.0, unit: str 
     if not math.isnan(mean.std):
         text += f" ± {mean.std * factor:.{digits}f}"
     return text + unit
+
+
+def accuracies_picture(groups: Mapping[str, Sequence[float]], title: str) -> bytes:
+    """PNG: test accuracies of several groups of networks, a line of points each."""
+    names = [name for name, values in groups.items() if values]
+    points = [
+        {"x": value, "y": line, "s": name}
+        for line, name in enumerate(names)
+        for value in groups[name]
+    ]
+    size = (460, 30 + 30 * len(names))
+    look: dict[str, Any] = {"percent": "x", "palette": style.MANY}
+    chart = style.series(points, names, ("test accuracy", None), size, **look)
+    return style.to_png(chart, title)

@@ -242,6 +242,13 @@ class Runner:
         with run.writing():
             return retrain(*run.inputs)
 
+    def _taught(self, unit: units.Taught) -> dict[str, Any]:
+        teacher = {"teacher": str(self._store.work(unit.teacher) / model_store.RUN_MODEL)}
+        own = {"retrain": {"architecture": unit.ensemble, "distillation": teacher}}
+        run = self._run(unit, own)
+        with run.writing():
+            return retrain(*run.inputs)
+
     def _trained(self, unit: units.OfTraining) -> tuple[Run, Any]:
         run = self._run(unit.training)
         return run, model_store.load_model(run.folder("retrain", "model"))[0]

@@ -87,6 +87,7 @@ class StudySettings:
       top: candidates whose mean `searcher` shows.
       resamples: of the bootstrap.
       images: of the t-SNE.
+      distillation: `weight` and `temperature` of the study of that name.
       robust_images: test images that `uncertainty` corrupts.
       corrupted_size: (height, width) at which it does so before they are read at the size of the
         networks; empty for that size.
@@ -119,6 +120,9 @@ class StudySettings:
     top: int = 50
     resamples: int = 2000
     images: int = 500
+    distillation: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"weight": 0.5, "temperature": 2.0}
+    )
     robust_images: int = 500
     corrupted_size: tuple[int, ...] = ()
     shrinks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -165,6 +169,7 @@ class StudySettings:
         check(_is_positive(self.rival_depth, 8.0), "study.rival_depth", self.rival_depth, "0 to 8")
         for share in self.latency_shares:
             check(_is_positive(share, 1.0), "study.latency_shares", share, "shares above 0 up to 1")
+        check_keys("study.distillation", self.distillation, ("weight", "temperature"))
         for name, values in self.shrinks.items():
             if not isinstance(values, Mapping):
                 fail(f"study.shrinks.{name}", values, "a mapping of settings of shrink")

@@ -26,7 +26,8 @@ from neas_tf.study.units import Result, Unit, found
 STUDY_FORMAT = "neas-study/1"
 UNIT_FORMAT = "neas-study-unit/1"
 # What a unit leaves at its end that other units read.
-_WEIGHTS = {"supernet": "shrink/alive.json", "training": "retrain/model/model.json"}
+_MODEL = "retrain/model/model.json"
+_WEIGHTS = {"supernet": "shrink/alive.json", "training": _MODEL, "taught": _MODEL}
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:

@@ -38,6 +38,7 @@ from neas_tf.study.units import (
     Scores,
     Search,
     Supernet,
+    Taught,
     Training,
     Uncertain,
 )
@@ -178,6 +179,9 @@ def test_the_other_kinds_of_units(config_file, whole, monkeypatch):
     known = runner(Uncertain(0, "{}", training))
     assert known["ensemble"]["accuracy"] == store.get(training)["ensemble_accuracy"]
     assert known["disagreement"] is not None and len(known["paths"]) == 2
+    how = '{"retrain":{"distillation":{"temperature":2.0,"weight":0.5}}}'
+    taught = runner(Taught(0, how, training.ensemble, training))
+    assert taught["architecture"] == training.ensemble and taught["ensemble_accuracy"] > 0
     # Corrupted at 32², read at the 8² of the digits.
     monkeypatch.setattr(counting, "corrupted", lambda image, *_: 255 - image)
     robust = runner(Robustness(0, "{}", training, 20, (32, 32)))

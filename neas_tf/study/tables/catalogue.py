@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from neas_tf.study.learning import recipes
+from neas_tf.study.learning import distillation, recipes
 from neas_tf.study.tables import diversity, frontier, homogeneous, paths, ranking, searcher, sharing
 from neas_tf.study.tables.names import NAMES
 from neas_tf.study.tables.plan import Plan
@@ -28,6 +28,7 @@ _MODULES = (
     winners,
     worth,
     uncertainty,
+    distillation,
 )
 STUDIES: dict[str, Any] = dict(zip(NAMES, _MODULES, strict=True))
 

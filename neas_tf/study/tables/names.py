@@ -17,6 +17,7 @@ NAMES = (
     "winners",
     "worth",
     "uncertainty",
+    "distillation",
 )
 
 

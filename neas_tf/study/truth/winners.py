@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.space.architecture import Architecture
-from neas_tf.study.reporting import Report, number, percent
+from neas_tf.study.reporting import Report, accuracies_picture, number, percent
 from neas_tf.study.statistics import Interval, Mean, bootstrap_groups
 from neas_tf.study.tables.correlations import truth_of
 from neas_tf.study.tables.plan import Plan
@@ -87,7 +86,10 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     tables = [_table(kinds, truth, trained), _table_winners(kinds)]
     pictures = {}
     if len(random) > 1 and any(row["against"] for row in kinds.values()):
-        pictures["winners.png"] = functools.partial(_picture, kinds, random)
+        groups = {"random": random}
+        groups |= {name: [one["accuracy"] for one in _all(row)] for name, row in kinds.items()}
+        title = "Found against random at the same MACs"
+        pictures["winners.png"] = functools.partial(accuracies_picture, groups, title)
     return Report({"random": truth, "kinds": kinds}, tables, sentences, pictures)
 
 
@@ -220,18 +222,3 @@ def _table_winners(kinds: Mapping[str, Any]) -> Table:
         for one in own
     ]
     return Table.of("Winner by winner", rows)
-
-
-def _picture(kinds: Mapping[str, Any], random: Sequence[float]) -> bytes:
-    groups = {"random": list(random)}
-    groups |= {name: [one["accuracy"] for one in _all(row)] for name, row in kinds.items()}
-    names = [name for name, values in groups.items() if values]
-    points = [
-        {"x": value, "y": number_, "s": name}
-        for number_, name in enumerate(names)
-        for value in groups[name]
-    ]
-    size = (460, 30 + 40 * len(names))
-    look: dict[str, Any] = {"percent": "x", "palette": style.MANY}
-    chart = style.series(points, names, ("test accuracy", None), size, **look)
-    return style.to_png(chart, "Found against random at the same MACs")

@@ -7,9 +7,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from neas_tf.report import style
 from neas_tf.report.page import Table
-from neas_tf.study.reporting import Report, number, percent
+from neas_tf.study.reporting import Report, accuracies_picture, number, percent
 from neas_tf.study.rivals import fitted, space_settings
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.paths import removed_at_a_time
@@ -144,7 +143,9 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     ]
     pictures = {}
     if any(rows.values()):
-        pictures["worth.png"] = functools.partial(_picture, rows)
+        groups = {name: [row["accuracy"] for row in own] for name, own in rows.items()}
+        title = "What the same time buys at the same MACs"
+        pictures["worth.png"] = functools.partial(accuracies_picture, groups, title)
     values = {"contenders": summary, "results": rows}
     return Report(values, [_table(summary)], sentences, pictures)
 
@@ -189,16 +190,3 @@ def _table(summary: Mapping[str, Any]) -> Table:
         if row["accuracy"].count
     ]
     return Table.of("Mean ± standard deviation over seeds; CPU seconds as measured once", rows)
-
-
-def _picture(rows: Mapping[str, Any]) -> bytes:
-    names = [name for name, own in rows.items() if own]
-    points = [
-        {"x": row["accuracy"], "y": number_, "s": name}
-        for number_, name in enumerate(names)
-        for row in rows[name]
-    ]
-    size = (460, 30 + 30 * len(names))
-    look: dict[str, Any] = {"percent": "x", "palette": style.MANY}
-    chart = style.series(points, names, ("test accuracy", None), size, **look)
-    return style.to_png(chart, "What the same time buys at the same MACs")

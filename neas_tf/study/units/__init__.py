@@ -20,6 +20,7 @@ from neas_tf.study.units.networks import (
     Scores,
     Search,
     Supernet,
+    Taught,
     Training,
 )
 from neas_tf.study.units.unit import Lookup, Result, Unit, found, in_order, settings_text
@@ -40,6 +41,7 @@ __all__ = [
     "Scores",
     "Search",
     "Supernet",
+    "Taught",
     "TimedTraining",
     "Training",
     "Uncertain",

@@ -182,3 +182,29 @@ class Training(Unit):
         if isinstance(self.ensemble, Found):
             return f"{super().title} of the {self.ensemble.words} by {self.ensemble.search.title}"
         return f"{super().title}, of {self.ensemble}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught(Training):
+    """A training with another one's ensemble as its teacher (`retrain.distillation`).
+
+    Attributes:
+      teacher: whose model; the settings say how it teaches.
+    """
+
+    kind: ClassVar[str] = "taught"
+    teacher: Training = dataclasses.field(default_factory=Training)
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The search, where the ensemble is not known yet, and the teacher."""
+        return (*super().needs, self.teacher)
+
+    def resolve(self, lookup: Lookup) -> Self | None:
+        """See `Unit.resolve`; its teacher is of a known ensemble."""
+        return None if lookup(self.teacher) is None else super().resolve(lookup)
+
+    @property
+    def title(self) -> str:
+        """See `Unit.title`."""
+        return f"{super().title}, taught by {self.teacher.ensemble}"
