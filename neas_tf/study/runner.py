@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from neas_tf import data
@@ -274,14 +273,15 @@ class Runner:
         check_size(*whole.input_shape)
         decoder = make_decoder(run.config.data, run.info.input_shape)
 
-        def read(pictures: np.ndarray) -> np.ndarray:
-            return np.stack([decoder.fit(tf.constant(picture)).numpy() for picture in pictures])
+        @tf.function(reduce_retracing=True)
+        def fit(pictures: tf.Tensor) -> tf.Tensor:
+            return tf.map_fn(decoder.fit, pictures)
 
         named = names_of(model, run.info.normalisation)
         paths = model.output_shape[1]
         batch = run.config.retrain.evaluation_batch
         members = {"tested": (named, paths)}
-        found = measure(members, whole, unit.images, batch, unit.seed, read=read)
+        found = measure(members, whole, unit.images, batch, unit.seed, read=lambda x: fit(x).numpy())
         return {**found, **found.pop("networks")["tested"]}
 
     def _latency(self, unit: units.Latency) -> dict[str, Any]:

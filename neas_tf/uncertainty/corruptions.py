@@ -5,6 +5,7 @@ The pictures are made by the library `imagecorruptions`, an optional extra. No T
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def library() -> Any:
     """The library.
 
     Raises:
-      NeasError: where it is not installed, or cannot be loaded.
+      NeasError: where it is not installed, cannot be loaded, or is an edition that takes no seed.
     """
     try:
         import imagecorruptions
@@ -35,6 +36,12 @@ def library() -> Any:
             f"robustness: the library imagecorruptions cannot be loaded ({error}); "
             "'pip install neas-tf[robustness]' installs it."
         ) from None
+    if inspect.getfullargspec(imagecorruptions.corrupt).varkw is None:
+        raise NeasError(
+            "robustness: the library imagecorruptions that is installed takes no seed, expected the one "
+            "of package imagecorruptions-imaug; 'pip uninstall imagecorruptions' and 'pip install "
+            "neas-tf[robustness]' exchange them."
+        )
     return imagecorruptions
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import image_files
 import numpy as np
@@ -35,6 +36,14 @@ def library_there():
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(NeasError, match=r"'pip install neas-tf\[robustness\]' installs it"):
+        library()
+
+
+def test_the_edition_without_seeds(monkeypatch):
+    """Another package has the same module, whose functions draw as they like."""
+    other = types.SimpleNamespace(corrupt=lambda image, severity=1, corruption_name=None: image)
+    monkeypatch.setitem(sys.modules, "imagecorruptions", other)
+    with pytest.raises(NeasError, match="takes no seed, expected the one of package"):
         library()
 
 
