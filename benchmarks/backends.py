@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import check_counts, exit_code, parser, write_report
+from benchmarks.parts.command import check_counts, exit_code, parser, write_report
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.common.paths import resolve_user_path

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command
-from benchmarks.workers import peak_memory_gb
+from benchmarks.parts import command
+from benchmarks.parts.workers import peak_memory_gb
 from neas_tf.common.errors import check
 from neas_tf.common.paths import resolve_user_path
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import command, timing
-from benchmarks.supernet_cases import CASES, Case
-from benchmarks.workers import workers
+from benchmarks.parts import command, timing
+from benchmarks.parts.supernet_cases import CASES, Case
+from benchmarks.parts.workers import workers
 from neas_tf.common.console import say
 from neas_tf.common.errors import NeasError
 
@@ -60,7 +60,7 @@ def run(case: Case, name: str, args: argparse.Namespace) -> dict[str, Any]:
     say(f"device_check, {case.label}: {name}")
     kind, xla = RUNS[name]
     codes = case.draws(args.draws).tolist()
-    with workers({name: ("benchmarks.device_worker", (case.name,))}, args.threads) as found:
+    with workers({name: ("benchmarks.parts.device_worker", (case.name,))}, args.threads) as found:
         worker = found[name]
         try:
             result = worker.call("setup", codes=codes, kind=kind, xla=xla).value

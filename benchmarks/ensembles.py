@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import command, timing
-from benchmarks.networks import caller, networks, prepare, random_ensemble
+from benchmarks.parts import command, timing
+from benchmarks.parts.networks import caller, networks, prepare, random_ensemble
 from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.paths import config_file, resolve_user_path

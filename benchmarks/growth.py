@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import command, timing
-from benchmarks.supernet_cases import Case
-from benchmarks.workers import peak_memory_gb, serve, workers
+from benchmarks.parts import command, timing
+from benchmarks.parts.supernet_cases import Case
+from benchmarks.parts.workers import peak_memory_gb, serve, workers
 from neas_tf.common.console import say
 from neas_tf.space.search_space import SearchSpace, Stage
 
@@ -94,7 +94,7 @@ def _serve(layers: int, operators: int, paths: int) -> None:
     def measure(steps: int = 0, search: int = 0) -> dict[str, Any]:
         import tensorflow as tf
 
-        from benchmarks.supernet_worker import make_step
+        from benchmarks.parts.supernet_worker import make_step
         from neas_tf.supernet.switches import safe_switches
 
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -108,8 +108,8 @@ def _serve(layers: int, operators: int, paths: int) -> None:
 def _steps(case: Case, make_step: Any, steps: int) -> dict[str, Any]:
     import tensorflow as tf
 
+    from benchmarks.parts.supernet_cases import batch
     from benchmarks.step_operations import operations
-    from benchmarks.supernet_cases import batch
     from neas_tf.training import tasks  # noqa: F401 (the imports are not the first step's)
 
     begin = time.process_time()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command
+from benchmarks.parts import command
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"augment": "none"},

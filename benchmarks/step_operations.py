@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command
-from benchmarks.supernet_cases import CASES
+from benchmarks.parts import command
+from benchmarks.parts.supernet_cases import CASES
 from neas_tf.common.errors import NeasError, fail
 from neas_tf.common.paths import project_file, resolve_user_path
 
@@ -83,8 +83,8 @@ def count(name: str, batch_size: int, draws: int) -> dict[str, Any]:
     """Operations a step of a case: the median over drawn ensembles, the most, and the kinds' means."""
     import tensorflow as tf
 
-    from benchmarks.supernet_cases import batch
-    from benchmarks.supernet_worker import make_step
+    from benchmarks.parts.supernet_cases import batch
+    from benchmarks.parts.supernet_worker import make_step
     from neas_tf.supernet.switches import safe_switches
 
     case = dataclasses.replace(CASES[name], batch_size=batch_size)

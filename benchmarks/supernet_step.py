@@ -19,14 +19,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import command, timing
-from benchmarks.supernet_cases import CASES, Case
-from benchmarks.workers import Worker, workers
+from benchmarks.parts import command, timing
+from benchmarks.parts.supernet_cases import CASES, Case
+from benchmarks.parts.workers import Worker, workers
 from neas_tf.common.console import say
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
 
-OURS, TORCH = "benchmarks.supernet_worker", "benchmarks.torch_supernet"
+OURS, TORCH = "benchmarks.parts.supernet_worker", "benchmarks.parts.torch_supernet"
 TORCH_LAYOUTS = {"torch": "default", "torch_channels_last": "channels_last"}
 LIMIT_RUNS = 3
 

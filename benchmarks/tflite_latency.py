@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command, timing
-from benchmarks.networks import FORMATS, Network, caller, is_prepared, networks, prepare
+from benchmarks.parts import command, timing
+from benchmarks.parts.networks import FORMATS, Network, caller, is_prepared, networks, prepare
 from neas_tf.common.console import bar, native_noise_off, quiet_libraries, say
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.write_report(report, args.output, "tflite_latency", arguments)
         if args.plot:
-            from benchmarks.latency_plot import draw
+            from benchmarks.parts.latency_plot import draw
 
             command.write_plot(draw(report), args.plot)
         say(table(report))

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import exit_code, parser, small_cifar10, write_plot, write_report
-from benchmarks.timing import machine
+from benchmarks.parts.command import exit_code, parser, small_cifar10, write_plot, write_report
+from benchmarks.parts.timing import machine
 from neas_tf.common import console
 from neas_tf.common.errors import NeasError, check
 from neas_tf.common.files import read_json, write_json_atomic

@@ -13,11 +13,8 @@ digits and hardly any epochs, which says only that it works.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
-import os
 import shutil
 import statistics
 import sys
@@ -25,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import small_cifar10
+from benchmarks.parts import command
+from benchmarks.parts.command import small_cifar10
 from neas_tf.common import console
-from neas_tf.common.errors import NeasError, check
+from neas_tf.common.errors import check
 from neas_tf.common.files import read_json, write_json_atomic
 from neas_tf.common.paths import resolve_user_path
 
@@ -142,30 +140,28 @@ def _numbers(text: str, field: str) -> list[float]:
     return numbers
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code, 2 after bad input."""
+    parser = command.parser(__doc__)
     parser.add_argument("--work", required=True, help="folder that keeps everything")
     parser.add_argument("--data_dir", default="", help="TFDS folder with cifar10")
     parser.add_argument("--epochs", default="", help="lengths of the retrainings, with commas")
     parser.add_argument("--seeds", default="", help="with commas")
     parser.add_argument("--quick", action="store_true", help="digits, hardly trained")
-    options = parser.parse_args(argv)
-    try:
-        epochs = _numbers(options.epochs or ("0.2,0.4" if options.quick else "3,6,12,24"), "epochs")
-        check(min(epochs) > 0, "epochs", options.epochs, "more than 0")
-        seeds = [
-            int(s) for s in _numbers(options.seeds or ("0" if options.quick else "0,1,2"), "seeds")
-        ]
+    args = parser.parse_args(arguments)
+
+    def work() -> None:
+        epochs = _numbers(args.epochs or ("0.2,0.4" if args.quick else "3,6,12,24"), "epochs")
+        check(min(epochs) > 0, "epochs", args.epochs, "more than 0")
+        chosen = args.seeds or ("0" if args.quick else "0,1,2")
+        seeds = [int(seed) for seed in _numbers(chosen, "seeds")]
         console.quiet_libraries()
-        work = Path(resolve_user_path(options.work))
-        data_dir = resolve_user_path(options.data_dir) if options.data_dir else ""
-        results = train_all(work, data_dir, seeds, epochs, options.quick)
-    except NeasError as error:
-        console.say(f"{os.path.basename(sys.argv[0])}: {error}")
-        return error.exit_code
-    print(json.dumps(report(results, options.quick), indent=1))
-    return 0
+        folder = Path(resolve_user_path(args.work))
+        data_dir = resolve_user_path(args.data_dir) if args.data_dir else ""
+        results = train_all(folder, data_dir, seeds, epochs, args.quick)
+        command.write_report(report(results, args.quick), args.output, "warm_start", arguments)
+
+    return command.exit_code(work)
 
 
 if __name__ == "__main__":

@@ -281,7 +281,9 @@ class Runner:
         paths = model.output_shape[1]
         batch = run.config.retrain.evaluation_batch
         members = {"tested": (named, paths)}
-        found = measure(members, whole, unit.images, batch, unit.seed, read=lambda x: fit(x).numpy())
+        found = measure(
+            members, whole, unit.images, batch, unit.seed, read=lambda x: fit(x).numpy()
+        )
         return {**found, **found.pop("networks")["tested"]}
 
     def _latency(self, unit: units.Latency) -> dict[str, Any]:

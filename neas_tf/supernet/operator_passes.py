@@ -22,24 +22,36 @@ class Kept(NamedTuple):
 
     Attributes:
       maps: of a convolution: its result before normalisation, the sigmoid of a swish, and what comes
-        out; of squeeze-excite: mean, hidden values, sixfold gate, and what comes out.
+        out, where that has an activation or another step follows; of squeeze-excite: mean, hidden
+        values, sixfold gate. What comes out of that is a product away, and the largest map of all.
       norms: what the gradient of a batch normalisation needs besides.
 
     Of MBConv k3e4 (expand, depthwise, squeeze-excite, project): maps are
-    (expand: conv, gate, out), (depthwise: conv, gate, out), (squeeze-excite: mean, hidden, gate,
-    out), (project: conv, out), norms three tensors for each of the three normalisations.
+    (expand: conv, gate, out), (depthwise: conv, gate, out), (squeeze-excite: mean, hidden, gate),
+    (project: conv), norms three tensors for each of the three normalisations.
     """
 
     maps: list[tf.Tensor]
     norms: list[tf.Tensor]
 
 
-def kept_sizes(step: Step) -> list[tuple[int, ...]]:
+def kept_sizes(step: Step, is_last: bool) -> list[tuple[int, ...]]:
     """Sizes of the maps that are kept of a step, without the batch: (H, W, C) or (C,)."""
-    full = (*step.out_size, step.c_out)
     if step.kind == "squeeze_excite":
-        return [(step.c_out,), (squeeze_width(step.c_out),), (step.c_out,), full]
-    return [full] * (3 if step.activation == "swish" else 2)
+        return [(step.c_out,), (squeeze_width(step.c_out),), (step.c_out,)]
+    count = 1 + (step.activation == "swish") + _keeps_output(step, is_last)
+    return [(*step.out_size, step.c_out)] * count
+
+
+def _keeps_output(step: Step, is_last: bool) -> bool:
+    """Whether what a convolution's step gives is kept: for its activation's gradient, or as an input."""
+    return not is_last or step.activation in ("swish", "relu")
+
+
+def _sizes(stack: Stack) -> list[list[tuple[int, ...]]]:
+    """`kept_sizes` of each step."""
+    steps = stack.steps[0]
+    return [kept_sizes(step, step is steps[-1]) for step in steps]
 
 
 class KeptSlots:
@@ -64,7 +76,7 @@ class KeptSlots:
         for stack in stacks:
             taken: set[int] = set()
             own = self._of[stack.name] = []
-            for size in (size for step in stack.steps[0] for size in kept_sizes(step)):
+            for size in itertools.chain(*_sizes(stack)):
                 slot = self._free(size, taken)
                 taken.add(slot)
                 own.append((slot, size))
@@ -229,14 +241,15 @@ class Forward(_Member):
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """The operator's output (B, H, W, C), without the residual connection."""
-        for number, step in enumerate(self.stack.steps[0]):
+        steps = self.stack.steps[0]
+        for number, step in enumerate(steps):
             if step.kind == "squeeze_excite":
                 x = self._squeeze(x)
             else:
-                x = self._convolve(x, step, number)
+                x = self._convolve(x, step, number, step is steps[-1])
         return x
 
-    def _convolve(self, x, step, number):
+    def _convolve(self, x, step, number, is_last):
         function = (
             convolutions.convolve_channels if step.kind == "depthwise" else convolutions.convolve
         )
@@ -256,13 +269,14 @@ class Forward(_Member):
             self.kept.maps.append(gate)
         elif step.activation == "relu":
             y = tf.nn.relu(y)
-        self.kept.maps.append(y)
+        if _keeps_output(step, is_last):
+            self.kept.maps.append(y)
         return y
 
     def _squeeze(self, x):
-        kept = functional.squeeze_excite(x, *map(self.weight, SQUEEZE))
+        *kept, y = functional.squeeze_excite(x, *map(self.weight, SQUEEZE))
         self.kept.maps.extend(kept)
-        return kept[-1]
+        return y
 
 
 class Backward(_Member):
@@ -276,11 +290,12 @@ class Backward(_Member):
         """The gradient by x."""
         steps, inputs, groups = self.stack.steps[0], [x], []
         maps, norms = iter(self._kept.maps), iter(self._kept.norms)
-        for step in steps:
-            own = list(itertools.islice(maps, len(kept_sizes(step))))
+        for step, sizes in zip(steps, _sizes(self.stack), strict=True):
+            own = list(itertools.islice(maps, len(sizes)))
             reserve = list(itertools.islice(norms, 3)) if step.has_batch_norm else []
             groups.append((own, reserve))
-            inputs.append(own[-1])
+            is_gated = step.kind == "squeeze_excite"
+            inputs.append(inputs[-1] * functional.gate(own[-1]) if is_gated else own[-1])
         for number in reversed(range(len(steps))):
             step, x, (own, reserve) = steps[number], inputs[number], groups[number]
             if step.kind == "squeeze_excite":
@@ -308,12 +323,12 @@ class Backward(_Member):
         return tf.concat(pieces, 0)
 
     def _normalise_back(self, dy, step, own, reserve):
-        result, *_, y = own
+        result, *rest = own
         if step.activation == "swish":
-            gate = own[1]
+            gate, y = rest
             dy = dy * (gate + (y - y * gate))
         elif step.activation == "relu":
-            dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
+            dy = tf.raw_ops.ReluGrad(gradients=dy, features=rest[-1])
         name = f"{step.role}_bn"
         dy, dgamma, dbeta = functional.normalise_batch_gradient(
             dy, result, self.weight(f"{name}/gamma"), reserve
@@ -333,7 +348,7 @@ class Backward(_Member):
         return dx
 
     def _squeeze_back(self, dy, x, own):
-        mean, hidden, bounded, _ = own
+        mean, hidden, bounded = own
         reduce, _, expand, _ = (tf.cast(self.weight(role), x.dtype) for role in SQUEEZE)
         dgate = tf.reduce_sum(dy * x, [1, 2])
         dlinear = tf.raw_ops.Relu6Grad(gradients=dgate * (1.0 / 6.0), features=bounded)

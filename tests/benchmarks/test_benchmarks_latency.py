@@ -8,8 +8,9 @@ import subprocess
 import pytest
 import warm
 
-from benchmarks import networks, tflite_latency
-from benchmarks.latency_plot import draw
+from benchmarks import tflite_latency
+from benchmarks.parts import networks
+from benchmarks.parts.latency_plot import draw
 from neas_tf.common.paths import project_file
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.ensemble.rewrites import MOBILE_REWRITES, NO_REWRITES

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import supernet_step
-from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
-from benchmarks.workers import workers
+from benchmarks.parts.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
+from benchmarks.parts.workers import workers
 from neas_tf.common.errors import NeasError
 from neas_tf.cost.cost_table import CostTable
 from neas_tf.space.search_space import SearchSpace
@@ -34,7 +34,7 @@ def test_cases_are_the_papers_space_at_other_sizes():
 
 @needs_torch
 def test_the_other_supernet_has_our_parameters():
-    from benchmarks.torch_supernet import Supernet
+    from benchmarks.parts.torch_supernet import Supernet
 
     for case in (TINY, CASES["k1"]):
         table = CostTable(case.space)
@@ -47,7 +47,7 @@ def test_the_other_supernet_has_our_parameters():
 def test_the_other_supernet_moves_only_what_was_drawn_and_divides_the_trunks_gradient():
     import torch
 
-    from benchmarks.torch_supernet import Supernet, make_optimizer, train_step
+    from benchmarks.parts.torch_supernet import Supernet, make_optimizer, train_step
 
     torch.manual_seed(0)
     model = Supernet(TINY.space, 2).train()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import timing
+from benchmarks.parts import timing
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""A worker of `benchmarks.workers` without any library: python -m tests.support.echo_worker."""
+"""A worker of `benchmarks.parts.workers` without any library: python -m tests.support.echo_worker."""
 
 import os
 import sys
 import time
 
-from benchmarks.workers import serve
+from benchmarks.parts.workers import serve
 
 
 def busy(seconds):

@@ -1,6 +1,6 @@
 """Steps of the supernet and a generation of the search on a device: a worker of `device_check`.
 
-python -m benchmarks.device_worker CASE
+python -m benchmarks.parts.device_worker CASE
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.supernet_cases import CASES, batch
-from benchmarks.supernet_worker import make_step
-from benchmarks.workers import peak_memory_gb, serve
+from benchmarks.parts.supernet_cases import CASES, batch
+from benchmarks.parts.supernet_worker import make_step
+from benchmarks.parts.workers import peak_memory_gb, serve
 
 _CALIBRATION, _VALIDATION = 64, 128  # images of the search
 

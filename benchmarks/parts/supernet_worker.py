@@ -1,6 +1,6 @@
 """The supernet's training step in TensorFlow: a worker of `benchmarks.supernet_step`.
 
-    python -m benchmarks.supernet_worker CASE
+    python -m benchmarks.parts.supernet_worker CASE
 
 What is timed is the project's own `SupernetTask.train_step` with the optimizer that the supernet's
 stage makes, in one `tf.function`, on a batch in memory.
@@ -16,8 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Case, batch
-from benchmarks.workers import peak_memory_gb, serve
+from benchmarks.parts.supernet_cases import (
+    CASES,
+    LEARNING_RATE,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    Case,
+    batch,
+)
+from benchmarks.parts.workers import peak_memory_gb, serve
 
 _SIZE, _CHANNELS, _BATCH = 28, 256, 16  # of the convolution that shows what the machine can do
 LIMIT_MACS = _BATCH * _SIZE * _SIZE * _CHANNELS * _CHANNELS

@@ -4,7 +4,7 @@ What the supernet's step is compared with. The forward pass picks the drawn modu
 without a gradient are skipped by the optimizer (`zero_grad(set_to_none=True)`), and a hook divides
 the gradient that enters the shared trunk by K.
 
-    python -m benchmarks.torch_supernet CASE (default | channels_last)
+    python -m benchmarks.parts.torch_supernet CASE (default | channels_last)
 
 is a worker of `benchmarks.supernet_step`.
 """
@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
-from benchmarks.workers import peak_memory_gb, serve
+from benchmarks.parts.supernet_cases import CASES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, batch
+from benchmarks.parts.workers import peak_memory_gb, serve
 from neas_tf.space.search_space import SearchSpace
 
 

@@ -1,0 +1,1 @@
+"""What the programs share: arguments, processes that take turns, cases, pictures."""
