@@ -284,7 +284,7 @@ class Runner:
         found = measure(
             members, whole, unit.images, batch, unit.seed, read=lambda x: fit(x).numpy()
         )
-        return {**found, **found.pop("networks")["tested"]}
+        return found.pop("networks")["tested"] | found
 
     def _latency(self, unit: units.Latency) -> dict[str, Any]:
         run = self._run(unit.training)

@@ -185,6 +185,7 @@ def test_the_other_kinds_of_units(config_file, whole, monkeypatch):
     # Corrupted at 32², read at the 8² of the digits.
     monkeypatch.setattr(counting, "corrupted", lambda image, *_: 255 - image)
     robust = runner(Robustness(0, "{}", training, 20, (32, 32)))
+    assert set(robust) == {"examples", "seed", "kinds", "severities", "ensemble", "paths"}
     assert robust["examples"] == 20 and np.shape(robust["ensemble"]["errors"]) == (15, 5)
     assert len(robust["paths"]) == 2 and len(set(np.ravel(robust["ensemble"]["errors"]))) == 1
     # A search under latency, with a table that is made up where measuring takes minutes.
