@@ -381,6 +381,9 @@ def test_recipes_by_hand():
         [f"{factor * less[key][end]:+.2f}" for end in ("value", "low", "high")]
         for key, factor in (("score", 100), ("partial", 1))
     )
+    by_fitness = made.tables[1]
+    assert by_fitness.columns[:3] == ("recipe", "fitness", "supernets")
+    assert by_fitness.rows[0][:3] == ("base", "accuracy", "1")
     (sentence,) = made.sentences
     assert sentence == (
         f"zero gamma against the base in the same CPU time: {score[0]} points of mean accuracy (95 % "
@@ -388,6 +391,14 @@ def test_recipes_by_hand():
         f"over the ensembles {partial[1]} to {partial[2]}); one seed."
     )
     assert "+10.00 points" in sentence and "+2.00 partial" in sentence
+    # A seed that the base has not is not counted.
+    both = toy_plan(seeds=(0, 1), resamples=50)
+
+    def base_once(unit):
+        is_base = isinstance(unit, Scores) and "zero_init" not in unit.supernet.settings
+        return None if is_base and unit.seed == 1 else lookup(unit)
+
+    assert recipes.report(both, base_once).sentences[0].endswith("; one seed.")
 
 
 @pytest.mark.parametrize(

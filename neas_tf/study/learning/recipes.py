@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,12 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         if rows := ranking_by_fitness(scored, truth, max(1, plan.settings.resamples // 10)):
             by_fitness[name] = rows
     for name in plan.settings.recipes:
-        values[name]["less_base"] = _less_base(plan, values[name], values[BASE], truth)
+        seeds = [seed for seed in values[name]["scores"] if seed in values[BASE]["scores"]]
+        values[name]["compared_seeds"] = seeds
+        values[name]["less_base"] = _less_base(plan, seeds, values[name], values[BASE], truth)
     sentences = [_words(name, values[name]) for name in plan.settings.recipes]
     judged = f"{len(truth)} ensembles, {chosen.name}, {epochs_of(chosen, plan):g} epochs"
-    tables = [_table(values, judged), table_by_fitness(by_fitness, "supernets")]
+    tables = [_table(values, judged), table_by_fitness(by_fitness, "recipe")]
     tables += [_table_differences(values), _table_seeds(values)]
     pictures = {}
     if any("partial" in own for row in values.values() for own in row["by_seed"].values()):
@@ -154,16 +156,19 @@ def _intervals(
 
 
 def _less_base(
-    plan: Plan, row: Mapping[str, Any], base: Mapping[str, Any], truth: Mapping[str, Any]
+    plan: Plan,
+    seeds: Sequence[int],
+    row: Mapping[str, Any],
+    base: Mapping[str, Any],
+    truth: Mapping[str, Any],
 ) -> dict[str, dict[str, float]]:
-    """Intervals of the difference, over the seeds that both have; {} while there are none."""
-    seeds = [seed for seed in row["scores"] if seed in base["scores"]]
+    """Intervals of the difference over the seeds that both have; {} while there are none."""
     ours, theirs = ([side["scores"][seed] for seed in seeds] for side in (row, base))
     return _intervals(plan, ours, truth, theirs)
 
 
 def _words(name: str, row: Mapping[str, Any]) -> str:
-    less, count = row["less_base"], len(row["scores"])
+    less, count = row["less_base"], len(row["compared_seeds"])
     if not less:
         return f"{name}: too little is done to compare it with the base."
     text = []
