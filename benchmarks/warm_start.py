@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parts import command
-from benchmarks.parts.command import small_cifar10
 from neas_tf.common import console
 from neas_tf.common.errors import check
 from neas_tf.common.files import read_json, write_json_atomic
@@ -51,7 +50,7 @@ def config_of(seed: int, data_dir: str, quick: bool) -> Any:
 
     if quick:
         return load_config("neas_quickstart", params_override=_QUICK | {"seed": seed})
-    settings = small_cifar10(data_dir) | {"seed": seed}
+    settings = command.small_cifar10(data_dir) | {"seed": seed}
     return load_config("neas_cifar10", params_override=settings)
 
 

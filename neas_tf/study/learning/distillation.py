@@ -12,7 +12,7 @@ from neas_tf.space.architecture import Architecture
 from neas_tf.study.reporting import Report, accuracies_picture, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.truth.winners import chance_set, winners_search
+from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
 from neas_tf.study.units import Found, Lookup, Taught, Training, Unit, found
 
 TITLE = "Distillation: what a teacher gives a retraining"
@@ -51,10 +51,10 @@ def teacher(plan: Plan) -> Training:
 
 def trainings(plan: Plan, seed: int) -> dict[str, Training]:
     """By name, of one seed: what the first search of `winners` finds; {} without equal MACs."""
-    chance, chosen = chance_set(plan), plan.settings.winners
+    chance = chance_set(plan)
     if chance is None:
         return {}
-    ensemble = Found(winners_search(plan, chosen.recipes[0], chosen.fitness[0], seed))
+    ensemble = Found(first_search(plan, seed))
     plain = plan.training(seed, ensemble, retrain=dict(chance.retrain))
     how = dict(plan.settings.distillation)
     each = {**chance.retrain, "distillation": {**how, "teacher": _PATHS}}
@@ -74,7 +74,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Table and sentences, of what is done."""
     if chance_set(plan) is None:
-        return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
+        return nothing_to_compare()
     results: dict[str, list[Any]] = {}
     for seed in plan.seeds:
         for name, training in trainings(plan, seed).items():

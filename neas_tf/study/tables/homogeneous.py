@@ -22,9 +22,7 @@ _HETERO = "hetero"
 
 def _variants(plan: Plan, seed: int) -> dict[str, Training]:
     search = plan.search(plan.supernet(seed))
-    split = plan.settings.max_split
-    if split < 0:
-        split = max(plan.space.min_split, plan.space.num_layers - 2)
+    split = plan.max_split
     result = {
         f"homo (path {path + 1})": plan.training(seed, Found(search, split, mirror=path))
         for path in range(plan.base["num_paths"])

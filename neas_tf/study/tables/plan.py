@@ -58,6 +58,12 @@ class Plan:
         """MACs of the studies with several budgets, rising."""
         return tuple(sorted(self.settings.budgets or (self.budget,)))
 
+    @property
+    def max_split(self) -> int:
+        """Latest split point of ensembles whose paths shall have layers of their own."""
+        split = self.settings.max_split
+        return split if split >= 0 else max(self.space.min_split, self.space.num_layers - 2)
+
     def supernet(self, seed: int, **settings: Any) -> Supernet:
         """A supernet with these settings over the base's."""
         return Supernet(seed, self._text(settings))

@@ -14,7 +14,7 @@ from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.tables.sharing import APART
-from neas_tf.study.truth.winners import chance_set, winners_search
+from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
 from neas_tf.study.truth.worth import single_search
 from neas_tf.study.units import Found, Lookup, Robustness, Training, Uncertain, Unit, found
 from neas_tf.uncertainty.measures import MEASURES
@@ -35,11 +35,7 @@ def trainings(plan: Plan, seed: int) -> dict[str, Training]:
     chance = chance_set(plan)
     if chance is None:
         return {}
-    chosen, num_paths = plan.settings.winners, plan.base["num_paths"]
-    search = winners_search(plan, chosen.recipes[0], chosen.fitness[0], seed)
-    split = plan.settings.max_split
-    if split < 0:
-        split = max(plan.space.min_split, plan.space.num_layers - 2)
+    search, split, num_paths = first_search(plan, seed), plan.max_split, plan.base["num_paths"]
     settings = {"retrain": dict(chance.retrain)}
     result = {HETERO: plan.training(seed, Found(search, split), **settings)}
     single = Found(single_search(plan, seed))
@@ -74,7 +70,7 @@ def rounds(plan: Plan) -> list[list[Unit]]:
 def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables, sentences and pictures, of what is done."""
     if chance_set(plan) is None:
-        return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
+        return nothing_to_compare()
     sure: dict[str, list[dict[str, Any]]] = {}
     robust: dict[str, list[dict[str, Any]]] = {}
     for seed in plan.seeds:

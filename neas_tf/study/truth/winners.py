@@ -43,6 +43,17 @@ def winners_search(plan: Plan, recipe: str, fitness: str, seed: int) -> Search:
     return plan.search(plan.recipe_supernet(seed, recipe), **bounds)
 
 
+def first_search(plan: Plan, seed: int) -> Search:
+    """That of the first recipe and fitness, which other studies take what is found from."""
+    chosen = plan.settings.winners
+    return winners_search(plan, chosen.recipes[0], chosen.fitness[0], seed)
+
+
+def nothing_to_compare() -> Report:
+    """The report of a study that needs ensembles of equal MACs, where there are none."""
+    return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
+
+
 def _trainings(plan: Plan, search: Search, rank: int, chance: TruthSet) -> list[Training]:
     ensemble = Found(search, rank=rank)
     return [plan.training(seed, ensemble, retrain=chance.retrain) for seed in chance.seeds]
@@ -70,7 +81,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     """Tables, sentences and the picture, of what is done."""
     chance = chance_set(plan)
     if chance is None:
-        return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
+        return nothing_to_compare()
     truth = truth_of({key: chance.trainings(plan, key) for key in chance.ensembles}, lookup)
     random = [row["accuracy"] for row in truth.values()]
     kinds = {

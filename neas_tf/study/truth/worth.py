@@ -14,7 +14,7 @@ from neas_tf.study.statistics import Mean, ranking_words
 from neas_tf.study.tables.paths import removed_at_a_time
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.sets import TruthSet, epochs_of, macs_bounds
-from neas_tf.study.truth.winners import chance_set, winners_search
+from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
 from neas_tf.study.units import (
     Costs,
     Found,
@@ -51,12 +51,11 @@ def contenders(plan: Plan, seed: int) -> dict[str, Contender]:
     The search is the first of `winners`. That of K = 1 has a supernet of the same epochs, and drops
     the same share of combinations; a random ensemble is the set's with the number of the seed.
     """
-    chance, chosen = chance_set(plan), plan.settings.winners
+    chance = chance_set(plan)
     if chance is None:
         return {}
-    recipe, fitness = chosen.recipes[0], chosen.fitness[0]
     settings = {"retrain": dict(chance.retrain)}
-    winner = Found(winners_search(plan, recipe, fitness, seed))
+    winner = Found(first_search(plan, seed))
     training = plan.training(seed, winner, **settings)
     total = _costs(training)
     random = chance.ensembles[seed % len(chance.ensembles)]
@@ -112,7 +111,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     """Table, sentences and the picture, of what is done."""
     chance = chance_set(plan)
     if chance is None:
-        return Report({}, (), ("There is no set of equal MACs: study.truth.macs is not set.",))
+        return nothing_to_compare()
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in plan.seeds:
         for name, contender in contenders(plan, seed).items():
