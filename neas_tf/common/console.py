@@ -194,7 +194,6 @@ def bar(
         file=_Lines(sys.stderr),
         position=0,
         ascii=False,
-        ncols=100,
         mininterval=LOG_INTERVAL,
         maxinterval=3 * LOG_INTERVAL,
         delay=1e-9,  # no line before the first unit
