@@ -74,6 +74,19 @@ _REMOVED = {
     },
 }
 
+# What a setting was before it was one, where its default is another: `params.yaml` of old runs lacks it.
+_FORMER = {"search": {"fitness": "accuracy"}}
+
+
+def with_former(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, nested, with what was so before there was a setting for it."""
+    return {
+        name: {**_FORMER[name], **value}
+        if name in _FORMER and isinstance(value, Mapping)
+        else value
+        for name, value in settings.items()
+    }
+
 
 def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, nested, without those that are no more, as files of old runs have them.

@@ -13,7 +13,7 @@ from official.modeling import hyperparams
 
 from neas_tf.common.errors import NeasError, shown, unknown_name
 from neas_tf.common.files import check_plain
-from neas_tf.common.moved import without_removed
+from neas_tf.common.moved import with_former, without_removed
 from neas_tf.common.yaml_text import (
     MOST_BYTES,
     check_no_comment,
@@ -32,8 +32,9 @@ _OPENING = ("[", "{", ",", ":")  # after these a value begins, inside brackets
 
 
 def load_file(path: str) -> dict[str, Any]:
-    """The settings in a YAML file."""
-    return _nested(load_yaml_file(path, "config_file"), "config_file")
+    """The settings in a YAML file; those of a run (`params.yaml`) mean what they meant then."""
+    settings = _nested(load_yaml_file(path, "config_file"), "config_file")
+    return with_former(settings) if os.path.basename(path) == "params.yaml" else settings
 
 
 def parse_override(text: str | Mapping[str, Any] | None) -> dict[str, Any]:

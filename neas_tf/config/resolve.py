@@ -124,7 +124,7 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
 
 def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
     """The data with what a stage overrides of their augmentation."""
-    names = ("augment", "auto_augment", "rand_augment")
+    names = ("augment", "auto_augment", "rand_augment", "cutout")
     changes = {name: getattr(stage, name) for name in names if getattr(stage, name)}
     if not changes:
         return info

@@ -16,6 +16,7 @@ from neas_tf.common.errors import check
 from neas_tf.config.distillation import DistillationConfig, SupernetDistillationConfig
 from neas_tf.config.export_settings import ExportConfig
 from neas_tf.data.data_config import DataConfig
+from neas_tf.search.fitness import LOG_LIKELIHOOD
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space.search_space import PAPER_STAGES, SearchSpace
@@ -111,7 +112,7 @@ class StageConfig(hyperparams.Config):
       batch_size: global, over all replicas.
       weight_decay: of kernels, never of biases, gamma or beta.
       label_smoothing: of the targets.
-      augment, auto_augment, rand_augment: overrides the key of `data` for this stage.
+      augment, auto_augment, rand_augment, cutout: overrides the key of `data` for this stage.
       on_divergence: what happens when the loss explodes or is not finite: stop, or rollback to the
         last checkpoint with a lower learning rate.
       rollback_rate_factor: on the learning rate, with each rollback.
@@ -129,6 +130,7 @@ class StageConfig(hyperparams.Config):
     augment: str = ""
     auto_augment: str = ""
     rand_augment: int = 0
+    cutout: int = 0
     on_divergence: str = "stop"
     rollback_rate_factor: float = 0.5
     max_rollbacks: int = 3
@@ -216,7 +218,7 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
-      fitness: what counts as better: accuracy (the paper's), log_likelihood, log_likelihood_calibrated,
+      fitness: what counts as better: log_likelihood, accuracy (the paper's), log_likelihood_calibrated,
         log_likelihood_mixture, ranks, or halving (docs/method.md, Search); all numbers are recorded.
       objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
         and are kept in search/pareto.json; the winner is the most accurate one all the same.
@@ -248,7 +250,7 @@ class SearchConfig(hyperparams.Config):
     """
 
     method: str = SearchSettings.method
-    fitness: str = SearchSettings.fitness
+    fitness: str = LOG_LIKELIHOOD
     objective: str = SearchSettings.objective
     pareto_cost: str = SearchSettings.pareto_cost
     pareto_objectives: list[str] = dataclasses.field(

@@ -78,7 +78,7 @@ def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[
     classes, wanted = dataset.num_classes, info.space.num_classes
     check(classes == wanted, "--model_dir", f"data with {classes} classes", f"{wanted} classes")
     check_same_classes(dataset, info)
-    names = ("augment", "auto_augment", "rand_augment", "label_smoothing")
+    names = ("augment", "auto_augment", "rand_augment", "cutout", "label_smoothing")
     given = _params(model_dir).get("retrain") or {}
     stage = StageConfig()
     stage.override({name: given[name] for name in names if name in given})

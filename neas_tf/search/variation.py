@@ -34,6 +34,8 @@ COST, DISAGREEMENT = "cost", "disagreement"
 class SearchSettings:
     """Hyperparameters of Algorithm 2: those of `SearchConfig` of the same names, and their defaults.
 
+    But for the fitness, which is the paper's here.
+
     Attributes:
       crossover, mutation: children by each in a generation; None is half of the population, or
         what the other one leaves of it.

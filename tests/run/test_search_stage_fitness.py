@@ -109,7 +109,7 @@ def test_numbers_are_in_the_report_whatever_the_fitness(tmp_path, fake, fitness)
 
 
 def test_a_search_by_accuracy_is_as_before(tmp_path, fake):
-    run = give_supernet(opened(tmp_path, ""))
+    run = give_supernet(opened(tmp_path, "search.fitness=accuracy"))
     with run.writing():
         search_stage.search(*run.inputs)
     state = json.loads(run.folder("search", "state.json").read_text())
