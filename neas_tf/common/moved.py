@@ -75,15 +75,13 @@ _REMOVED = {
 }
 
 # What a setting was before it was one, where its default is another: `params.yaml` of old runs lacks it.
-_FORMER = {"search": {"fitness": "accuracy"}}
+FORMER = {"search": {"fitness": "accuracy"}}
 
 
 def with_former(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run, nested, with what was so before there was a setting for it."""
     return {
-        name: {**_FORMER[name], **value}
-        if name in _FORMER and isinstance(value, Mapping)
-        else value
+        name: {**FORMER[name], **value} if name in FORMER and isinstance(value, Mapping) else value
         for name, value in settings.items()
     }
 

@@ -35,7 +35,6 @@ _HARMLESS |= {"on_divergence", "rollback_rate_factor", "max_rollbacks", "max_los
 _BEFORE: dict[str, dict[str, Any]] = {
     "supernet": {
         "init": "",
-        "cutout": 0,
         "zero_init_residual": False,
         "draws_per_step": 1,
         "sandwich": False,
@@ -43,7 +42,6 @@ _BEFORE: dict[str, dict[str, Any]] = {
     },
     "retrain": {
         "init": SCRATCH,
-        "cutout": 0,
         "freeze_epochs": 0.0,
         "trunk_rate_factor": 1.0,
         "calibrate": False,

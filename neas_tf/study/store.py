@@ -19,7 +19,7 @@ from typing import Any
 from neas_tf.common.errors import NeasError
 from neas_tf.common.files import check_same, difference, read_json, write_json_atomic
 from neas_tf.common.folder_lock import is_leftover
-from neas_tf.common.moved import with_former, without_removed
+from neas_tf.common.moved import FORMER, without_removed
 from neas_tf.common.paths import check_local_path
 from neas_tf.study.units import Result, Unit, found
 
@@ -91,7 +91,8 @@ class Store:
         self._digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _check(self, found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        completed = _completed(with_former(without_removed(found)), self._base, defaults)
+        completed = _completed(without_removed(found), self._base, FORMER)
+        completed = _completed(completed, self._base, defaults)
         remedy = "the same settings, or another folder"
         where = f"model_dir: {str(self.folder)!r}"
         check_same(where, "set of studies", completed, self._base, remedy)

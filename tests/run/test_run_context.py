@@ -147,6 +147,8 @@ def strategy() -> tf.distribute.Strategy:
         ),
         ("retrain.augment=crop", "retrain: data.augment: unknown name 'crop'"),
         ("retrain.auto_augment=v9", "retrain: data.auto_augment: unknown name 'v9'"),
+        ("retrain.cutout=-1", "retrain: data.cutout: received -1"),
+        ("data.augment=none,supernet.cutout=4", "supernet: data.augment: received 'none'"),
         ("shrink.metric=diversty", "Did you mean 'diversity'"),
         ("shrink.num_samples=0", "shrink.num_samples"),
         ("shrink.images=0", "shrink.images"),

@@ -280,3 +280,13 @@ def test_studies_begun_before_a_setting_existed_go_on_with_its_default(tmp_path)
     assert Store(tmp_path, newer, newer).get(UNITS[0]) == {"x": 1}
     with pytest.raises(NeasError, match=r"another set of studies \(shrink.new: was 1, is 2\)"):
         Store(tmp_path, {**BASE, "shrink": {**newer["shrink"], "new": 2}}, newer)
+
+
+def test_studies_begun_before_there_was_a_fitness_were_by_accuracy(tmp_path):
+    search = {"population": 4}
+    Store(tmp_path, {**BASE, "search": search}).begin()
+    papers = {**BASE, "search": {**search, "fitness": "accuracy"}}
+    todays = {**BASE, "search": {**search, "fitness": "log_likelihood"}}
+    Store(tmp_path, papers, todays)
+    with pytest.raises(NeasError, match=r'search.fitness: was "accuracy", is "log_likelihood"'):
+        Store(tmp_path, todays, todays)
