@@ -16,7 +16,7 @@ from neas_tf.common.errors import check
 from neas_tf.config.distillation import DistillationConfig, SupernetDistillationConfig
 from neas_tf.config.export_settings import ExportConfig
 from neas_tf.data.data_config import DataConfig
-from neas_tf.search.fitness import LOG_LIKELIHOOD
+from neas_tf.search.fitness import CALIBRATED
 from neas_tf.search.variation import SearchSettings
 from neas_tf.shrinking.drops import ShrinkSettings
 from neas_tf.space.search_space import PAPER_STAGES, SearchSpace
@@ -218,8 +218,8 @@ class SearchConfig(hyperparams.Config):
 
     Attributes:
       method: evolution or random.
-      fitness: what counts as better: log_likelihood, accuracy (the paper's), log_likelihood_calibrated,
-        log_likelihood_mixture, ranks, or halving (docs/method.md, Search); all numbers are recorded.
+      fitness: what counts as better: log_likelihood_calibrated, log_likelihood,
+        log_likelihood_mixture, accuracy (the paper's), ranks, or halving (docs/method.md, Search); all numbers are recorded.
       objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
         and are kept in search/pareto.json; the winner is the most accurate one all the same.
       pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
@@ -250,7 +250,7 @@ class SearchConfig(hyperparams.Config):
     """
 
     method: str = SearchSettings.method
-    fitness: str = LOG_LIKELIHOOD
+    fitness: str = CALIBRATED
     objective: str = SearchSettings.objective
     pareto_cost: str = SearchSettings.pareto_cost
     pareto_objectives: list[str] = dataclasses.field(

@@ -19,6 +19,7 @@ from neas_tf.config.parse import (
     parse_override,
     with_stage_shapes,
 )
+from neas_tf.search.fitness import CALIBRATED
 
 
 def one_sentence(error: pytest.ExceptionInfo) -> str:
@@ -301,7 +302,7 @@ def test_experiments_are_the_recipes(tmp_path):
         zero = load_config(name).supernet.zero_init_residual
         assert zero == (name in ("neas_cifar10", "neas_own_data"))
         papers = name == "neas_imagenet"
-        assert load_config(name).search.fitness == ("accuracy" if papers else "log_likelihood")
+        assert load_config(name).search.fitness == ("accuracy" if papers else CALIBRATED)
     for name in ("cifar10_cpu", "cifar10_mobile_cpu"):  # as their published pages were made
         made = load_config("neas_cifar10", [str(config_file(f"{name}.yaml"))])
         assert not made.supernet.zero_init_residual
@@ -318,11 +319,11 @@ def test_experiments_are_the_recipes(tmp_path):
 
 def test_settings_of_old_runs_mean_what_they_meant(tmp_path):
     """Before there was `search.fitness` it was accuracy; only a run's own file says so by its silence."""
-    for name, fitness in (("params.yaml", "accuracy"), ("mine.yaml", "log_likelihood")):
+    for name, fitness in (("params.yaml", "accuracy"), ("mine.yaml", CALIBRATED)):
         (tmp_path / name).write_text("search: {population: 6}\n")
         found = load_config("neas_quickstart", [str(tmp_path / name)]).search
         assert (found.population, found.fitness) == (6, fitness)
-        assert load_config("neas_quickstart", (), "").search.fitness == "log_likelihood"
+        assert load_config("neas_quickstart", (), "").search.fitness == CALIBRATED
     (tmp_path / "params.yaml").write_text("search: {fitness: ranks}\n")
     assert load_config("neas_quickstart", [str(tmp_path / "params.yaml")]).search.fitness == "ranks"
 
