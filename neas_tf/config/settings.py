@@ -221,7 +221,8 @@ class SearchConfig(hyperparams.Config):
       fitness: what counts as better: log_likelihood_calibrated, log_likelihood,
         log_likelihood_mixture, accuracy (the paper's), ranks, or halving (docs/method.md, Search); all numbers are recorded.
       objective: accuracy, or pareto: the ensembles that no other beats in accuracy and cost breed,
-        and are kept in search/pareto.json; the winner is the most accurate one all the same.
+        and are kept in search/pareto.json; the winner is the fittest one all the same. Accuracy is the
+        `fitness` here.
       pareto_cost: macs, params or latency (which needs a `latency_table`), for `objective: pareto`.
       pareto_objectives: accuracy and cost, perhaps with disagreement (of the paths, mean over the
         held-out images; more is better), for `objective: pareto`.

@@ -203,3 +203,12 @@ def test_names_of_files_in_the_c_locale(tmp_path):
         check=False,
     )
     assert done.returncode == 2 and b"\\xe9\\U0001f600.json" in done.stderr, done.stderr
+
+
+def test_a_line_of_a_log_is_whole(capsys):
+    """However long its text is: nobody's terminal cuts it."""
+    text = "loss 0.935, accuracy 66.9%, " * 8 + "waits 0.3% for data"
+    with console.bar("supernet", 3, "steps") as bar:
+        bar.set_postfix_str(text)
+        bar.update(3)
+    assert text in capsys.readouterr().err
