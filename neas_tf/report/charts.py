@@ -9,6 +9,7 @@ import numpy as np
 
 from neas_tf.cost.latency_table import NANOSECONDS, LatencyTable
 from neas_tf.report import style
+from neas_tf.report.parts.quality import BY_ACCURACY, Quality, progress
 from neas_tf.report.reading import METRICS
 from neas_tf.report.run_files import known_numbers, number
 from neas_tf.search.candidate import Candidate
@@ -35,28 +36,29 @@ _STAR = "M0,-1L.24,-.32L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.3
 SCATTER_KEY = "Star: the winner. Line: Pareto front. Dashes: budget. Pale: stopped by a race."
 
 
-def fronts(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
+def fronts(candidates: Sequence[Candidate], quality: Quality = BY_ACCURACY) -> dict[str, list[int]]:
     """Per cost that all candidates state, the indices of its Pareto front."""
     whole = [i for i, c in enumerate(candidates) if c.finished]
     result = {}
     for metric in METRICS:
         costs = [c.costs[metric] for c in candidates if metric in c.costs]
         if whole and len(costs) == len(candidates):
-            accuracies = [candidates[i].accuracy for i in whole]
-            front = pareto_front([costs[i] for i in whole], accuracies)
+            front = pareto_front(
+                [costs[i] for i in whole], [quality.of(candidates[i]) for i in whole]
+            )
             result[metric] = [whole[i] for i in front.tolist()]
     return result
 
 
 def thinned(
-    candidates: Sequence[Candidate], winner: str | None, limit: int
+    candidates: Sequence[Candidate], winner: str | None, limit: int, quality: Quality = BY_ACCURACY
 ) -> tuple[Candidate, ...]:
     """At most about `limit` candidates, by number: fronts, winner, the best, and a spread."""
     if len(candidates) <= limit:
         return tuple(candidates)
-    keep = {i for rows in fronts(candidates).values() for i in rows}
+    keep = {i for rows in fronts(candidates, quality).values() for i in rows}
     keep |= {i for i, c in enumerate(candidates) if c.architecture.key == winner}
-    best = sorted(range(len(candidates)), key=lambda i: -candidates[i].accuracy)
+    best = sorted(range(len(candidates)), key=lambda i: -quality.of(candidates[i]))
     keep |= set(best[: limit // 10])
     rest = [i for i in range(len(candidates)) if i not in keep]
     room = max(limit - len(keep), 1)
@@ -64,7 +66,9 @@ def thinned(
     return tuple(candidates[i] for i in sorted(keep))
 
 
-def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[dict[str, Any]]:
+def candidate_rows(
+    candidates: Sequence[Candidate], winner: str | None, quality: Quality = BY_ACCURACY
+) -> list[dict[str, Any]]:
     """What the charts and the page say of each candidate: the data named `candidates`.
 
     A row has `n` number, `g` generation, `o` origin, `a` accuracy, `key`, the costs, `p` the paths'
@@ -72,7 +76,7 @@ def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[
     it was judged by, where a race of an old search stopped it, `looks` where it had several, and those
     of `NUMBERS` that are known.
     """
-    on = fronts(candidates)
+    on = fronts(candidates, quality)
     rows = []
     for i, c in enumerate(candidates):
         row: dict[str, Any] = {"n": c.number, "g": c.generation, "o": c.origin}
@@ -87,9 +91,12 @@ def candidate_rows(candidates: Sequence[Candidate], winner: str | None) -> list[
 
 
 def scatter_chart(
-    metric: str, rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]
+    metric: str,
+    rows: Sequence[Mapping[str, Any]],
+    budget: Mapping[str, Any],
+    quality: Quality = BY_ACCURACY,
 ) -> dict[str, Any]:
-    """Accuracy against a cost. Its parameters: `chosen`, a number; `pick`, the point clicked at.
+    """Accuracy, or what the search asked for, against a cost. Its parameters: `chosen`, a number; `pick`, the point clicked at.
 
     It refers to the rows (`candidate_rows`) as the data `candidates`; bounds near them are drawn.
     """
@@ -103,7 +110,7 @@ def scatter_chart(
         scale=alt.Scale(zero=False, padding=10, nice=False),
         axis=alt.Axis(title=LABELS[metric], labelExpr=style.MILLIONS, tickCount=6, grid=False),
     )
-    y = alt.Y("a:Q", scale=alt.Scale(zero=False), axis=style.percent_axis("accuracy in the search"))
+    y = alt.Y(f"{quality.field}:Q", scale=alt.Scale(zero=False), axis=quality.axis())
     base = alt.Chart(alt.NamedData(name="candidates")).encode(x=x, y=y)
     front = base.transform_filter(f"indexof(datum.f, '{metric}') >= 0")
     origins = ["random", "crossover", "mutation"]
@@ -153,14 +160,16 @@ def _near(metric: str, rows: Sequence[Mapping[str, Any]], budget: Mapping[str, A
     return [v for v in values if min(costs) - span < v < max(costs) + span]
 
 
-def progress_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy by number of candidates: each, the best so far, and the mean of the best."""
+def progress_chart(
+    rows: Sequence[Mapping[str, Any]], quality: Quality = BY_ACCURACY
+) -> dict[str, Any]:
+    """Quality by number of candidates: each, the best so far, and the mean of the best."""
     import altair as alt
 
     # One that a race stopped is neither the best nor of the best.
-    accuracy = np.array([0.0 if "r" in row else row["a"] for row in rows])
+    values = np.array([-np.inf if "r" in row else row[quality.field] for row in rows])
     top = 50 if len(rows) >= 100 else max(1, min(10, len(rows) // 4))
-    best, mean = progress(accuracy, top)
+    best, mean = progress(values, top)
     names = ["best so far", *([f"mean of the {top} best"] if top > 1 else [])]
     lines = [
         {"x": rows[i]["n"], "s": name, "v": round(float(values[i]), 6)}
@@ -169,7 +178,7 @@ def progress_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if np.isfinite(values[i]) and (i + 1 == len(rows) or i == 0 or values[i] != values[i - 1])
     ]
     axis = alt.Axis(title="candidates scored", tickMinStep=1, format="d", grid=False)
-    scale, title = alt.Scale(zero=False), style.percent_axis("accuracy in the search")
+    scale, title = alt.Scale(zero=False), quality.axis()
     points = alt.Chart(alt.NamedData(name="candidates"))
     data = style.Rows()
     curves = alt.Chart(data.add(lines)).encode(
@@ -181,7 +190,7 @@ def progress_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     )
     layers = [
         points.mark_point(filled=True, size=12, color="@sky", opacity=0.8).encode(
-            x=alt.X("n:Q", axis=axis), y=alt.Y("a:Q", scale=scale, axis=title)
+            x=alt.X("n:Q", axis=axis), y=alt.Y(f"{quality.field}:Q", scale=scale, axis=title)
         ),
         curves.mark_line(interpolate="step-after"),
         curves.transform_filter("datum.x === cursor").mark_point(filled=True, size=50),
@@ -190,28 +199,14 @@ def progress_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return data.layered(layers, "container", 220, cursor)
 
 
-def progress(accuracy: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best accuracy, and mean of the `top` best, among the first 1, 2, …, n candidates; (n,) each.
-
-    The mean is NaN until `top` candidates were scored.
-    """
-    best = np.maximum.accumulate(accuracy)
-    mean = np.full(len(accuracy), np.nan)
-    kept: list[float] = []
-    for i, value in enumerate(accuracy.tolist()):
-        kept = sorted([*kept, value], reverse=True)[:top]
-        if len(kept) == top:
-            mean[i] = sum(kept) / top
-    return best, mean
-
-
 def search_picture(
     candidates: Sequence[Candidate],
     winner: str | None = None,
     budget: Mapping[str, Any] | None = None,
     cost: str | None = None,
+    quality: Quality = BY_ACCURACY,
 ) -> dict[str, Any]:
-    """Two panels: accuracy against cost by generation, and accuracy by number of candidates.
+    """Two panels: quality against cost by generation, and quality by number of candidates.
 
     `cost` is `macs`, `params` or `latency_ns`; by default the predicted latency. Where a candidate has
     none of it, MACs. Bounds of `budget` near the candidates are drawn as lines.
@@ -219,10 +214,10 @@ def search_picture(
     metric = cost or "latency_ns"
     if any(metric not in c.costs for c in candidates):
         metric = "macs"
-    rows = candidate_rows(candidates, winner)
-    left = scatter_chart(metric, rows, budget or {})
-    left |= {"width": 470, "title": "Accuracy against cost"}
-    right = {**progress_chart(rows), "width": 380, "height": 360, "title": "Progress"}
+    rows = candidate_rows(candidates, winner, quality)
+    left = scatter_chart(metric, rows, budget or {}, quality)
+    left |= {"width": 470, "title": f"{quality.name.capitalize()} against cost"}
+    right = {**progress_chart(rows, quality), "width": 380, "height": 360, "title": "Progress"}
     spec = style.together([left, right], 2)
     return {**spec, "datasets": {**spec["datasets"], "candidates": rows}}
 

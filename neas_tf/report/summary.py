@@ -9,6 +9,7 @@ from typing import Any
 
 from neas_tf.cost.latency_table import METRIC as LATENCY
 from neas_tf.cost.latency_table import milliseconds
+from neas_tf.report.parts.quality import NAMES
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import find_key, number
 from neas_tf.search.fitness import ACCURACY, FITNESSES
@@ -305,7 +306,7 @@ def _search_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         if winner is not None and winner != search["best_accuracy"]:
             rows.append(("winner's supernet accuracy", percent(winner)))
         if "fitness" in search:
-            rows.append(("fitness of the search", search["fitness"].replace("_", " ")))
+            rows.append(("fitness of the search", NAMES[search["fitness"]]))
         for name, value in search.get("winner_numbers", {}).items():
             rows.append((f"winner's {name.replace('_', ' ')}", f"{value:.4f}"))
     return rows

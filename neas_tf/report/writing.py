@@ -13,6 +13,7 @@ from neas_tf.common.files import write_bytes_atomic, write_json_atomic, write_te
 from neas_tf.common.folder_lock import is_at_work
 from neas_tf.report import charts, diagram, shrinks, style, tensorboard
 from neas_tf.report.page import PAGE_FILE, write_page
+from neas_tf.report.parts.quality import quality_of
 from neas_tf.report.parts.uncertain import risk_chart
 from neas_tf.report.reading import RunFiles, read_run
 from neas_tf.report.run_files import is_finished
@@ -20,6 +21,7 @@ from neas_tf.report.summary import (
     budget,
     format_markdown,
     format_summary,
+    search_fitness,
     second_objective,
     summarise,
 )
@@ -111,7 +113,8 @@ def _pictures(run: RunFiles, cost: Any) -> Iterator[tuple[str, str, Callable[[],
 
     def search() -> bytes:
         weighed, limits = second_objective(run.params), budget(run.params)
-        chart = charts.search_picture(run.candidates, run.winner_key, limits, weighed)
+        quality = quality_of(search_fitness(run.params), run.candidates)
+        chart = charts.search_picture(run.candidates, run.winner_key, limits, weighed, quality)
         generations = max(c.generation for c in run.candidates) + 1
         note = (
             f"{len(run.candidates):,} candidates, generations: {generations}. {charts.SCATTER_KEY}"

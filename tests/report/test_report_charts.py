@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from neas_tf.common.errors import NeasError
 from neas_tf.report import Candidate, draw_architecture, style
-from neas_tf.report.charts import curve_charts, progress, search_picture, smooth
+from neas_tf.report.charts import curve_charts, search_picture, smooth
+from neas_tf.report.parts.quality import progress
 from neas_tf.report.shrinks import (
     alive_shares,
     pair_states,

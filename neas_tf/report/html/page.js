@@ -138,16 +138,17 @@ NEAS.load()
         view.signal("chosen", chosen().n).runAsync();
         view.addSignalListener("pick", (_, value) => value.n && choose(value.n[0]));
       });
-      const byCost = [...rows].sort((a, b) => a[metric] - b[metric] || a.a - b.a || a.n - b.n);
-      const byAccuracy = [...rows].sort((a, b) => a.a - b.a || a.n - b.n);
+      const quality = run.search.quality.field;
+      const byCost = [...rows].sort((a, b) => a[metric] - b[metric] || a[quality] - b[quality] || a.n - b.n);
+      const byQuality = [...rows].sort((a, b) => a[quality] - b[quality] || a.n - b.n);
       const moved = (list, by) => list[Math.max(0, Math.min(list.length - 1, list.indexOf(chosen()) + by))];
       const moves = {
         ArrowLeft: () => moved(byCost, -1),
         ArrowRight: () => moved(byCost, 1),
-        ArrowUp: () => moved(byAccuracy, 1),
-        ArrowDown: () => moved(byAccuracy, -1),
-        PageUp: () => moved(byAccuracy, 10),
-        PageDown: () => moved(byAccuracy, -10),
+        ArrowUp: () => moved(byQuality, 1),
+        ArrowDown: () => moved(byQuality, -1),
+        PageUp: () => moved(byQuality, 10),
+        PageDown: () => moved(byQuality, -10),
         Home: () => byCost[0],
         End: () => byCost[byCost.length - 1],
       };

@@ -10,6 +10,7 @@ from neas_tf.cost.latency_table import NANOSECONDS, milliseconds
 from neas_tf.report import diagram
 from neas_tf.report.charts import LABELS, SCATTER_KEY
 from neas_tf.report.parts.markup import Charts, Markup, button, card, details, note, table, tag
+from neas_tf.report.parts.quality import NAMES
 from neas_tf.report.summary import count, duration, file_size, percent
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
@@ -92,7 +93,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         )
     else:
         told = "not retrained yet"
-    chosen = f", chosen from {number:,} candidates" if number else ""
+    by = f" by {NAMES[search['fitness']]}" if search and "fitness" in search else ""
+    chosen = f", chosen from {number:,} candidates{by}" if number else ""
     first = f"{_shape(found)}{chosen}: {told}."
     return " ".join([first, *_within(summary["cost"], summary["budget"])])
 
@@ -184,10 +186,12 @@ def _candidates(search: Mapping[str, Any], key: str, charts: Charts) -> list[Mar
         for m in search["metrics"]
     ]
     cost = tag("select", *options, class_="cost", id=f"{key}-cost")
-    parts = [tag("div", tag("label", "Accuracy against", cost), class_="controls")]
+    name = search["quality"]["name"]
+    label = f"{name.capitalize()} against"
+    parts = [tag("div", tag("label", label, cost), class_="controls")]
     for metric in search["metrics"]:
-        label = f"Candidates, accuracy against {LABELS[metric].partition(' (')[0]}"
-        keys = ". Left and right arrow keys walk by cost, up and down by accuracy"
+        label = f"Candidates, {name} against {LABELS[metric].partition(' (')[0]}"
+        keys = f". Left and right arrow keys walk by cost, up and down by {name}"
         chart = charts.add(f"{key}-scatter-{metric}", search["charts"][metric], label + keys)
         chart = Markup(chart.replace('role="img"', 'role="slider"', 1))
         shown = metric == search["cost"]

@@ -13,6 +13,7 @@ from neas_tf.cost.cost_table import CostTable
 from neas_tf.report import charts, shrinks
 from neas_tf.report import summary as numbers
 from neas_tf.report.parts import opening
+from neas_tf.report.parts.quality import Quality, quality_of
 from neas_tf.report.parts.uncertain import risk_chart
 from neas_tf.report.reading import METRICS, RunFiles
 from neas_tf.report.run_files import Shrink, known_numbers, stages
@@ -39,7 +40,8 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
             problems.append(f"{name}: not as expected ({type(error).__name__}: {error}).")
             return otherwise
 
-    shown = charts.thinned(run.candidates, run.winner_key, max_candidates)
+    quality = quality_of(numbers.search_fitness(run.params), run.candidates)
+    shown = charts.thinned(run.candidates, run.winner_key, max_candidates, quality)
     value = {
         "name": summary["name"],
         "verdict": opening.verdict(summary),
@@ -48,7 +50,7 @@ def run_data(run: RunFiles, max_candidates: int = MAX_CANDIDATES) -> dict[str, A
         "stages": stages(run),
         "space": part("space", lambda: _space(run), None),
         "architecture": run.architecture.key if run.architecture else None,
-        "search": part("search", lambda: _search(run, shown), None) if shown else None,
+        "search": part("search", lambda: _search(run, shown, quality), None) if shown else None,
         "shrinks": part("shrinks", lambda: [_shrink(s) for s in shrinks.states(run.shrinks)], []),
         "training": part("metrics", lambda: _training(run), {}),
         "confusion": part("confusion", lambda: confusion_data(run), None),
@@ -77,16 +79,18 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
+def _search(run: RunFiles, shown: Sequence[Candidate], quality: Quality) -> dict[str, Any]:
     """`rows` are those of `charts.candidate_rows`; `start` is the number of the one shown first."""
     metrics = [m for m in METRICS if all(m in c.costs for c in shown)]
-    rows = charts.candidate_rows(shown, run.winner_key)
+    rows = charts.candidate_rows(shown, run.winner_key, quality)
     names = known_numbers(rows)
     retrained = run.architecture.key if run.architecture else None
-    first = max(rows, key=lambda r: (r["key"] == retrained, "w" in r, "r" not in r, r["a"]))
+    first = max(
+        rows, key=lambda r: (r["key"] == retrained, "w" in r, "r" not in r, r[quality.field])
+    )
     objective, limits = second_objective(run.params), budget(run.params)
     # Low, so that a first screen holds it below the picture.
-    scatter = {m: charts.scatter_chart(m, rows, limits) | {"height": 260} for m in metrics}
+    scatter = {m: charts.scatter_chart(m, rows, limits, quality) | {"height": 260} for m in metrics}
     return {
         "total": len(run.candidates),
         "metrics": metrics,
@@ -96,7 +100,8 @@ def _search(run: RunFiles, shown: Sequence[Candidate]) -> dict[str, Any]:
         "rows": rows,
         **({"numbers": names} if names else {}),
         "charts": scatter,
-        "progress": charts.progress_chart(rows),
+        "progress": charts.progress_chart(rows, quality),
+        "quality": quality.words,
     }
 
 

@@ -25,9 +25,9 @@ def search_section(run: Mapping[str, Any], key: str, charts: Charts) -> Markup:
     best = charts.add(
         f"{key}-progress",
         search["progress"],
-        "Best accuracy among the first candidates",
+        f"Best {search['quality']['name']} among the first candidates",
         "candidate",
-        "percent",
+        search["quality"]["form"],
     )
     fronts = [_front(search, metric) for metric in search["metrics"]]
     left, right = tag("div", tag("h3", "Best so far"), best), tag("div", *fronts)
@@ -52,7 +52,7 @@ def _front(search: Mapping[str, Any], metric: str) -> Markup:
     names = [LABELS[m].partition(" (")[0] for m in metrics]
     shown = [name.replace("_", " ") for name in numbers]
     columns = ["candidate", "accuracy", *shown, *names, "generation"]
-    title = f"Pareto front of accuracy and {LABELS[metric].partition(' (')[0]} ({len(front)})"
+    title = f"Pareto front of {search['quality']['name']} and {LABELS[metric].partition(' (')[0]} ({len(front)})"
     return details(title, table(columns, lines, title), shown=metric == search["cost"])
 
 
