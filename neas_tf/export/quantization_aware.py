@@ -33,6 +33,11 @@ _FIXED = {_PIXELS: (0.0, 255.0), "Activation": (0.0, 255 / 256)}
 _LOGITS = re.compile(rf"(path\d+_)?classifier|paths_flat|{PATH_LOGITS}|mean")
 _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
+# A bias is held in 32 bits, in steps of (step of the input) · (step of the kernel). Training leaves some
+# squeeze-excites without effect: kernels and hidden maps of nearly nothing before biases of 4, which would
+# be cut off. With these least ranges biases up to 10 have room, 2³¹ · (2⁻⁶ / 255) · (1e-2 / 127).
+_GATE = re.compile(r"se_(reduce|expand)$")
+_SMALLEST_GATE, _SMALLEST_RANGE = 1e-2, 2.0**-6
 
 
 class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
@@ -41,9 +46,11 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
     Args:
       kind: of the layer. A dense layer has one range, a convolution one for each output channel,
         and so has a depthwise kernel (h, w, c, 1), where tfmot would take one for all of it.
+      least: that a range reaches.
     """
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, least: float):
+        self.least = least
         self.depthwise = kind == "DepthwiseConv2D"
         super().__init__(8, per_axis=kind != "Dense", symmetric=True, narrow_range=True)
 
@@ -55,7 +62,7 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
         kernel = tf.transpose(inputs, [0, 1, 3, 2]) if self.depthwise else inputs
         low, high = weights["min_var"], weights["max_var"]
         if training:
-            reach = _reach(kernel, self.per_axis)
+            reach = _reach(kernel, self.per_axis, self.least)
             low, high = low.assign(-reach), high.assign(reach)
         functions = tf.quantization
         fake = functions.fake_quant_with_min_max_vars
@@ -65,18 +72,18 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
         return tf.transpose(kernel, [0, 1, 3, 2]) if self.depthwise else kernel
 
 
-def _reach(kernel: tf.Tensor, per_axis: bool) -> tf.Tensor:
-    """Largest magnitude, of each last index with `per_axis`.
+def _reach(kernel: tf.Tensor, per_axis: bool, least: float) -> tf.Tensor:
+    """Largest magnitude, `least` or more, of each last index with `per_axis`.
 
     A channel of (nearly) nothing, as pruning leaves some, has a thousandth of the kernel's: devices
     divide by its step, and hold its bias in steps of that size in 32 bits.
     """
     magnitude = tf.abs(kernel)
-    largest = tf.maximum(tf.reduce_max(magnitude), _SMALLEST_KERNEL)
+    largest = tf.reduce_max(magnitude)
     if not per_axis:
-        return largest
+        return tf.maximum(largest, least)
     axes = list(range(len(kernel.shape) - 1))
-    return tf.maximum(tf.reduce_max(magnitude, axes), _SMALLEST_SHARE * largest)
+    return tf.maximum(tf.reduce_max(magnitude, axes), tf.maximum(_SMALLEST_SHARE * largest, least))
 
 
 class _Config(tfmot.quantization.keras.QuantizeConfig):
@@ -89,7 +96,8 @@ class _Config(tfmot.quantization.keras.QuantizeConfig):
         name = _KERNELS.get(self.kind)
         if not name:
             return []
-        return [(getattr(layer, name), _KernelQuantizer(self.kind))]
+        least = _SMALLEST_GATE if _GATE.search(layer.name) else _SMALLEST_KERNEL
+        return [(getattr(layer, name), _KernelQuantizer(self.kind, least))]
 
     def set_quantize_weights(self, layer, quantize_weights):
         for value in quantize_weights:
@@ -191,8 +199,9 @@ def _measure_outputs(
         ranges = wrapper._output_quantizer_vars
         if ranges is None:  # fixed
             continue
-        ranges["min_var"].assign(min(low, 0.0))  # zero is always a value: padding needs it
-        ranges["max_var"].assign(max(high, 0.0))
+        low = min(low, 0.0)  # zero is always a value: padding needs it
+        ranges["min_var"].assign(low)
+        ranges["max_var"].assign(max(high, low + _SMALLEST_RANGE))
 
 
 def with_path_logits(network: Any) -> Any:
