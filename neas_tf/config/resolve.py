@@ -122,10 +122,13 @@ def shrink_boundaries(every_epochs: float, epochs_to_steps: float, total: int) -
     return sorted(step for step in steps if step <= total)
 
 
+# Settings of `data` that a stage may override.
+OF_A_STAGE = ("augment", "auto_augment", "rand_augment", "cutout")
+
+
 def with_augmentation(info: DatasetInfo, stage: StageConfig) -> DatasetInfo:
     """The data with what a stage overrides of their augmentation."""
-    names = ("augment", "auto_augment", "rand_augment", "cutout")
-    changes = {name: getattr(stage, name) for name in names if getattr(stage, name)}
+    changes = {name: getattr(stage, name) for name in OF_A_STAGE if getattr(stage, name)}
     if not changes:
         return info
     config = info.config.replace(**changes)

@@ -71,14 +71,14 @@ def run_training(info: LoadedInfo, model_dir: str, data_dir: str = "") -> tuple[
     Raises:
       NeasError: when there are no such data.
     """
-    from neas_tf.config.resolve import with_augmentation
+    from neas_tf.config.resolve import OF_A_STAGE, with_augmentation
     from neas_tf.config.settings import StageConfig
 
     dataset = open_data(RUN, info, model_dir, data_dir)
     classes, wanted = dataset.num_classes, info.space.num_classes
     check(classes == wanted, "--model_dir", f"data with {classes} classes", f"{wanted} classes")
     check_same_classes(dataset, info)
-    names = ("augment", "auto_augment", "rand_augment", "cutout", "label_smoothing")
+    names = (*OF_A_STAGE, "label_smoothing")
     given = _params(model_dir).get("retrain") or {}
     stage = StageConfig()
     stage.override({name: given[name] for name in names if name in given})
