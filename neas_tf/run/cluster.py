@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -190,7 +191,12 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
         lost = _lost(error)
         if lost is None:
             raise
-        raise WorkerLost(_sentence(strategy, lost)) from None
+        sentence = _sentence(strategy, lost)
+        # TensorFlow leaves the pool of a broken off reduction open. Kept by the frames until Python
+        # ends, it may be collected behind its own pipe and print a traceback under the sentence.
+        for found in _chain(error):
+            traceback.clear_frames(found.__traceback__)
+        raise WorkerLost(sentence) from None
 
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
@@ -264,6 +270,16 @@ def agree_on_draws(strategy: tf.distribute.Strategy, rows: tf.Variable, first: i
 
 def _lost(error: BaseException) -> tf.errors.OpError | None:
     """The collective operation's error that an exception is, or comes from."""
+    for found in _chain(error):
+        if isinstance(found, tf.errors.OpError) and (
+            isinstance(found, _LOST) or any(text in str(found) for text in _ABORTED)
+        ):
+            return found
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it comes from."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -271,12 +287,8 @@ def _lost(error: BaseException) -> tf.errors.OpError | None:
         if found is None or id(found) in seen:
             continue
         seen.add(id(found))
-        if isinstance(found, tf.errors.OpError) and (
-            isinstance(found, _LOST) or any(text in str(found) for text in _ABORTED)
-        ):
-            return found
+        yield found
         queue += [found.__cause__, found.__context__]
-    return None
 
 
 def _sentence(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing.pool
 import shutil
 import socket
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -89,6 +92,36 @@ def test_a_lost_connection_is_found_behind_other_errors():
     assert cluster._lost(aborted) is aborted
     assert cluster._lost(tf.errors.InternalError(None, None, "a bug")) is None
     assert cluster._lost(NeasError("data: none.")) is None
+
+
+def test_what_a_lost_connection_leaves_open_is_let_go(monkeypatch):
+    """Else TensorFlow's pool is collected at the very end, with a traceback under the sentence."""
+    monkeypatch.setattr(cluster, "several", lambda _: True)
+    monkeypatch.setattr(cluster, "_sentence", lambda *_: "gone")
+    pools = []
+
+    def reduction():
+        pool = multiprocessing.pool.ThreadPool(1)
+        pools.append(weakref.ref(pool))
+        pool.map(leave, [1])  # and is not closed, as in tf.distribute
+
+    def leave(_):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    def outer():
+        try:
+            reduction()
+        except tf.errors.OpError as error:
+            kept = error  # noqa: F841  a cycle with this frame
+            raise NeasError("checkpoint: cannot be read.") from None
+
+    gc.disable()
+    try:
+        with pytest.raises(WorkerLost), cluster.together(None):
+            outer()
+        assert [pool() for pool in pools] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
