@@ -34,10 +34,10 @@ _LOGITS = re.compile(rf"(path\d+_)?classifier|paths_flat|{PATH_LOGITS}|mean")
 _BATCH = 64
 _SMALLEST_SHARE, _SMALLEST_KERNEL = 1e-3, 1e-6
 # A bias is held in 32 bits, in steps of (step of the input) · (step of the kernel). Training leaves some
-# squeeze-excites without effect: kernels and hidden maps of nearly nothing before biases of 4, which would
-# be cut off. With these least ranges biases up to 10 have room, 2³¹ · (2⁻⁶ / 255) · (1e-2 / 127).
-_GATE = re.compile(r"se_(reduce|expand)$")
-_SMALLEST_GATE, _SMALLEST_RANGE = 1e-2, 2.0**-6
+# layers without effect: squeeze-excites with kernels and hidden maps of nearly nothing before biases of
+# 4, which would be cut off. So a map's range reaches this far, and a kernel's a thousandth of the bias:
+# 2³¹ · (2⁻⁶ / 255) · (1e-3 · bias / 127) is 1.04 · bias.
+_SMALLEST_RANGE, _SMALLEST_TO_BIAS = 2.0**-6, 1e-3
 
 
 class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
@@ -46,11 +46,11 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
     Args:
       kind: of the layer. A dense layer has one range, a convolution one for each output channel,
         and so has a depthwise kernel (h, w, c, 1), where tfmot would take one for all of it.
-      least: that a range reaches.
+      bias: of the layer, (output channels,); None where it has none.
     """
 
-    def __init__(self, kind: str, least: float):
-        self.least = least
+    def __init__(self, kind: str, bias: tf.Variable | None):
+        self.bias = bias
         self.depthwise = kind == "DepthwiseConv2D"
         super().__init__(8, per_axis=kind != "Dense", symmetric=True, narrow_range=True)
 
@@ -62,7 +62,7 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
         kernel = tf.transpose(inputs, [0, 1, 3, 2]) if self.depthwise else inputs
         low, high = weights["min_var"], weights["max_var"]
         if training:
-            reach = _reach(kernel, self.per_axis, self.least)
+            reach = _reach(kernel, self.bias, self.per_axis)
             low, high = low.assign(-reach), high.assign(reach)
         functions = tf.quantization
         fake = functions.fake_quant_with_min_max_vars
@@ -72,18 +72,37 @@ class _KernelQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
         return tf.transpose(kernel, [0, 1, 3, 2]) if self.depthwise else kernel
 
 
-def _reach(kernel: tf.Tensor, per_axis: bool, least: float) -> tf.Tensor:
-    """Largest magnitude, `least` or more, of each last index with `per_axis`.
+def _reach(kernel: tf.Tensor, bias: tf.Tensor | None, per_axis: bool) -> tf.Tensor:
+    """Largest magnitude of each last index with `per_axis`, or as much as its bias takes.
 
     A channel of (nearly) nothing, as pruning leaves some, has a thousandth of the kernel's: devices
-    divide by its step, and hold its bias in steps of that size in 32 bits.
+    divide by its step.
     """
     magnitude = tf.abs(kernel)
     largest = tf.reduce_max(magnitude)
+    room = _SMALLEST_TO_BIAS * (0.0 if bias is None else tf.abs(bias))
     if not per_axis:
-        return tf.maximum(largest, least)
+        return tf.maximum(largest, tf.maximum(tf.reduce_max(room), _SMALLEST_KERNEL))
     axes = list(range(len(kernel.shape) - 1))
-    return tf.maximum(tf.reduce_max(magnitude, axes), tf.maximum(_SMALLEST_SHARE * largest, least))
+    least = tf.maximum(_SMALLEST_SHARE * largest, tf.maximum(room, _SMALLEST_KERNEL))
+    return tf.maximum(tf.reduce_max(magnitude, axes), least)
+
+
+class _OutputQuantizer(_quantizers.MovingAverageQuantizer):
+    """tfmot's moving average of a map's range, which stays `_SMALLEST_RANGE` wide."""
+
+    def __init__(self):
+        super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        rounded = super().__call__(inputs, training, weights, **kwargs)
+        if training:
+            low, high = weights["min_var"], weights["max_var"]
+            high.assign(tf.maximum(high, low + _SMALLEST_RANGE))
+        return rounded
+
+    def get_config(self):
+        return {}
 
 
 class _Config(tfmot.quantization.keras.QuantizeConfig):
@@ -96,8 +115,7 @@ class _Config(tfmot.quantization.keras.QuantizeConfig):
         name = _KERNELS.get(self.kind)
         if not name:
             return []
-        least = _SMALLEST_GATE if _GATE.search(layer.name) else _SMALLEST_KERNEL
-        return [(getattr(layer, name), _KernelQuantizer(self.kind, least))]
+        return [(getattr(layer, name), _KernelQuantizer(self.kind, layer.bias))]
 
     def set_quantize_weights(self, layer, quantize_weights):
         for value in quantize_weights:
@@ -116,8 +134,7 @@ class _Config(tfmot.quantization.keras.QuantizeConfig):
             low, high = _FIXED[self.kind]
             options = {"init_min": low, "init_max": high, "narrow_range": False}
             return [_quantizers.FixedQuantizer(num_bits=8, **options)]
-        options = {"per_axis": False, "symmetric": False, "narrow_range": False}
-        return [_quantizers.MovingAverageQuantizer(num_bits=8, **options)]
+        return [_OutputQuantizer()]
 
     def get_config(self):
         return {"kind": self.kind, "output": self.output}

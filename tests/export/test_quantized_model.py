@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from digits_ensemble import ARCHITECTURE, SPACE, dataset, ensemble
 from mixed_space import MIXED
@@ -14,7 +15,11 @@ from neas_tf.ensemble.store import LoadedInfo
 from neas_tf.export.checks import expected_convolutions, predict_exported, random_images
 from neas_tf.export.flat_graph import FlatLayer, build, flat_layers
 from neas_tf.export.images import training_pixels
-from neas_tf.export.quantization_aware import quantization_aware, quantized_outputs
+from neas_tf.export.quantization_aware import (
+    _SMALLEST_RANGE,
+    quantization_aware,
+    quantized_outputs,
+)
 from neas_tf.export.tflite.conversion import Conversion
 from neas_tf.space.architecture import Architecture
 
@@ -68,6 +73,26 @@ def test_every_channel_of_a_depthwise_kernel_has_a_range(parts):
         ((_, _, ranges),) = found[layer.name]._weight_vars
         np.testing.assert_allclose(ranges["max_var"], reach, rtol=1e-6)
         np.testing.assert_allclose(ranges["min_var"], -reach, rtol=1e-6)
+
+
+def test_a_map_of_nothing_keeps_a_range_in_long_training(parts):
+    """Its moving average goes to zero, and with it the steps that biases are held in."""
+    *_, network = parts
+    wrapper = wrappers(network)["classifier"]
+    quantizer, ranges = wrapper._output_quantizers[0], wrapper._output_quantizer_vars
+    before = [value.numpy() for value in ranges.values()]
+    try:
+        ranges["min_var"].assign(0.0)
+        ranges["max_var"].assign(_SMALLEST_RANGE)
+        step = tf.function(lambda: quantizer(tf.zeros([2, 10]), True, ranges))
+        for _ in range(200):
+            step()
+        assert float(ranges["max_var"] - ranges["min_var"]) >= 0.999 * _SMALLEST_RANGE
+        quantizer(tf.fill([2, 10], 5.0), True, ranges)
+        assert float(ranges["max_var"]) > _SMALLEST_RANGE, "and follows what comes"
+    finally:
+        for variable, value in zip(ranges.values(), before, strict=True):
+            variable.assign(value)
 
 
 def test_every_weight_is_trained_once(parts):
@@ -132,11 +157,14 @@ def test_every_operator_becomes_an_integer_graph(architecture, space, rewrites, 
         model, architecture, space, rewrites=rewrites, input_scale=info.normalisation.scale
     )
     layers = flat_layers(fused, info.normalisation, rewrites)
-    for one in layers:  # squeeze-excites without effect, as weight decay leaves some: a bias is all
+    for one in layers:  # layers without effect, as weight decay leaves some: a bias is all
         if one.name.endswith(("se_reduce", "se_expand")):
             kernel, bias = one.weights
             kernel *= 1e-7
             bias[:] = 1e-5 if one.name.endswith("se_reduce") else np.linspace(-4, 4, len(bias))
+    *_, last = (one for one in layers if one.kind == "DepthwiseConv2D")
+    last.weights[0][:] = 0
+    last.weights[1][:] = np.linspace(-4, 4, len(last.weights[1]))
     assert any(one.name.endswith("se_expand") for one in layers)
     images = random_images(space, 16).astype(np.float32)
     network = quantization_aware(layers, (*space.input_size, 3), images)
