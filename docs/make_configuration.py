@@ -185,7 +185,7 @@ def _plain(value: Any) -> Any:
 
 
 def updated(page: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables made again."""
     made = tables()
     marks = {name for _, name, _ in _MARKS.findall(page)}
     if marks != set(made):

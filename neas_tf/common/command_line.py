@@ -170,7 +170,7 @@ def flags_only(argv: Sequence[str]) -> None:
     """Refuses words that are no flags.
 
     Raises:
-      NeasError: for anything behind the program's name.
+      NeasError: for anything after the program's name.
     """
     if argv[1:]:
         fail("arguments", " ".join(argv[1:]), "flags only (see --help)")

@@ -157,7 +157,7 @@ def _end_of_value(text: str, start: int) -> int:
             if (quote == char == "'" and text[i + 1 : i + 2] == "'") or (
                 quote == '"' and char == "\\"
             ):
-                i += 1  # the character behind is a part of the text
+                i += 1  # the next character is a part of the text
             elif char == quote:
                 quote = ""
         elif begins and char in "'\"":
@@ -183,7 +183,7 @@ def check_known(override: Mapping[str, Any], known: Any, prefix: str = "") -> No
     Args:
       override: settings, nested as the config is.
       known: a Model Garden config.
-      prefix: path of the config within the whole, with a dot behind.
+      prefix: path of the config within the whole, with a dot at its end.
     """
     kinds = known._get_annotations()
     for key, value in override.items():

@@ -189,7 +189,7 @@ class RecordStreams:
         )
 
     def _endless(self, stream: tf.Tensor, done: int) -> tf.data.Dataset:
-        """One stream behind its first `done` records."""
+        """One stream after its first `done` records."""
         epoch, done = divmod(done, self.length)
         chunk, done = divmod(done, self.chunk)
         epochs = tf.data.Dataset.range(epoch, tf.int64.max)
@@ -201,7 +201,7 @@ class RecordStreams:
     def _epoch(
         self, stream: tf.Tensor, epoch: tf.Tensor, first: tf.Tensor, rest: tf.Tensor | int = 0
     ) -> tf.data.Dataset:
-        """One epoch of a stream, from its chunk `first` on, and the `rest` records behind it."""
+        """One epoch of a stream, from its chunk `first` on, and the `rest` records after it."""
         store = self.part.store
         assert isinstance(store, RecordStore)
         files, chunks = len(store.files), -(-self.length // self.chunk)

@@ -29,7 +29,7 @@ MAX_CANDIDATES = 200  # each is a folder with a file
 
 
 def write_events(folder: Path, run: RunFiles, drawn: Mapping[str, bytes]) -> bool:
-    """Writes `FOLDER` anew inside the folder of a report; returns whether there was anything.
+    """Writes `FOLDER` again inside the folder of a report; returns whether there was anything.
 
     Args:
       folder: of the report.

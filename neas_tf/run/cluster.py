@@ -193,7 +193,7 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         sentence = _sentence(strategy, lost)
         # TensorFlow leaves the pool of a broken off reduction open. Kept by the frames until Python
-        # ends, it may be collected behind its own pipe and print a traceback under the sentence.
+        # ends, it may be collected after its own pipe and print a traceback under the sentence.
         for found in _chain(error):
             traceback.clear_frames(found.__traceback__)
         raise WorkerLost(sentence) from None

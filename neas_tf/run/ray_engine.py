@@ -191,7 +191,7 @@ class RayTasks:
         """What a look that takes some seconds brings, as soon as one does not end with `queue.Empty`.
 
         Raises:
-          WorkerLost: when the head does not answer behind several looks in a row.
+          WorkerLost: when the head does not answer after several looks in a row.
         """
         silent = 0
         while silent < _SILENT:

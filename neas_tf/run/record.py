@@ -61,15 +61,15 @@ def note_sitting(folder: Path, run: Mapping[str, Any], settings: Mapping[str, An
     """
     path, now = folder / FILE, software()
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    sittings = _sittings(path)
-    before = sittings[-1].get("software", now) if sittings else now
-    sitting = {"began": began, "settings": digest_of(settings), "software": now}
-    value = {"format": FORMAT, "run": dict(run), "sittings": [*sittings, sitting]}
+    sessions = _sessions(path)
+    before = sessions[-1].get("software", now) if sessions else now
+    session = {"began": began, "settings": digest_of(settings), "software": now}
+    value = {"format": FORMAT, "run": dict(run), "sittings": [*sessions, session]}
     write_json_atomic(path, value)
     return difference(before, now)
 
 
-def _sittings(path: Path) -> list[dict[str, Any]]:
+def _sessions(path: Path) -> list[dict[str, Any]]:
     """Those noted so far; none where the record is missing or no longer one."""
     if not path.exists():
         return []

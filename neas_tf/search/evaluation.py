@@ -44,7 +44,7 @@ _SUMS = SUMS + 1  # of a candidate's images: those of its likelihoods, and the d
 
 @dataclasses.dataclass(frozen=True)
 class _Batches:
-    """The first `images` of some, in batches of one size; iterated anew for each use."""
+    """The first `images` of some, in batches of one size; iterated again for each use."""
 
     source: np.ndarray
     size: int

@@ -246,7 +246,7 @@ def run_search(
                 last = True
             if last:
                 if len(done) > len(reached):
-                    _refuse_line(history, len(reached), "is behind the end of this search")
+                    _refuse_line(history, len(reached), "is after the end of this search")
                 history.write_best(best, fitness)
             if settings.cost_metric:
                 history.write_pareto(reached, settings.cost_metric, fitness)
@@ -312,7 +312,7 @@ def _first_generation(state: Mapping[str, Any], history: History, settings: Sear
     if len(done) < count:  # Lines were lost: go back to where the history ends.
         return min(start, done[-1].generation if done else 0)
     if state["finished"] and len(done) > count:
-        _refuse_line(history, count, "is behind the end of this search")
+        _refuse_line(history, count, "is after the end of this search")
     expected = _state(start, state["finished"], state["reason"], done[:count], settings)
     differences = [k for k in expected if k != "rng" and expected[k] != state[k]]
     if differences or (start >= settings.generations and not state["finished"]):

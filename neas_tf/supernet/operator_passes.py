@@ -136,7 +136,7 @@ class KeptSlots:
 
 
 def _widened(value: tf.Tensor, channels: int) -> tf.Tensor:
-    """The tensor with zeros behind its last axis, to so many channels."""
+    """The tensor with zeros at the end of its last axis, to so many channels."""
     left = channels - value.shape[-1]
     return tf.pad(value, [[0, 0]] * (value.shape.rank - 1) + [[0, left]]) if left else value
 

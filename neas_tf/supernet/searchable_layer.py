@@ -124,7 +124,7 @@ class _Tables(NamedTuple):
     Attributes:
       branches, members: int32 (d, N), of each operator of the space.
       rows: int64 (d, N), likewise; 0 for skip.
-      operators: int32 (d, R), of each row; -1 behind the last.
+      operators: int32 (d, R), of each row; -1 after the last.
       last: int32 (d,), the branch that returns the first path's result.
       numbers: int32 (d,), the layers' numbers, beyond every split point where a layer cannot be shared.
     """

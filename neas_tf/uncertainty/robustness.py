@@ -41,7 +41,7 @@ class Counts:
 
     Args:
       path: of the file; None keeps nothing.
-      identity: a digest of what the counts depend on; a file of something else is begun anew.
+      identity: a digest of what the counts depend on; a file of something else is begun again.
 
     Attributes:
       seen: int64 (1 + cells,), pictures of each cell that are counted; the first cell is as they are.
@@ -65,7 +65,7 @@ class Counts:
             if found["format"] != COUNTS_FORMAT or found["identity"] != self._identity:
                 console.say(
                     f"{str(self._path)!r} is of another model, other data or other flags; "
-                    "the measurement begins anew."
+                    "the measurement starts again."
                 )
                 return
             seen = np.array(found["seen"], np.int64).reshape(self.seen.shape)
@@ -74,7 +74,7 @@ class Counts:
                 for name, zeros in self.wrong.items()
             }
         except (NeasError, KeyError, TypeError, ValueError, OverflowError):
-            console.say(f"{str(self._path)!r} cannot be read; the measurement begins anew.")
+            console.say(f"{str(self._path)!r} cannot be read; the measurement starts again.")
             return
         self.seen, self.wrong = seen, wrong
         console.say(f"Continues after {int(seen[1:].sum()):,} corrupted pictures.")

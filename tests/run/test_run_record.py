@@ -1,4 +1,4 @@
-"""run.json: sittings are added, changes of software are told, a lost record is begun anew."""
+"""run.json: sessions are added, changes of software are told, a lost record is started again."""
 
 import json
 import platform

@@ -145,7 +145,7 @@ def test_the_time_of_all_sessions_counts(tmp_path):
     assert second.used() == 70.0 and second.left() == 530.0
     assert second.deadline("supernet", 40.0) == deadline
     assert second.course("supernet", 1000).total == 400
-    # With another limit what has not ended is planned anew.
+    # With another limit what has not ended is planned again.
     assert open_plan("20min", tmp_path, 6990.0).deadline("supernet", 40.0) == 60 + 0.4 * 1100
 
 

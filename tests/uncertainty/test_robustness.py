@@ -89,7 +89,7 @@ def test_counts_of_something_else_are_not_mixed_in(info, tmp_path, content, caps
         path.write_bytes(content)
     other = measure(network([], shift=5), info, IMAGES, BATCH, 3, Counts(path, "v"))
     assert other == measure(network([], shift=5), info, IMAGES, BATCH, 3)
-    assert "begins anew" in capsys.readouterr().err
+    assert "starts again" in capsys.readouterr().err
     assert sum(json.loads(path.read_text())["seen"]) == IMAGES * CELLS
 
 

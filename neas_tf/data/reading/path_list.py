@@ -23,7 +23,7 @@ class PathList(Sequence[str]):
     Attributes:
       folders: of all paths, each once; with an `/` at the end where there is one in the path.
       of_folder: int32 (n,), place of each path's folder.
-      names: of the files, one behind the other.
+      names: of the files, one after the other.
       bounds: int64 (n + 1,); name i is `names[bounds[i]:bounds[i + 1]]`.
     """
 
@@ -117,7 +117,7 @@ class PathList(Sequence[str]):
 
     @functools.cached_property
     def _odd(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Places (ascending) and texts of paths that are written otherwise; a stop behind them."""
+        """Places (ascending) and texts of paths that are written otherwise; a stop after them."""
         import tensorflow as tf
 
         whole = b"".join((*self.folders, self.names))
