@@ -88,7 +88,7 @@ def _reach(kernel: tf.Tensor, bias: tf.Tensor | None, per_axis: bool) -> tf.Tens
     return tf.maximum(tf.reduce_max(magnitude, axes), least)
 
 
-class _OutputQuantizer(_quantizers.MovingAverageQuantizer):
+class _OutputQuantizer(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
     """tfmot's moving average of a map's range, which stays `_SMALLEST_RANGE` wide."""
 
     def __init__(self):

@@ -4,6 +4,7 @@ import html
 import json
 import re
 
+import numpy as np
 import pytest
 from study_plans import pretend, toy_plan
 
@@ -13,7 +14,7 @@ from neas_tf.report import page
 from neas_tf.space.architecture import Architecture
 from neas_tf.space.search_space import SearchSpace
 from neas_tf.study import reporting
-from neas_tf.study.learning import recipes
+from neas_tf.study.learning import layer_widths, recipes
 from neas_tf.study.rivals import RIVALS, fitted, scaled, space_settings
 from neas_tf.study.settings import StudySettings
 from neas_tf.study.statistics import Mean
@@ -384,6 +385,12 @@ def test_recipes_by_hand():
     by_fitness = made.tables[1]
     assert by_fitness.columns[:3] == ("recipe", "fitness", "supernets")
     assert by_fitness.rows[0][:3] == ("base", "accuracy", "1")
+    widths = made.values["layer_widths"]
+    assert list(widths) == ["trained from scratch", "base, seed 0", "zero gamma, seed 0"]
+    truth = np.array(widths["trained from scratch"])
+    np.testing.assert_allclose(widths["zero gamma, seed 0"], truth)
+    np.testing.assert_allclose(widths["base, seed 0"], -truth)
+    assert made.tables[4].columns[:2] == ("", "layer 1") and np.isfinite(truth).any()
     (sentence,) = made.sentences
     assert sentence == (
         f"zero gamma against the base in the same CPU time: {score[0]} points of mean accuracy (95 % "
@@ -399,6 +406,30 @@ def test_recipes_by_hand():
         return None if is_base and unit.seed == 1 else lookup(unit)
 
     assert recipes.report(both, base_once).sentences[0].endswith("; one seed.")
+
+
+def test_the_layer_that_decides_is_seen():
+    """The truth follows the first layer's expansion, split after layer 1; one supernet sees only the second's."""
+    parts = [("k3e2", 2), ("k3e4", 4), ("k3e6", 6)]
+    keys = {
+        f"s1:{first}|{second}|k3e6": (one, (two + 6) / 2)
+        for first, one in parts
+        for second, two in parts
+    }
+    found = layer_widths.expansions(list(keys))
+    np.testing.assert_array_equal(found, list(keys.values()))
+    truth = {key: {"accuracy": one / 10, "macs": 1000} for key, (one, _) in keys.items()}
+    scores = {
+        "sees it": {key: -1 + one / 100 + two / 1e4 for key, (one, two) in keys.items()},
+        "does not": {key: two for key, (_, two) in keys.items()},
+    }
+    rows = layer_widths.width_correlations(truth, scores)
+    assert rows["trained from scratch"] == pytest.approx([1, 0], abs=1e-9)
+    assert rows["sees it"][0] > 0.8 and 0 < rows["sees it"][1] < 0.4
+    assert rows["does not"] == pytest.approx([0, 1], abs=1e-9)
+    few = dict(list(truth.items())[:4])
+    assert layer_widths.width_correlations(few, scores) == {}
+    assert layer_widths.table_of_widths(rows).rows[1][0] == "sees it"
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import numpy as np
 
 from neas_tf.report import style
 from neas_tf.report.page import Table
+from neas_tf.search.fitness import ACCURACY, LOG_LIKELIHOOD
+from neas_tf.study.learning.layer_widths import table_of_widths, width_correlations
 from neas_tf.study.reporting import Report, number, percent
 from neas_tf.study.settings import BASE_RECIPE
 from neas_tf.study.statistics import Interval, Mean, bootstrap, kendall, partial_kendall
 from neas_tf.study.tables.correlations import LEAST, scores_of, truth_of
 from neas_tf.study.tables.plan import Plan
-from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness
+from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness, values_of
 from neas_tf.study.truth.sets import TruthSet, epochs_of, sharpest_set
 from neas_tf.study.units import Lookup, PacedSupernet, Supernet, Unit, found
 
@@ -49,10 +51,14 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     truth = truth_of({key: chosen.trainings(plan, key) for key in chosen.ensembles}, lookup)
     every = _supernets(plan)
     values, by_fitness = {}, {}
+    said: dict[str, dict[str, float]] = {}  # what each supernet says of each ensemble
     for name, supernets in every.items():
         values[name] = _of_recipe(plan, chosen, supernets, truth, lookup)
         units = [plan.scores(supernet, chosen.ensembles) for supernet in supernets.values()]
         scored = [(unit, value) for unit in units if (value := found(unit, lookup)) is not None]
+        for unit, value in scored:
+            own = values_of(unit, value, LOG_LIKELIHOOD) or values_of(unit, value, ACCURACY)
+            said[f"{name}, seed {unit.seed}"] = own or {}
         if rows := ranking_by_fitness(scored, truth, max(1, plan.settings.resamples // 10)):
             by_fitness[name] = rows
     for name in plan.settings.recipes:
@@ -62,11 +68,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     sentences = [_words(name, values[name]) for name in plan.settings.recipes]
     judged = f"{len(truth)} ensembles, {chosen.name}, {epochs_of(chosen, plan):g} epochs"
     tables = [_table(values, judged), table_by_fitness(by_fitness, "recipe")]
-    tables += [_table_differences(values), _table_seeds(values)]
+    widths = width_correlations(truth, said) if said else {}
+    tables += [_table_differences(values), _table_seeds(values), table_of_widths(widths)]
     pictures = {}
     if any("partial" in own for row in values.values() for own in row["by_seed"].values()):
         pictures["recipes.png"] = functools.partial(_picture, values)
-    return Report({"recipes": values, "by_fitness": by_fitness}, tables, sentences, pictures)
+    found_values = {"recipes": values, "by_fitness": by_fitness, "layer_widths": widths}
+    return Report(found_values, tables, sentences, pictures)
 
 
 def _of_recipe(
