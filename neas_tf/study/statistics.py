@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -13,6 +14,7 @@ import scipy.stats
 from neas_tf.common.errors import NeasError, check, check_int, check_share
 
 Values = Sequence[float] | np.ndarray
+Name = TypeVar("Name", bound=Hashable)
 
 _TAG = 0xB007  # keeps the resampling apart from what else derives from the same seed
 
@@ -185,6 +187,29 @@ def _check_pairs(x: Values, y: Values) -> None:
     if len(x) != len(y):
         raise NeasError(f"pairs: received {len(x)} and {len(y)} values, expected equally many.")
     check(len(x) >= 2, "pairs", len(x), "at least 2")
+
+
+def over_common_seeds(
+    rows: Mapping[Name, Sequence[Mapping[str, Any]]],
+    names: Sequence[Name],
+    value: Callable[[Mapping[str, Any]], float],
+) -> dict[Name, Mean]:
+    """Means over the seeds that all of several contenders have, so that like is compared with like.
+
+    Found with seeds 0, 1 and 2, a rival with seed 0 alone: both means are of seed 0.
+
+    Args:
+      rows: of each contender, one a repetition with its `seed`.
+      names: those that are compared; one without any repetition is left out of the seeds.
+      value: what is compared, of a row.
+    """
+    known = {name: {row["seed"]: value(row) for row in rows.get(name, ())} for name in names}
+    done = [set(by_seed) for by_seed in known.values() if by_seed]
+    seeds = sorted(set.intersection(*done)) if done else []
+    return {
+        name: Mean.of([by_seed[seed] for seed in seeds] if by_seed else [])
+        for name, by_seed in known.items()
+    }
 
 
 def ranking_words(values: dict[str, Mean], expected: Sequence[str], what: str) -> str:

@@ -13,6 +13,7 @@ from neas_tf.study.statistics import (
     bootstrap,
     kendall,
     linear_cka,
+    over_common_seeds,
     partial_kendall,
     ranking_words,
     spearman,
@@ -158,6 +159,20 @@ def means(**values: tuple[float, ...]) -> dict[str, Mean]:
 )
 def test_sentences_follow_from_the_values(values, words):
     assert ranking_words(values, ("a", "b"), "x") == words
+
+
+def test_like_is_compared_with_like():
+    rows = {
+        "found": [{"seed": 0, "a": 0.7}, {"seed": 1, "a": 0.1}, {"seed": 2, "a": 0.6}],
+        "rival": [{"seed": 2, "a": 0.5}, {"seed": 0, "a": 0.6}],
+        "late": [],
+    }
+    both = over_common_seeds(rows, ("found", "rival"), lambda row: row["a"])
+    assert [both[n].mean for n in both] == pytest.approx([0.65, 0.55]) and both["found"].count == 2
+    three = over_common_seeds(rows, ("found", "rival", "late", "unknown"), lambda row: row["a"])
+    assert [m.count for m in three.values()] == [2, 2, 0, 0]
+    apart = {"a": [{"seed": 0, "a": 1.0}], "b": [{"seed": 1, "a": 2.0}]}
+    assert {m.count for m in over_common_seeds(apart, "ab", lambda r: r["a"]).values()} == {0}
 
 
 def test_partial_kendall_by_hand():

@@ -1,5 +1,6 @@
 """What else the time of a search can buy."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,16 @@ from neas_tf.study.settings import TruthSettings, WinnersSettings
 from neas_tf.study.truth import worth
 from neas_tf.study.truth.sets import long_sets
 from neas_tf.study.truth.winners import winners_search
-from neas_tf.study.units import Costs, Found, TimedTraining, Training, found
+from neas_tf.study.units import (
+    Costs,
+    Found,
+    Pace,
+    Search,
+    Supernet,
+    TimedTraining,
+    Training,
+    found,
+)
 
 CHOSEN = WinnersSettings(("zero gamma", "base"), ("log_likelihood", "accuracy"), 2)
 
@@ -79,6 +89,27 @@ def test_report(plan):
     assert made.pictures["worth.png"]()[:4] == b"\x89PNG"
     nothing = worth.report(plan, lambda unit: None)
     assert not nothing.tables[0].rows and not nothing.pictures
+
+
+def test_a_seed_of_one_side_alone_is_not_compared(plan):
+    """Seed 1 has found something poor, and nothing beside it yet: the sentences are those of seed 0."""
+    one, both = (
+        type(plan)(dataclasses.replace(plan.settings, seeds=seeds), plan.base, plan.space)
+        for seeds in ((0,), (0, 1))
+    )
+    extra = worth.contenders(both, 1)[worth.FOUND].training
+
+    def lookup(unit):
+        if unit.seed == 0:
+            return pretend(unit)
+        result = pretend(unit) if isinstance(unit, Supernet | Search | Pace) else None
+        if unit == extra.resolve(pretend):
+            result = pretend(unit) | {"ensemble_accuracy": 0.001}
+        return result
+
+    made, alone = worth.report(both, lookup), worth.report(one, pretend)
+    assert made.values["contenders"][worth.FOUND]["accuracy"].count == 2
+    assert made.sentences == alone.sentences
 
 
 def test_without_a_number_of_macs_there_is_nothing_to_do(plan):

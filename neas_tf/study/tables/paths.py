@@ -10,7 +10,7 @@ from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.space.shrunk_space import ShrunkSpace
 from neas_tf.study.reporting import Report, number, percent
-from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Lookup, Search, Unit, found
 
@@ -52,11 +52,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             if history is not None:
                 scores[k].append(history["candidates"][history["best"]][1])
             if trained is not None:
-                results[k].append(trained)
+                results[k].append({**trained, "seed": seed})
     summary = {k: _summary(rows) | {"supernet": Mean.of(scores[k])} for k, rows in results.items()}
     ensemble = {f"K = {k}": row["ensemble"] for k, row in summary.items()}
-    expected = [f"K = {k}" for k in _EXPECTED if f"K = {k}" in ensemble]
-    sentences = [ranking_words(ensemble, expected, "test accuracy of the ensemble")]
+    expected = [k for k in _EXPECTED if k in results]
+    means = over_common_seeds(results, expected, lambda row: row["ensemble_accuracy"])
+    named = {f"K = {k}": mean for k, mean in means.items()}
+    sentences = [ranking_words(named, list(named), "test accuracy of the ensemble")]
     known = {name: value for name, value in ensemble.items() if value.count}
     if len(known) > 1:
         best = max(known, key=lambda name: known[name].mean)

@@ -12,7 +12,7 @@ from neas_tf.common import console
 from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
-from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
 
@@ -66,7 +66,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     names = [f"≤ {console.short_count(b)} MACs" for b in plan.budgets]
     sentences = [_split_words(names, summary)]
     largest = names[-1]
-    pair = {name: summary[name]["ensemble"] for name in (largest, baseline)}
+    pair = over_common_seeds(results, (largest, baseline), lambda row: row["ensemble_accuracy"])
     what = "test accuracy, sharing against none under the largest budget"
     sentences.append(ranking_words(pair, (largest, baseline), what))
     sentences += _twin_words(plan, lookup)
@@ -89,7 +89,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
 
 
 def _done(units: list[Training], lookup: Lookup) -> list[Mapping[str, Any]]:
-    return [result for unit in units if (result := found(unit, lookup)) is not None]
+    done = [(unit.seed, found(unit, lookup)) for unit in units]
+    return [{**result, "seed": seed} for seed, result in done if result is not None]
 
 
 def _split(result: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
-from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.tables.sharing import APART
 from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
@@ -79,13 +79,14 @@ def report(plan: Plan, lookup: Lookup) -> Report:
             known, corrupted = (found(unit, lookup) for unit in _measured(plan, training))
             if trained is not None and known is not None:
                 for kind, numbers in _rows(name, known).items():
-                    sure.setdefault(kind, []).append({**numbers, "macs": trained["macs"]})
+                    own = {**numbers, "macs": trained["macs"], "seed": seed}
+                    sure.setdefault(kind, []).append(own)
             if trained is not None and corrupted is not None:
                 for kind, row in _errors(name, trained, corrupted).items():
                     robust.setdefault(kind, []).append({**row, "seed": seed})
     summary = {name: _summary(rows) for name, rows in sure.items()}
     errors = {name: _robustness(name, rows, robust) for name, rows in robust.items()}
-    sentences = _findings(summary, errors)
+    sentences = _findings(summary, errors, sure, robust)
     pictures = {}
     if HETERO in sure:
         pictures["risk_coverage.png"] = functools.partial(_curves, sure)
@@ -136,22 +137,26 @@ def _robustness(
     }
 
 
-def _findings(summary: Mapping[str, Any], errors: Mapping[str, Any]) -> list[str]:
+def _findings(
+    summary: Mapping[str, Any],
+    errors: Mapping[str, Any],
+    sure: Mapping[str, Sequence[Mapping[str, Any]]],
+    robust: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[str]:
     texts = []
     for measure, what in (
         ("aurc", "area under the risk-coverage curve, less is better"),
         ("nll", "negative log-likelihood, less is better"),
         ("ece", "calibration error, less is better"),
     ):
-        means = {
-            name: Mean(-row[measure].mean, row[measure].std, row[measure].count)
-            for name, row in summary.items()
-        }
-        texts += [
-            ranking_words(means, (HETERO, other), what)
-            for other in (SINGLE, BEST_PATH)
-            if HETERO in means and other in means
-        ]
+
+        def less(row: Mapping[str, Any], measure: str = measure) -> float:
+            return -row[measure]
+
+        for other in (SINGLE, BEST_PATH):
+            if HETERO in sure and other in sure:
+                pair = (HETERO, other)
+                texts.append(ranking_words(over_common_seeds(sure, pair, less), pair, what))
     if HETERO in summary and summary[HETERO]["disagreement_auroc"].count:
         own = summary[HETERO]
         texts.append(
@@ -159,10 +164,10 @@ def _findings(summary: Mapping[str, Any], errors: Mapping[str, Any]) -> list[str
             f"{percent(own['disagreement_auroc'], 1)}, and a lower confidence with {percent(own['auroc'], 1)}."
         )
     if HETERO in errors and SINGLE in errors:
-        own, other = errors[HETERO], errors[SINGLE]
+        means = over_common_seeds(robust, (HETERO, SINGLE), lambda row: row["mean"])
         texts.append(
-            f"Mean error on corrupted pictures: {percent(own['mean'])} of the ensemble, {percent(other['mean'])} of "
-            f"the single network; mCE against it {number(own['mce'], 3)}."
+            f"Mean error on corrupted pictures: {percent(means[HETERO])} of the ensemble, {percent(means[SINGLE])} of "
+            f"the single network; mCE against it {number(errors[HETERO]['mce'], 3)}."
         )
     return texts or ["Too little is done to compare ensembles with single networks."]
 

@@ -10,7 +10,7 @@ from typing import Any
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, accuracies_picture, number, percent
 from neas_tf.study.rivals import fitted, space_settings
-from neas_tf.study.statistics import Mean, ranking_words
+from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
 from neas_tf.study.tables.paths import removed_at_a_time
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.sets import TruthSet, epochs_of, macs_bounds
@@ -117,7 +117,7 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for name, contender in contenders(plan, seed).items():
             rows.setdefault(name, [])
             if (row := _row(contender, plan, chance, lookup)) is not None:
-                rows[name].append(row)
+                rows[name].append({**row, "seed": seed})
     summary = {
         name: {
             field: Mean.of([row[field] for row in own if row[field] is not None])
@@ -127,13 +127,15 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     }
     accuracies = {name: row["accuracy"] for name, row in summary.items()}
     rivals = [n for n in plan.settings.rivals if n in summary and accuracies[n].count]
-    sentences = []
-    if rivals:
-        best = max(rivals, key=lambda name: accuracies[name].mean)
-        sentences.append(ranking_words(accuracies, (FOUND, best), "test accuracy in equal time"))
-    sentences += [
-        ranking_words(accuracies, (FOUND, other), f"test accuracy {what}")
+    best = [max(rivals, key=lambda name: accuracies[name].mean)] if rivals else []
+    sentences = [
+        ranking_words(
+            over_common_seeds(rows, (FOUND, other), lambda row: row["accuracy"]),
+            (FOUND, other),
+            f"test accuracy {what}",
+        )
         for other, what in (
+            *((name, "in equal time") for name in best),
             (SINGLE, "in equal time, of two paths and of one"),
             (LONG_CHANCE, "in equal time"),
             (CHANCE, "after equally many epochs"),
