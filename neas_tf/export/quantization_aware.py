@@ -81,10 +81,11 @@ def _reach(kernel: tf.Tensor, bias: tf.Tensor | None, per_axis: bool) -> tf.Tens
     magnitude = tf.abs(kernel)
     largest = tf.reduce_max(magnitude)
     room = _SMALLEST_TO_BIAS * (0.0 if bias is None else tf.abs(bias))
+    least = tf.maximum(room, _SMALLEST_KERNEL)
     if not per_axis:
-        return tf.maximum(largest, tf.maximum(tf.reduce_max(room), _SMALLEST_KERNEL))
+        return tf.maximum(largest, tf.reduce_max(least))
     axes = list(range(len(kernel.shape) - 1))
-    least = tf.maximum(_SMALLEST_SHARE * largest, tf.maximum(room, _SMALLEST_KERNEL))
+    least = tf.maximum(least, _SMALLEST_SHARE * largest)
     return tf.maximum(tf.reduce_max(magnitude, axes), least)
 
 
@@ -218,7 +219,7 @@ def _measure_outputs(
             continue
         low = min(low, 0.0)  # zero is always a value: padding needs it
         ranges["min_var"].assign(low)
-        ranges["max_var"].assign(max(high, low + _SMALLEST_RANGE))
+        ranges["max_var"].assign(max(high, 0.0, low + _SMALLEST_RANGE))
 
 
 def with_path_logits(network: Any) -> Any:

@@ -75,6 +75,20 @@ def test_every_channel_of_a_depthwise_kernel_has_a_range(parts):
         np.testing.assert_allclose(ranges["min_var"], -reach, rtol=1e-6)
 
 
+def test_a_range_holds_zero_where_the_map_does_not(parts):
+    """Logits of about −1000: padding, and the fake quantization itself, need zero among the values."""
+    layers, images, _ = parts
+    *_, last = (one for one in layers if one.name == "classifier")
+    before = last.weights[1].copy()
+    try:
+        last.weights[1][:] -= 1000.0
+        network = quantization_aware(layers, SHAPE, images)
+    finally:
+        last.weights[1][:] = before
+    ranges = wrappers(network)["classifier"]._output_quantizer_vars
+    assert float(ranges["min_var"]) < -900 and float(ranges["max_var"]) == 0.0
+
+
 def test_a_map_of_nothing_keeps_a_range_in_long_training(parts):
     """Its moving average goes to zero, and with it the steps that biases are held in."""
     *_, network = parts
