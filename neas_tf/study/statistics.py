@@ -240,3 +240,13 @@ def ranking_words(values: dict[str, Mean], expected: Sequence[str], what: str) -
     if close:
         return f"{text}; no more than one standard deviation lies between {', '.join(close)}."
     return f"{text}; all neighbours differ by more than one standard deviation."
+
+
+def ranking_over_common_seeds(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    expected: Sequence[str],
+    value: Callable[[Mapping[str, Any]], float],
+    what: str,
+) -> str:
+    """`ranking_words` of `over_common_seeds`."""
+    return ranking_words(over_common_seeds(rows, expected, value), expected, what)

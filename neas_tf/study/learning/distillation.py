@@ -10,7 +10,7 @@ from neas_tf.operators import SKIP
 from neas_tf.report.page import Table
 from neas_tf.space.architecture import Architecture
 from neas_tf.study.reporting import Report, accuracies_picture, number, percent
-from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
+from neas_tf.study.statistics import Mean, ranking_over_common_seeds
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
 from neas_tf.study.units import Found, Lookup, Taught, Training, Unit, found
@@ -91,10 +91,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for name, rows in results.items()
     }
     sentences = [
-        ranking_words(
-            over_common_seeds(results, (name, PLAIN), lambda row: row["ensemble_accuracy"]),
-            (name, PLAIN),
-            "test accuracy",
+        ranking_over_common_seeds(
+            results, (name, PLAIN), lambda row: row["ensemble_accuracy"], "test accuracy"
         )
         for name in (EACH_OTHER, LARGER)
         if name in results

@@ -12,7 +12,7 @@ from neas_tf.common import console
 from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
-from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
+from neas_tf.study.statistics import Mean, ranking_over_common_seeds
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.units import Found, Lookup, Search, Training, Unit, found
 
@@ -66,9 +66,12 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     names = [f"≤ {console.short_count(b)} MACs" for b in plan.budgets]
     sentences = [_split_words(names, summary)]
     largest = names[-1]
-    pair = over_common_seeds(results, (largest, baseline), lambda row: row["ensemble_accuracy"])
     what = "test accuracy, sharing against none under the largest budget"
-    sentences.append(ranking_words(pair, (largest, baseline), what))
+    sentences.append(
+        ranking_over_common_seeds(
+            results, (largest, baseline), lambda row: row["ensemble_accuracy"], what
+        )
+    )
     sentences += _twin_words(plan, lookup)
     rows = [
         {

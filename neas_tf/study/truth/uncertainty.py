@@ -11,7 +11,7 @@ import numpy as np
 from neas_tf.report import style
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, number, percent
-from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
+from neas_tf.study.statistics import Mean, over_common_seeds, ranking_over_common_seeds
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.tables.sharing import APART
 from neas_tf.study.truth.winners import chance_set, first_search, nothing_to_compare
@@ -155,8 +155,7 @@ def _findings(
 
         for other in (SINGLE, BEST_PATH):
             if HETERO in sure and other in sure:
-                pair = (HETERO, other)
-                texts.append(ranking_words(over_common_seeds(sure, pair, less), pair, what))
+                texts.append(ranking_over_common_seeds(sure, (HETERO, other), less, what))
     if HETERO in summary and summary[HETERO]["disagreement_auroc"].count:
         own = summary[HETERO]
         texts.append(

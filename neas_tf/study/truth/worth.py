@@ -10,7 +10,7 @@ from typing import Any
 from neas_tf.report.page import Table
 from neas_tf.study.reporting import Report, accuracies_picture, number, percent
 from neas_tf.study.rivals import fitted, space_settings
-from neas_tf.study.statistics import Mean, over_common_seeds, ranking_words
+from neas_tf.study.statistics import Mean, ranking_over_common_seeds
 from neas_tf.study.tables.paths import removed_at_a_time
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.sets import TruthSet, epochs_of, macs_bounds
@@ -127,15 +127,13 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     }
     accuracies = {name: row["accuracy"] for name, row in summary.items()}
     rivals = [n for n in plan.settings.rivals if n in summary and accuracies[n].count]
-    best = [max(rivals, key=lambda name: accuracies[name].mean)] if rivals else []
+    best = max(rivals, key=lambda name: accuracies[name].mean, default="")
     sentences = [
-        ranking_words(
-            over_common_seeds(rows, (FOUND, other), lambda row: row["accuracy"]),
-            (FOUND, other),
-            f"test accuracy {what}",
+        ranking_over_common_seeds(
+            rows, (FOUND, other), lambda row: row["accuracy"], f"test accuracy {what}"
         )
         for other, what in (
-            *((name, "in equal time") for name in best),
+            (best, "in equal time"),
             (SINGLE, "in equal time, of two paths and of one"),
             (LONG_CHANCE, "in equal time"),
             (CHANCE, "after equally many epochs"),
