@@ -1,5 +1,6 @@
 """What all tests share: the folder of test data, seeds, and quiet, modest libraries."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -151,6 +152,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     gc.enable()
+    remember_annotations()
+
+
+def remember_annotations() -> None:
+    """Has Model Garden work out once which annotations a class of settings has.
+
+    It does so for every setting of every configuration, a minute of the whole suite.
+    """
+    found = sys.modules.get("official.modeling.hyperparams.base_config")
+    if found is not None:
+        known = functools.cache(found.Config._get_annotations.__func__)
+        found.Config._get_annotations = classmethod(lambda cls: dict(known(cls)))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,9 +1,11 @@
 """What of a user's keras.json and KERAS_BACKEND reaches this project: the backend of Keras 3, no more."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -85,3 +87,47 @@ def test_whose_backend(variable, setting, wanted, tmp_path, monkeypatch):
     assert keras_settings._backend() == wanted
     keras_settings.use_tensorflow()
     assert keras_settings._backend() == "tensorflow"
+
+
+_START = """
+import json, sys
+from neas_tf.common import keras_settings
+keras_settings.use_tensorflow()
+import tensorflow, keras, tf_keras
+loaded = [name for name in {names} if name in sys.modules]
+import pandas, sklearn.datasets
+print(json.dumps([loaded, len(pandas.DataFrame([1])), keras.Sequential.__name__]))
+"""
+
+
+def test_commands_start_without_what_they_do_not_need():
+    """They can import it afterwards."""
+    done = subprocess.run(
+        [sys.executable, "-c", _START.format(names=list(keras_settings._OPTIONAL))],
+        cwd=project_file(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [[], 1, "Sequential"]
+
+
+@pytest.mark.parametrize("command", [True, False])
+@pytest.mark.parametrize("failing", [True, False])
+def test_only_commands_hide_libraries_and_only_from_that_import(command, failing, monkeypatch):
+    seen = {}
+
+    def execute(module):
+        for name in ("json", "a_library"):
+            seen[name] = sys.modules.get(name, "to be imported")
+        if failing:
+            raise ImportError(module.__name__)
+
+    monkeypatch.setattr(keras_settings, "_OPTIONAL", ("json", "a_library"))
+    monkeypatch.setattr(keras_settings, "_tensorflow_only", command)
+    with pytest.raises(ImportError) if failing else contextlib.nullcontext():
+        keras_settings._import(execute, types.ModuleType("tensorflow"))
+    # One that is there already stays: other modules hold it.
+    assert seen == {"json": json, "a_library": None if command else "to be imported"}
+    assert "a_library" not in sys.modules and sys.modules["json"] is json

@@ -174,11 +174,15 @@ def _load() -> None:
     import importlib
 
     gc.disable()
+    hidden = ("jax", "matplotlib", "pandas", "sklearn")  # as of every command: keras_settings
+    sys.modules.update(dict.fromkeys(hidden))
+    importlib.import_module("tensorflow")
+    importlib.import_module("tf_keras")
+    for name in hidden:
+        del sys.modules[name]
     for name in (
         "numpy",
         "yaml",
-        "tensorflow",
-        "tf_keras",
         "absl.app",
         "official.core.exp_factory",
         "official.core.base_task",
