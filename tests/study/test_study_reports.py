@@ -385,6 +385,7 @@ def test_recipes_by_hand():
     by_fitness = made.tables[1]
     assert by_fitness.columns[:3] == ("recipe", "fitness", "supernets")
     assert by_fitness.rows[0][:3] == ("base", "accuracy", "1")
+    assert by_fitness.rows[-1][:3] == ("all of them", "accuracy", "2")
     widths = made.values["layer_widths"]
     assert list(widths) == ["trained from scratch", "base, seed 0", "zero gamma, seed 0"]
     truth = np.array(widths["trained from scratch"])

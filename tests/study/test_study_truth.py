@@ -247,6 +247,27 @@ def test_ranking_by_fitness_by_hand():
     assert len(table_by_fitness({"a truth: supernets": found}).rows) == len(SHOWN)
 
 
+def test_what_supernets_say_together():
+    """Errors that cancel out leave the truth's order, though each supernet has its own, on its own scale."""
+    order = np.array([0.0, 1.3, 2.1, 3.7, 4.2, 5.9, 6.1, 7.8])
+    truth = {key: {"accuracy": order[i], "macs": i % 3} for i, key in enumerate(KEYS)}
+    error = np.array([3.0, -3.0, 2.0, -2.0, -2.0, 2.0, -3.0, 3.0])  # at right angles to the order
+    error -= order * (error @ (order - order.mean())) / (order @ (order - order.mean()))
+    both = [scored((order + error).tolist()), scored((7 * (order - error)).tolist())]
+    found = ranking_by_fitness(both, truth, 5)["accuracy"]
+    assert max(found["partial_each"]) < 0.9
+    assert found["partial_together"] == pytest.approx(1.0)
+    (row,) = table_by_fitness({"both": {"accuracy": found}}).rows
+    assert row[-1] == "1.00" and ", " in row[5]
+    many = ranking_by_fitness(3 * both, truth, 5)["accuracy"]
+    (row,) = table_by_fitness({"six": {"accuracy": many}}).rows
+    low, high = sorted(found["partial_each"])
+    assert row[5] == f"{low:.2f} to {high:.2f}"
+    # Equal scores everywhere say nothing.
+    alone = ranking_by_fitness([both[0], scored([0.5] * 8)], truth, 5)["accuracy"]
+    assert alone["partial_together"] == pytest.approx(found["partial_each"][0])
+
+
 def test_results_of_before_have_no_likelihood():
     truth = {key: {"accuracy": 0.1 * i, "macs": i % 3} for i, key in enumerate(KEYS)}
     accuracies = [0.1 * i for i in range(8)]

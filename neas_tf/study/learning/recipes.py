@@ -20,7 +20,7 @@ from neas_tf.study.tables.correlations import LEAST, scores_of, truth_of
 from neas_tf.study.tables.plan import Plan
 from neas_tf.study.truth.fitness import ranking_by_fitness, table_by_fitness, values_of
 from neas_tf.study.truth.sets import TruthSet, epochs_of, sharpest_set
-from neas_tf.study.units import Lookup, PacedSupernet, Supernet, Unit, found
+from neas_tf.study.units import Lookup, PacedSupernet, Result, Scores, Supernet, Unit, found
 
 TITLE = "Recipes: what supernets learn in the same CPU time"
 PAPER = "not in the paper: settings of supernet training, each for as much CPU time as the base's"
@@ -51,6 +51,8 @@ def report(plan: Plan, lookup: Lookup) -> Report:
     truth = truth_of({key: chosen.trainings(plan, key) for key in chosen.ensembles}, lookup)
     every = _supernets(plan)
     values, by_fitness = {}, {}
+    resamples = max(1, plan.settings.resamples // 10)
+    everyone: list[tuple[Scores, Result]] = []
     said: dict[str, dict[str, float]] = {}  # what each supernet says of each ensemble
     for name, supernets in every.items():
         values[name] = _of_recipe(plan, chosen, supernets, truth, lookup)
@@ -59,8 +61,11 @@ def report(plan: Plan, lookup: Lookup) -> Report:
         for unit, value in scored:
             own = values_of(unit, value, LOG_LIKELIHOOD) or values_of(unit, value, ACCURACY)
             said[f"{name}, seed {unit.seed}"] = own or {}
-        if rows := ranking_by_fitness(scored, truth, max(1, plan.settings.resamples // 10)):
+        if rows := ranking_by_fitness(scored, truth, resamples):
             by_fitness[name] = rows
+        everyone += scored
+    if len(by_fitness) > 1:
+        by_fitness["all of them"] = ranking_by_fitness(everyone, truth, resamples)
     for name in plan.settings.recipes:
         seeds = [seed for seed in values[name]["scores"] if seed in values[BASE]["scores"]]
         values[name]["compared_seeds"] = seeds

@@ -47,8 +47,9 @@ def ranking_by_fitness(
 
     Returns:
       By fitness that all supernets have: `kendall` and `partial` (quadratics in MACs taken off both
-      sides), means over the supernets, `partial_each` of them, and `partial_interval` of the mean. {}
-      with fewer than `LEAST` ensembles.
+      sides), means over the supernets, `partial_each` of them, and `partial_interval` of the mean;
+      `partial_together` of what they say in the mean, each standardised. What that is below 1 is not
+      the chance of one supernet's training. {} with fewer than `LEAST` ensembles.
     """
     result: dict[str, dict[str, Any]] = {}
     for fitness in SHOWN:
@@ -73,8 +74,21 @@ def ranking_by_fitness(
             "partial": Mean.of(each),
             "partial_each": each,
             "partial_interval": [interval.low, interval.high],
+            "partial_together": partial_kendall(_standardised(x).mean(0), y, macs),
         }
     return result
+
+
+def _standardised(x: np.ndarray) -> np.ndarray:
+    """Rows of mean 0 and standard deviation 1; of equal numbers, 0."""
+    spread = x.std(1, keepdims=True)
+    return (x - x.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
+
+
+def _of_each(values: Sequence[float]) -> str:
+    if len(values) > 5:
+        return f"{min(values):.2f} to {max(values):.2f}"
+    return ", ".join(f"{value:.2f}" for value in values)
 
 
 def table_by_fitness(
@@ -88,8 +102,9 @@ def table_by_fitness(
             "supernets": str(row["kendall"].count),
             "Kendall τ": number(row["kendall"], 2),
             "partial τ": number(row["partial"], 2),
-            "of each": ", ".join(f"{value:.2f}" for value in row["partial_each"]),
+            "of each": _of_each(row["partial_each"]),
             "95 % interval (ensembles)": "{:.2f} to {:.2f}".format(*row["partial_interval"]),
+            "of their mean": f"{row['partial_together']:.2f}",
         }
         for name, by_fitness in found.items()
         for fitness, row in by_fitness.items()
