@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from neas_tf.common import keras_settings
 from neas_tf.common.errors import NeasError
 from neas_tf.common.paths import project_file
 
@@ -102,8 +103,9 @@ def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
     """Answers calls until the pipe ends; to be called by a worker's main program.
 
     A handler gets the call's arguments by name and returns what JSON can hold. What the handlers
-    or libraries print goes to stderr.
+    or libraries print goes to stderr. TensorFlow starts as in the project's commands.
     """
+    keras_settings.use_tensorflow()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
         for line in sys.stdin:
