@@ -10,6 +10,7 @@ CPU's up to `--tolerance`, or the exit code is 1. What a user can send: the tabl
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser(__doc__)
     parser.add_argument("--case", default="k2", help=f"of {', '.join(CASES)}")
     parser.add_argument("--draws", type=int, default=20, help="steps, each with another ensemble")
+    parser.add_argument("--batch_size", type=int, help="images a step; the case's unless given")
     parser.add_argument("--candidates", type=int, default=8, help="of the generation")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument(
@@ -44,11 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         (case,) = command.choose("--case", args.case, CASES).values()
+        if args.batch_size is not None:
+            command.check_counts(args, batch_size=1)
+            case = dataclasses.replace(case, batch_size=args.batch_size)
         command.check_counts(args, draws=_WARM + 1, candidates=1, threads=1)
         runs = {name: run(case, name, args) for name in RUNS if not (args.no_xla and name[6:])}
         differs.extend(compare(runs, args.tolerance))
         report = {"benchmark": "device_check", "case": case.label, "machine": timing.machine()}
-        report |= {"tolerance": args.tolerance, "runs": runs, "differs": differs}
+        report |= {
+            "batch_size": case.batch_size,
+            "tolerance": args.tolerance,
+            "runs": runs,
+            "differs": differs,
+        }
         say(table(runs, case))
         command.write_report(report, args.output, "device_check", arguments)
 
@@ -63,10 +73,13 @@ def run(case: Case, name: str, args: argparse.Namespace) -> dict[str, Any]:
     with workers({name: ("benchmarks.parts.device_worker", (case.name,))}, args.threads) as found:
         worker = found[name]
         try:
-            result = worker.call("setup", codes=codes, kind=kind, xla=xla).value
-            steps = [worker.call("step", index=i).value for i in range(args.draws)]
+            setup = {"codes": codes, "batch_size": case.batch_size, "kind": kind, "xla": xla}
+            result = worker.call("setup", **setup).value
+            turns = [worker.call("step", index=i) for i in range(args.draws)]
+            steps = [turn.value for turn in turns]
             result |= {"losses": [s["loss"] for s in steps]}
             result |= {"first_step_s": round(steps[0]["seconds"], 3)}
+            result |= {"first_step_cpu_s": round(turns[0].cpu, 3)}
             seconds = [s["seconds"] for s in steps[_WARM:]]
             result["step"] = timing.spread([1e3 * s for s in seconds])
             result["images_per_s"] = round(case.batch_size / statistics.median(seconds), 1)

@@ -5,6 +5,7 @@ python -m benchmarks.parts.device_worker CASE
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import sys
@@ -26,8 +27,10 @@ def main(name: str) -> None:
     case, state = CASES[name], dict[str, Any]()
     dumps = tempfile.mkdtemp(prefix="neas_device_check_")
 
-    def setup(codes: list[list[int]], kind: str, xla: bool) -> dict[str, Any]:
+    def setup(codes: list[list[int]], batch_size: int, kind: str, xla: bool) -> dict[str, Any]:
         """Makes the supernet; `kind` is cpu or device, the best that there is."""
+        nonlocal case
+        case = dataclasses.replace(case, batch_size=batch_size)
         flags = [os.environ.get("XLA_FLAGS", ""), f"--xla_dump_to={dumps}"]
         if xla:  # a file for each compilation, which is how they are counted
             os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_dump_hlo_as_text"]).strip()

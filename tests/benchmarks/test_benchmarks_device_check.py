@@ -10,18 +10,20 @@ from benchmarks import device_check
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, warm_children):
     path = tmp_path_factory.mktemp("check") / "check.json"
-    arguments = ["--case=tiny", "--draws=3", "--candidates=2", "--no_xla", f"--output={path}"]
+    arguments = ["--case=tiny", "--draws=3", "--candidates=2", "--no_xla"]
+    arguments += ["--batch_size=2", f"--output={path}"]
     code = device_check.main([*arguments, "--tolerance=1e-5"])
     return code, json.loads(path.read_text())
 
 
 def test_the_cpu_is_like_the_cpu(report):
     code, found = report
+    assert found["batch_size"] == 2
     assert code == 0 and found["differs"] == [] and set(found["runs"]) == {"cpu", "device"}
     for run in found["runs"].values():
         assert len(run["losses"]) == 3 and run["images_per_s"] > 0
         assert run["compilations"] == {"traces": 1, "xla": 0}  # one graph for all ensembles
-        assert run["generation"]["s"] > 0
+        assert run["generation"]["s"] > 0 and run["first_step_cpu_s"] > 0
 
 
 def test_other_losses_and_logits_are_told(report):
@@ -46,7 +48,7 @@ def test_the_table_has_what_failed(report):
     assert text.startswith("K = 2, toy, batch 4, TensorFlow 2.") and "images/s" in text
 
 
-@pytest.mark.parametrize("flag", ["--case=k9", "--draws=2", "--candidates=0"])
+@pytest.mark.parametrize("flag", ["--case=k9", "--draws=2", "--candidates=0", "--batch_size=0"])
 def test_bad_flags(flag, capsys):
     assert device_check.main(["--case=tiny", flag]) == 2
     assert capsys.readouterr().err.startswith("error: --")
