@@ -41,6 +41,14 @@ def test_other_losses_and_logits_are_told(report):
     assert "losses differ by nan" in device_check.compare(nan, 1e-2)[0]
 
 
+def test_late_losses_may_have_drifted_apart(report):
+    runs = {name: run | {"losses": [1.0] * 20} for name, run in report[1]["runs"].items()}
+    runs["device"]["losses"][8:] = [2.0] * 12
+    assert device_check.compare(runs, 1e-5) == []
+    runs["device"]["losses"][7] = 1.1
+    assert "losses differ by 1.00e-01" in device_check.compare(runs, 1e-5)[0]
+
+
 def test_the_table_has_what_failed(report):
     runs = report[1]["runs"] | {"device_xla": {"error": "worker: ended in 'step': aborted"}}
     text = device_check.table(runs, device_check.CASES["tiny"])
