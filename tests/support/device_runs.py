@@ -28,19 +28,14 @@ def repeated_batches(first: int, context=None) -> tf.data.Dataset:
     """Global batches [x; x; x; x]: each of 1, 2 or 4 replicas sees the same mixture of images."""
     replicas = context.num_replicas_in_sync if context else 1
 
-    def generate():
-        for step in range(first, 1000):
-            images, labels = tiny.batch(step, 4)
-            repeats = COPIES // replicas
-            for _ in range(replicas):
-                yield np.concatenate([images] * repeats), np.concatenate([labels] * repeats)
+    repeats = COPIES // replicas
 
-    size = 4 * COPIES // replicas
-    signature = (
-        tf.TensorSpec((size, *tiny.SPACE.input_size, 3), tf.float32),
-        tf.TensorSpec((size,), tf.int32),
-    )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+    def generate():
+        for step in range(first, first + tiny.STEPS):
+            share = tuple(np.concatenate([part] * repeats) for part in tiny.batch(step, 4))
+            yield from [share] * replicas
+
+    return tiny.in_memory(generate())
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,9 @@ def codes(*architectures: Architecture, space: SearchSpace = SPACE) -> np.ndarra
     return np.stack([a.check_in(space).to_array(space) for a in architectures])
 
 
+STEPS = 64  # more than any test takes, and than is fetched ahead
+
+
 def batch(step: int, size: int = 8, space: SearchSpace = SPACE) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a step."""
     rng = np.random.default_rng([77, step])
@@ -124,16 +127,21 @@ def batch(step: int, size: int = 8, space: SearchSpace = SPACE) -> tuple[np.ndar
 def batches(first: int, context: Any = None, size: int = 8) -> tf.data.Dataset:
     """Batches from a step on; several replicas get equal shares."""
     replicas = context.num_replicas_in_sync if context else 1
+    return in_memory(
+        share
+        for step in range(first, first + STEPS)
+        for share in zip(*(np.split(part, replicas) for part in batch(step, size)), strict=True)
+    )
 
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for step in range(first, 1000):
-            images, labels = batch(step, size)
-            yield from zip(np.split(images, replicas), np.split(labels, replicas), strict=True)
 
-    share = size // replicas
-    shape = (share, *SPACE.input_size, SPACE.input_channels)
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((share,), tf.int32))
-    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+def in_memory(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tf.data.Dataset:
+    """A data set of these batches.
+
+    Not out of a generator: with one thread, what prefetches for several devices and what takes down
+    such a data set wait for each other's hold of the interpreter, up to twenty seconds a time.
+    """
+    images, labels = (np.stack(part) for part in zip(*batches, strict=True))
+    return tf.data.Dataset.from_tensor_slices((images, labels))
 
 
 @contextlib.contextmanager

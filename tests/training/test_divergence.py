@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_run import TINY
-from tiny_training import SPACE, batch, ensemble_loop, retrain_stage, supernet_loop, supernet_stage
+from tiny_training import (
+    STEPS,
+    batch,
+    ensemble_loop,
+    in_memory,
+    retrain_stage,
+    supernet_loop,
+    supernet_stage,
+)
 
 from neas_tf.common.errors import NeasError
 from neas_tf.config.parse import load_config
@@ -23,15 +31,13 @@ def bad_batches(bad: int, value: float):
 
     def make(first, context=None):
         def generate():
-            for step in range(first, 1000):
+            for step in range(first, first + STEPS):
                 images, labels = batch(step)
                 if step == bad:
                     images[0, 0, 0, 0] = value
                 yield images, labels
 
-        shape = (8, *SPACE.input_size, SPACE.input_channels)
-        signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((8,), tf.int32))
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+        return in_memory(generate())
 
     return make
 
